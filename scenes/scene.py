@@ -1,0 +1,61 @@
+# A capture in memory: undistorted photos, their cameras, sparse points and the train/test split.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenes.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which views train and which are held out, and the rule that said so.
+
+    rule: one of gsplat, difix, filename, json, all; `text` is the sentence shown to people.
+    """
+
+    rule: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A capture, ready for optimisation.
+
+    names: photo names in sorted order, relative to the photo folder.
+    images: uint8 [H, W, 3] per view, undistorted, at `data_factor`.
+    points: [P, 3] float32, point_colors: [P, 3] float32 in [0, 1] (P may be 0).
+    transform: [4, 4] float64, applied to the capture's own world (identity unless normalised).
+    notes: what the reader noticed and a user should know (missing photos, skipped files).
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    cameras: Cameras
+    images: tuple[np.ndarray, ...]
+    points: Tensor
+    point_colors: Tensor
+    split: Split
+    data_factor: int
+    transform: Tensor
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Tensor:
+        """The photo as float32 [H, W, 3] in [0, 1]."""
+        return torch.from_numpy(self.images[index]).float() / 255
+
+    @property
+    def scale(self) -> float:
+        """Largest distance of a camera from the cameras' mean position, times 1.1 (as gsplat)."""
+        positions = self.cameras.positions
+        return 1.1 * (positions - positions.mean(0)).norm(dim=1).max().item()

@@ -1,0 +1,35 @@
+# The rooms' imports go one way (docs: the house); this walks every import statement and holds it.
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "evaluation": set(),
+    "models": set(),
+    "scenes": {"evaluation"},
+    "splats": {"scenes", "evaluation"},
+    "fixers": {"models", "scenes", "evaluation"},
+    "reconstruction": {"scenes", "splats", "fixers", "evaluation"},
+    "gen_data": {"scenes", "splats", "reconstruction", "evaluation"},
+    "training": {"models", "evaluation"},
+    "examples": {"scenes", "splats", "fixers", "reconstruction", "evaluation"},
+}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            rooms.add(node.module.split(".")[0])
+    return rooms & set(ALLOWED)
+
+
+def test_imports_go_one_way():
+    files = [file for room in ALLOWED for file in (ROOT / room).rglob("*.py")]
+    assert len(files) > 10
+    for file in files:
+        room = file.relative_to(ROOT).parts[0]
+        wrong = imported_rooms(file) - ALLOWED[room] - {room}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
