@@ -1,0 +1,4 @@
+from splats.files import load, save
+from splats.gaussians import Splats, from_points, random_splats
+
+__all__ = ["Splats", "from_points", "load", "random_splats", "save"]

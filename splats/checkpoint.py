@@ -1,0 +1,118 @@
+# Splats as gsplat's checkpoints: {"step": int, "splats": {means, scales, quats, opacities, sh0,
+# shN}} of raw parameters in a .pt file. Other keys (optimiser state, poses) are left alone.
+from __future__ import annotations
+
+import pickletools
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scenes.files import atomic_path
+from splats.gaussians import NAMES, Splats
+
+
+def write(path: Path | str, splats: Splats, step: int, **extra: Any) -> None:
+    """Write a checkpoint after `step` (counted from zero), whole or not at all.
+
+    `extra` adds top-level keys: tensors, numbers, strings, and lists and dicts of them.
+    """
+    values = {name: splats[name].detach().cpu().clone() for name in NAMES}
+    with atomic_path(path) as temporary:
+        torch.save({"step": int(step), "splats": values, **extra}, temporary)
+
+
+def read(path: Path | str) -> tuple[Splats, int]:
+    """Splats and the step at which they were saved, on the CPU.
+
+    ValueError names the file and what is wrong: code in the pickle, truncated, not a checkpoint,
+    wrong keys, shapes or values.
+    """
+    return parse(path, load(path))
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """All of a checkpoint's keys, on the CPU, without running code from it; errors as `read`."""
+    path = Path(path)
+    with path.open("rb"):  # a missing or unreadable file is an OSError
+        pass
+    try:
+        with warnings.catch_warnings():  # about pickles that other tools wrote
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises nearly anything
+        if _names_code(path):
+            text = f"{path} contains code, not only tensors; refused"
+        else:
+            text = f"{path} is truncated or not a checkpoint; save or copy it again"
+        raise ValueError(text) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
+    return checkpoint
+
+
+def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
+    """Splats and step of what `load` returned; `path` is named in errors."""
+    values = checkpoint.get("splats")
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
+    missing = [name for name in NAMES if name not in values]
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint of splats: no {', '.join(missing)} in it")
+    step = checkpoint.get("step", 0)
+    if isinstance(step, Tensor) and step.numel() == 1 and not step.is_floating_point():
+        step = int(step)
+    if not isinstance(step, int) or step < 0:
+        raise ValueError(f"{path}: 'step' is {str(step)[:40]!r}, not a number of steps")
+
+    size = Path(path).stat().st_size
+    for name in NAMES:
+        value = values[name]
+        if not (
+            isinstance(value, Tensor)
+            and value.layout == torch.strided
+            and value.device.type == "cpu"
+            and value.is_floating_point()
+            and value.ndim > 0
+            and value.numel() * value.element_size() <= size  # strides can pretend to more
+        ):
+            raise ValueError(f"{path}: {name} is not a tensor of numbers")
+    splats = {name: values[name].detach() for name in NAMES}
+    if splats["means"].shape[:1] == (0,):
+        raise ValueError(f"{path} has no Gaussians; it holds an empty scene")
+    if splats["opacities"].ndim == 2 and splats["opacities"].shape[1] == 1:  # an older layout
+        splats["opacities"] = splats["opacities"][:, 0]
+    for name, value in splats.items():
+        bad = value.numel() - int(value.isfinite().sum())
+        if bad:
+            raise ValueError(
+                f"{path}: {bad:,} of {value.numel():,} values of {name} are NaN or infinite; "
+                "use an earlier checkpoint"
+            )
+    try:
+        return Splats(**splats), step
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _names_code(path: Path) -> bool:
+    """Whether the pickle in `path` names anything but tensors; reads it without running it."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+                pickled = archive.read(name)
+        else:
+            pickled = path.read_bytes()
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name == "STACK_GLOBAL":
+                return True
+            known = ("torch", "collections")
+            if opcode.name in ("GLOBAL", "INST") and not str(argument).startswith(known):
+                return True
+    except Exception:  # damaged before it named any
+        pass
+    return False

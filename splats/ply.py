@@ -1,0 +1,250 @@
+# Splats as .ply files in the layout of Inria's 3D Gaussian Splatting (Kerbl et al. 2023):
+# x y z [nx ny nz] f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3, raw values, f_rest
+# channel-major (all of red's coefficients, then green's, then blue's).
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from scenes.files import atomic_path
+from splats.gaussians import NAMES, Splats
+
+REST_COUNTS = (0, 9, 24, 45)  # of f_rest for SH degrees 0 to 3
+HEADER_LIMIT = 1 << 16  # bytes; a header of splats has about 1,500
+TYPES = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+@dataclass(frozen=True)
+class Element:
+    """One table of a .ply: its rows and the (name, numpy type) of each column."""
+
+    name: str
+    count: int
+    properties: tuple[tuple[str, str], ...]
+
+
+def property_names(rest: int, normals: bool = True) -> list[str]:
+    """Column names, in the order in which they are written, with `rest` f_rest columns."""
+    return [
+        *"xyz",
+        *(("nx", "ny", "nz") if normals else ()),
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(rest)),
+        "opacity",
+        *(f"scale_{i}" for i in range(3)),
+        *(f"rot_{i}" for i in range(4)),
+    ]
+
+
+def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
+    """Write splats as binary little-endian float32, whole or not at all.
+
+    The normals are zeros that viewers with a fixed layout expect; without them the bytes are those
+    of `gsplat.export_splats(format="ply")`. ValueError for non-finite values.
+    """
+    n = splats.count
+    values = {name: splats[name].detach().cpu().float() for name in NAMES}
+    columns = [
+        values["means"],
+        *([torch.zeros(n, 3)] if normals else []),
+        values["sh0"].reshape(n, 3),
+        values["shN"].transpose(1, 2).reshape(n, -1),
+        values["opacities"][:, None],
+        values["scales"],
+        values["quats"],
+    ]
+    table = torch.cat(columns, dim=1).numpy()
+    _check_finite(path, table, "cannot be written; stop the optimisation earlier")
+    names = property_names(3 * values["shN"].shape[1], normals)
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {n}"]
+    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write("\n".join(header).encode())
+        table.astype("<f4", copy=False).tofile(file)
+
+
+def read(path: Path | str) -> Splats:
+    """Splats of any SH degree from 0 to 3; ascii, little or big endian; columns in any order.
+
+    Columns that splats do not have are ignored. ValueError names the file and what is wrong:
+    not a .ply, not splats, truncated, NaN or infinite values, no Gaussians.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        layout, elements = _read_header(path, file)
+        names, vertex = _splat_columns(path, elements)
+        table = _read_table(path, file, layout, elements, vertex, names)
+    _check_finite(path, table, "are damaged; export the file again")
+
+    values = torch.from_numpy(table)
+    n, K = len(values), (len(names) - len(property_names(0, normals=False))) // 3
+    means, sh0, rest, opacities, scales, quats = values.split([3, 3, 3 * K, 1, 3, 4], dim=1)
+    shN = rest.reshape(n, 3, K).transpose(1, 2)
+    parts = (means, scales, quats, opacities[:, 0], sh0[:, None], shN)
+    return Splats(*(part.contiguous() for part in parts))
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[Element]]:
+    """The layout and the elements; leaves `file` at the first byte of the data."""
+    head = file.read(HEADER_LIMIT)
+    if not head.startswith((b"ply\n", b"ply\r")):
+        raise ValueError(f"{path} is not a .ply file (it does not start with 'ply')")
+    marker = head.find(b"end_header")
+    end = head.find(b"\n", marker) + 1
+    if marker < 0 or end == 0:
+        raise ValueError(f"{path} is truncated: the .ply header has no end; export it again")
+    layout, elements = "", []
+    for line in head[:marker].decode("ascii", "replace").splitlines()[1:]:
+        match line.split():
+            case [] | ["comment" | "obj_info", *_]:
+                pass
+            case ["format", name, "1.0"] if name in BYTE_ORDERS:
+                layout = name
+            case ["element", name, count] if count.isdecimal() and len(count) < 19:
+                elements.append(Element(name, int(count), ()))
+            case ["property", kind, name] if elements and kind in TYPES:
+                elements[-1] = _with_property(path, elements[-1], name, TYPES[kind])
+            case ["property", "list", _, _, name] if elements:
+                elements[-1] = _with_property(path, elements[-1], name, "list")
+            case _:
+                raise ValueError(
+                    f"{path} has a damaged .ply header: cannot read the line {line[:80]!r}"
+                )
+    if not layout:
+        raise ValueError(f"{path} has a damaged .ply header: no line says its format")
+    file.seek(end)
+    return layout, elements
+
+
+def _with_property(path: Path, element: Element, name: str, kind: str) -> Element:
+    if any(name == other for other, _ in element.properties):
+        raise ValueError(f"{path} has a damaged .ply header: property {name} appears twice")
+    return Element(element.name, element.count, (*element.properties, (name, kind)))
+
+
+def _splat_columns(path: Path, elements: list[Element]) -> tuple[list[str], Element]:
+    """The columns to read, in the order of `property_names`, and the element that has them."""
+    vertex = next((element for element in elements if element.name == "vertex"), None)
+    if vertex is None:
+        raise ValueError(f"{path} is not a .ply of splats: it has no vertices")
+    present = dict(vertex.properties)
+    if "packed_position" in present:
+        raise ValueError(f"{path} is a compressed .ply; export it uncompressed from your viewer")
+    rest = sum(name.startswith("f_rest_") for name in present)
+    names = property_names(rest, normals=False)
+    missing = [name for name in names if name not in present]
+    if missing:
+        text = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+        raise ValueError(
+            f"{path} is a point cloud or mesh, not splats: it has no {text}; "
+            "give a .ply that 3D Gaussian Splatting wrote"
+        )
+    if rest not in REST_COUNTS:
+        raise ValueError(
+            f"{path} has {rest} f_rest properties; SH degrees 0 to 3 have "
+            + ", ".join(map(str, REST_COUNTS))
+        )
+    before = elements[: elements.index(vertex) + 1]
+    if any(kind == "list" for element in before for _, kind in element.properties):
+        raise ValueError(f"{path} is not a .ply of splats: it has lists in or before its vertices")
+    if vertex.count == 0:
+        raise ValueError(f"{path} has no Gaussians; it holds an empty scene")
+    return names, vertex
+
+
+def _read_table(
+    path: Path,
+    file: BinaryIO,
+    layout: str,
+    elements: list[Element],
+    vertex: Element,
+    names: list[str],
+) -> np.ndarray:
+    """float32 [N, len(names)] of the vertex element, whose columns are read in any type."""
+    start = file.tell()
+    left = path.stat().st_size - start
+    before = elements[: elements.index(vertex)]
+    order = BYTE_ORDERS[layout]
+    types = {
+        element.name: np.dtype([(name, order + kind) for name, kind in element.properties])
+        for element in (*before, vertex)
+    }
+    # The header may lie: hold it against the file's size before any memory is asked for.
+    if layout == "ascii":
+        least = sum(2 * e.count * len(e.properties) for e in (*before, vertex)) - 1
+    else:
+        least = sum(e.count * types[e.name].itemsize for e in (*before, vertex))
+    if least > left:
+        raise ValueError(
+            f"{path} is truncated: its header promises {vertex.count:,} Gaussians, "
+            f"but the data has only {left:,} bytes; copy or export it again"
+        )
+    if layout == "ascii":
+        rows = _read_ascii(path, file, sum(e.count for e in before), vertex)
+        return rows[:, [[p for p, _ in vertex.properties].index(name) for name in names]]
+
+    file.seek(start + sum(e.count * types[e.name].itemsize for e in before))
+    dtype = types["vertex"]
+    rows = np.fromfile(file, dtype=dtype, count=vertex.count)
+    if all(kind == "f4" for _, kind in vertex.properties):  # the usual case, several times faster
+        columns = [dtype.names.index(name) for name in names]
+        table = rows.view(order + "f4").reshape(vertex.count, -1)
+        if columns == list(range(columns[0], columns[0] + len(columns))):
+            table = table[:, columns[0] : columns[0] + len(columns)]
+        else:
+            table = table[:, columns]
+        return np.asarray(table, dtype=np.float32)
+    table = np.empty((vertex.count, len(names)), np.float32)
+    with np.errstate(over="ignore"):  # doubles beyond float32 become infinite and are reported
+        for i, name in enumerate(names):
+            table[:, i] = rows[name]
+    return table
+
+
+def _read_ascii(path: Path, file: BinaryIO, skip: int, vertex: Element) -> np.ndarray:
+    """float32 [N, properties] from one line per vertex, after `skip` lines of other elements."""
+    try:
+        with np.errstate(over="ignore"):
+            rows = np.loadtxt(
+                file,
+                np.float32,
+                comments=None,
+                skiprows=skip,
+                max_rows=vertex.count,
+                ndmin=2,
+                encoding="ascii",
+            )
+    except ValueError as error:
+        raise ValueError(f"{path} has damaged ascii values: {error}") from error
+    if rows.shape != (vertex.count, len(vertex.properties)):
+        raise ValueError(
+            f"{path} is truncated or damaged: its header promises {vertex.count:,} rows of "
+            f"{len(vertex.properties)} values, it has {rows.shape[0]:,} of {rows.shape[1]}"
+        )
+    return rows
+
+
+def _check_finite(path: Path | str, table: np.ndarray, advice: str) -> None:
+    with np.errstate(invalid="ignore"):
+        total = table.sum(dtype=np.float64)
+    if np.isfinite(total):  # any NaN or infinity would make it one
+        return
+    bad = ~np.isfinite(table)
+    raise ValueError(
+        f"{path}: {int(bad.any(1).sum()):,} of {len(table):,} Gaussians have NaN or infinite "
+        f"values ({int(bad.sum()):,} values) and {advice}"
+    )

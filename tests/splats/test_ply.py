@@ -1,0 +1,164 @@
+import gsplat
+import numpy as np
+import plyfile
+import pytest
+import torch
+
+from splats import ply
+from splats.gaussians import NAMES, Splats
+
+
+def some_splats(count: int = 7, degree: int = 3, seed: int = 0) -> Splats:
+    g = torch.Generator().manual_seed(seed)
+    K = (degree + 1) ** 2 - 1
+    shapes = ((count, 3), (count, 3), (count, 4), (count,), (count, 1, 3), (count, K, 3))
+    return Splats(*(torch.randn(shape, generator=g) for shape in shapes))
+
+
+def same(a: Splats, b: Splats) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in NAMES)
+
+
+def gsplat_bytes(splats: Splats) -> bytes:
+    values = {name: splats[name].detach() for name in NAMES}
+    return gsplat.export_splats(**values, format="ply")
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_round_trip_is_exact(tmp_path, degree):
+    splats = some_splats(degree=degree)
+    ply.write(tmp_path / "a.ply", splats)
+    back = ply.read(tmp_path / "a.ply")
+    assert same(splats, back)
+    assert back.sh_degree == degree
+
+
+def test_special_floats_survive(tmp_path):
+    splats = some_splats()
+    with torch.no_grad():
+        splats["means"][0] = torch.tensor([-0.0, 1e-45, 3.4e38])
+    ply.write(tmp_path / "a.ply", splats)
+    back = ply.read(tmp_path / "a.ply")["means"].detach()
+    assert torch.equal(back.view(torch.int32), splats["means"].detach().view(torch.int32))
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_reads_and_writes_the_bytes_of_gsplat(tmp_path, degree):
+    splats = some_splats(degree=degree)
+    (tmp_path / "theirs.ply").write_bytes(gsplat_bytes(splats))
+    assert same(ply.read(tmp_path / "theirs.ply"), splats)
+    ply.write(tmp_path / "ours.ply", splats, normals=False)
+    assert (tmp_path / "ours.ply").read_bytes() == (tmp_path / "theirs.ply").read_bytes()
+
+
+def test_default_layout_is_inrias(tmp_path):
+    splats = some_splats(degree=1)
+    ply.write(tmp_path / "a.ply", splats)
+    vertex = plyfile.PlyData.read(tmp_path / "a.ply")["vertex"]
+    assert " ".join(p.name for p in vertex.properties) == (
+        "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 f_rest_0 f_rest_1 f_rest_2 f_rest_3 f_rest_4 f_rest_5 "
+        "f_rest_6 f_rest_7 f_rest_8 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
+    )
+    assert vertex["f_rest_1"][2] == splats["shN"][2, 1, 0]  # channel-major: red's second
+    assert vertex["f_rest_3"][2] == splats["shN"][2, 0, 1]  # green's first
+
+
+def shuffled(splats: Splats, dtype: str) -> np.ndarray:
+    """The vertex table with columns in random order and one column that splats do not have."""
+    names = ply.property_names(3 * splats["shN"].shape[1], normals=False)
+    n = splats.count
+    columns = [splats[k].detach().reshape(n, -1) for k in ("means", "sh0")]
+    columns.append(splats["shN"].detach().transpose(1, 2).reshape(n, -1))
+    columns += [splats[k].detach().reshape(n, -1) for k in ("opacities", "scales", "quats")]
+    table = dict(zip(names, torch.cat(columns, dim=1).T.numpy(), strict=True))
+    table["label"] = np.arange(n)
+    order = np.random.default_rng(0).permutation([*names, "label"])
+    rows = np.empty(n, [(name, "u1" if name == "label" else dtype) for name in order])
+    for name in order:
+        rows[name] = table[name]
+    return rows
+
+
+@pytest.mark.parametrize("options", [{"text": True}, {"byte_order": "<"}, {"byte_order": ">"}])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_any_order_type_and_encoding(tmp_path, options, dtype):
+    splats = some_splats(degree=2)
+    cameras = np.zeros(3, [("a", "f4"), ("b", "i2")])
+    elements = [
+        plyfile.PlyElement.describe(cameras, "camera"),
+        plyfile.PlyElement.describe(shuffled(splats, dtype), "vertex"),
+    ]
+    plyfile.PlyData(elements, comments=["made elsewhere"], **options).write(tmp_path / "a.ply")
+    back = ply.read(tmp_path / "a.ply")
+    for name in NAMES:  # ascii is written with 8 digits
+        tolerance = 1e-6 if "text" in options else 0
+        torch.testing.assert_close(back[name], splats[name], rtol=tolerance, atol=tolerance)
+
+
+def test_windows_line_ends(tmp_path):
+    splats = some_splats(degree=0)
+    header, data = gsplat_bytes(splats).split(b"end_header\n", 1)
+    file = tmp_path / "a.ply"
+    file.write_bytes(header.replace(b"\n", b"\r\n") + b"end_header\r\n" + data)
+    assert same(ply.read(file), splats)
+
+
+def test_bad_files_are_named_in_one_sentence(tmp_path):
+    good = gsplat_bytes(some_splats())
+    header = good.split(b"end_header\n", 1)[0]
+    cases = {
+        "empty": (b"", "not a .ply"),
+        "photo": (b"\x89PNG\r\n\x1a\n" * 30, "not a .ply"),
+        "no end": (header, "truncated"),
+        "cut": (good[:-1], "truncated"),
+        "liar": (good.replace(b"vertex 7", b"vertex 999999999999999"), "truncated"),
+        "huge": (good.replace(b"vertex 7", b"vertex " + b"9" * 40), "damaged"),
+        "none": (header.replace(b"vertex 7", b"vertex 0") + b"end_header\n", "no Gaussians"),
+        "twice": (good.replace(b"f_dc_1", b"f_dc_0"), "twice"),
+        "degree": (good.replace(b"f_rest_44", b"f_else_44"), "44 f_rest"),
+        "cloud": (
+            b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+            b"property float z\nend_header\n0 0 0\n",
+            "not splats: it has no f_dc_0",
+        ),
+        "ascii liar": (
+            header.replace(b"binary_little_endian", b"ascii").replace(b"vertex 7", b"vertex 10000")
+            + b"end_header\n1 2 3\n",
+            "truncated",
+        ),
+        "ascii words": (
+            header.replace(b"binary_little_endian", b"ascii") + b"end_header\n" + b"a b\n" * 500,
+            "damaged ascii",
+        ),
+    }
+    for name, (content, expected) in cases.items():
+        file = tmp_path / f"{name}.ply"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=expected) as error:
+            ply.read(file)
+        assert str(file) in str(error.value), name
+        assert "\n" not in str(error.value), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_counted(tmp_path, value):
+    good = bytearray(gsplat_bytes(some_splats()))
+    good[-4:] = np.float32(value).tobytes()
+    good[-12:-8] = np.float32(value).tobytes()
+    (tmp_path / "a.ply").write_bytes(good)
+    with pytest.raises(ValueError, match=r"1 of 7 Gaussians .*\(2 values\)"):
+        ply.read(tmp_path / "a.ply")
+
+
+def test_splats_that_are_not_finite_leave_no_file(tmp_path):
+    splats = some_splats()
+    with torch.no_grad():
+        splats["scales"][3, 1] = float("nan")
+    with pytest.raises(ValueError, match="1 of 7 Gaussians"):
+        ply.write(tmp_path / "a.ply", splats)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(OSError):
+        ply.read(tmp_path / "none.ply")
