@@ -1,0 +1,182 @@
+# PSNR, SSIM and LPIPS of renders against photos, as gsplat's trainers and Difix3D compute them.
+# LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric".
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from evaluation.backbones import backbone
+from evaluation.files import write_bytes
+
+log = logging.getLogger(__name__)
+
+PSNR_CAP = 100.0  # dB; reached only by an rms error below 1e-5, that is by identical images
+SSIM_WINDOW = 11  # pixels; the Gaussian window's size at sigma 1.5
+LPIPS_TEXT = {
+    "alex": "LPIPS v0.1 AlexNet (inputs scaled from [0,1] to [-1,1])",
+    "vgg": "LPIPS v0.1 VGG16 (inputs left in [0,1], as 3DGS, gsplat and Difix3D report it)",
+}
+
+
+class Metrics:
+    """PSNR, SSIM and LPIPS per view.
+
+    lpips_net: "alex", "vgg", or None for no LPIPS. AlexNet gets its inputs in [-1, 1], the range
+        the network was calibrated for. VGG gets them in [0, 1]: that is a slip of the 3DGS
+        evaluation (`normalize=False`) which published numbers share, so it is kept to stay
+        comparable with them.
+    lpips_reason: None when LPIPS is computed, else one sentence why it is not. The backbone's
+        weights are looked for, and downloaded if missing, once: when the object is made.
+    protocol: one line that belongs beside the numbers; fill in the resolution with
+        `metrics.protocol.format(resolution="497x331")`.
+    """
+
+    def __init__(self, lpips_net: str | None = "alex", device: torch.device | str = "cpu"):
+        if lpips_net not in (None, *LPIPS_TEXT):
+            raise ValueError(f"lpips_net is {lpips_net!r}; choose alex, vgg or None.")
+        self.lpips_net = lpips_net
+        self.device = torch.device(device)
+        self._lpips, self.lpips_reason = _load_lpips(lpips_net, self.device)
+
+    @property
+    def protocol(self) -> str:
+        lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
+        if self.lpips_net and self.lpips_reason:
+            lpips += " not available"
+        return (
+            f"PSNR (RGB, data range 1, at most {PSNR_CAP:.0f} dB), "
+            f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1), "
+            f"{lpips}; on float renders clamped to [0,1], full frame, no mask, mean over views, "
+            "resolution {resolution}"
+        )
+
+    def __call__(
+        self, prediction: Tensor | np.ndarray, truth: Tensor | np.ndarray
+    ) -> dict[str, float | None] | list[dict[str, float | None]]:
+        """{"psnr", "ssim", "lpips"} of a view [H, W, 3], or a list of them for [N, H, W, 3].
+
+        Floats; the prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and
+        at most PSNR_CAP, so that identical images have a finite value; lpips is None where
+        `lpips_reason` says why.
+
+        ValueError: sizes differ, a side is below SSIM's window, values are not floats, the truth
+        is out of range, or a prediction has a NaN or infinity (the sentence names its view).
+        """
+        prediction = torch.as_tensor(prediction, device=self.device)
+        truth = torch.as_tensor(truth, device=self.device)
+        _check(prediction, truth)
+        if prediction.ndim == 3:
+            return self._view(prediction, truth)
+        return [self._view(*view) for view in zip(prediction, truth, strict=True)]
+
+    @torch.inference_mode()
+    def _view(self, prediction: Tensor, truth: Tensor) -> dict[str, float | None]:
+        prediction, truth = (
+            image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
+        )  # [1, 3, H, W]
+        mse = (prediction.double() - truth.double()).square().mean().item()
+        psnr = PSNR_CAP if mse == 0 else min(PSNR_CAP, -10 * math.log10(mse))
+        ssim = structural_similarity_index_measure(prediction, truth, data_range=1.0).item()
+        lpips = None
+        if self._lpips is not None:
+            lpips = self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
+        return {"psnr": psnr, "ssim": ssim, "lpips": lpips}
+
+
+def mean(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean of every key over views; None where any view has None. No views: an empty dict.
+
+    ValueError: the views do not have the same keys.
+    """
+    if not results:
+        return {}
+    keys = results[0].keys()
+    if any(result.keys() != keys for result in results):
+        raise ValueError("The views' metrics have different keys and cannot be averaged.")
+    columns = {key: [result[key] for result in results] for key in keys}
+    return {
+        key: None if None in values else sum(values) / len(values)
+        for key, values in columns.items()
+    }
+
+
+def write_json(path: Path, data: object) -> Path:
+    """Write `data` as strict JSON (RFC 8259), whole or not at all.
+
+    Paths, NumPy scalars and arrays and small tensors are understood. JSON has no NaN or Infinity:
+    such numbers become null, and a warning names them.
+    """
+    lost: list[str] = []
+    text = json.dumps(_plain(data, "", lost), indent=2, allow_nan=False, ensure_ascii=False)
+    if lost:
+        log.warning("%s: no finite number at %s; written as null.", path, ", ".join(lost))
+    return write_bytes(path, (text + "\n").encode())
+
+
+def _plain(value: object, place: str, lost: list[str]) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}/{key}", lost) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{place}/{i}", lost) for i, item in enumerate(value)]
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return _plain(value.tolist(), place, lost)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(place)
+        return None
+    return value
+
+
+def _check(prediction: Tensor, truth: Tensor) -> None:
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f"The prediction is {list(prediction.shape)} but the truth is {list(truth.shape)}; "
+            "metrics compare images of one size."
+        )
+    if prediction.ndim not in (3, 4) or prediction.shape[-1] != 3:
+        raise ValueError(
+            f"The images are {list(prediction.shape)}; metrics take [H, W, 3] or [N, H, W, 3]."
+        )
+    height, width = prediction.shape[-3:-1]
+    if min(height, width) < SSIM_WINDOW:
+        raise ValueError(
+            f"The images are {width}x{height} pixels; SSIM needs at least {SSIM_WINDOW} a side."
+        )
+    if not (prediction.is_floating_point() and truth.is_floating_point()):
+        raise ValueError("The images are not floats; divide 8-bit values by 255 first.")
+    views = prediction.reshape(-1, height, width, 3)
+    bad = ~views.isfinite().flatten(1).all(1)
+    if bad.any():
+        index = bad.nonzero()[0].item()
+        count = (~views[index].isfinite()).any(-1).sum().item()
+        raise ValueError(
+            f"The prediction of view {index} has {count} pixels that are NaN or infinite."
+        )
+    if truth.numel() and not (truth.min() >= 0 and truth.max() <= 1):
+        raise ValueError("The truth has values outside [0, 1]; 8-bit values are divided by 255.")
+
+
+def _load_lpips(net: str | None, device: torch.device) -> tuple[torch.nn.Module | None, str | None]:
+    """The LPIPS network, or None and the sentence why there is none."""
+    if net is None:
+        return None, "LPIPS was not asked for."
+    reason = backbone(net)
+    if reason is not None:
+        return None, f"LPIPS is not available: {reason}"
+    try:
+        import lpips
+    except ImportError:
+        return None, "LPIPS is not available: the Python package lpips is not installed."
+    with warnings.catch_warnings():  # lpips 0.1.4 asks torchvision in a way it calls deprecated
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net=net, verbose=False).to(device).requires_grad_(False), None

@@ -1,0 +1,74 @@
+# Comparison pictures for people: 8-bit conversion, error maps, canvases, PNG files.
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor
+
+from evaluation.files import write_bytes
+
+ERROR_TOP = 0.25  # the error at the bright end of the scale; larger ones look the same
+ERROR_COLORS = (colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
+    """Floats in [0, 1], any shape, to uint8: clamped and rounded to nearest; NaN becomes 0.
+
+    uint8 is returned as it is. ValueError: another integer type.
+    """
+    image = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"A picture is {image.dtype}; give floats in [0, 1] or uint8.")
+    return (np.nan_to_num(image, nan=0.0).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def error_map(
+    prediction: Tensor | np.ndarray, truth: Tensor | np.ndarray, top: float = ERROR_TOP
+) -> np.ndarray:
+    """Absolute error, mean over RGB, as colours: uint8 [H, W, 3].
+
+    prediction, truth: [H, W, 3], floats in [0, 1] or uint8. The scale is fixed, 0 (black) to `top`
+    (pale yellow) through the perceptually uniform colormap magma, so that maps of different views
+    and runs can be compared. ValueError: sizes differ.
+    """
+    prediction, truth = _unit(prediction), _unit(truth)
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f"The prediction is {list(prediction.shape)} but the truth is {list(truth.shape)}; "
+            "an error map compares images of one size."
+        )
+    error = np.abs(prediction - truth).mean(-1) / top
+    return ERROR_COLORS[to_uint8(error)]
+
+
+def side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np.ndarray:
+    """The images [H, W_i, 3] in a row with `gap` white pixels between: uint8 [H, sum, 3].
+
+    ValueError: no images, or heights differ.
+    """
+    images = [to_uint8(image) for image in images]
+    if len({image.shape[0] for image in images}) != 1:
+        raise ValueError("A canvas needs one or more images of one height.")
+    height = images[0].shape[0]
+    white = np.full((height, gap, 3), 255, np.uint8)
+    parts = [part for image in images for part in (white, image)][1:]
+    return np.concatenate(parts, axis=1)
+
+
+def save_png(path: Path, image: Tensor | np.ndarray) -> Path:
+    """Write an image [H, W, 3] or [H, W], floats in [0, 1] or uint8, as a PNG, whole or not."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(buffer, "PNG")
+    return write_bytes(path, buffer.getvalue())
+
+
+def _unit(image: Tensor | np.ndarray) -> np.ndarray:
+    image = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.clip(0, 1)

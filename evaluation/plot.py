@@ -1,0 +1,82 @@
+# Curves over training steps as inline SVG whose colours come from the page's style sheet, so that
+# one picture is readable in light and dark.
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44  # margins around the axes
+
+Curve = Sequence[tuple[float, float]]
+
+
+def curves_svg(curves: Mapping[str, Curve], unit: str = "") -> Markup:
+    """One SVG with a line per curve [(step, value), ...]; non-finite values are gaps.
+
+    Line i has the classes `curve` and `c<i>`; each point tells its step and value on hover.
+    Without a single finite value: an empty string.
+    """
+    finite = [p for curve in curves.values() for p in curve if all(map(math.isfinite, p))]
+    if not finite:
+        return Markup("")
+    xs, ys = zip(*finite, strict=True)
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (step - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (y_high - value) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in y_ticks:
+        parts.append(f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" class="end">{tick:g}</text>')
+    for tick in x_ticks:
+        if x_low <= tick <= x_high:
+            label = f"{tick:,.10g}"
+            parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 20}">{label}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">step</text>')
+    for i, (name, curve) in enumerate(curves.items()):
+        parts.append(f'<path class="curve c{i}" d="{_line(curve, x, y)}"/>')
+        points = [p for p in curve if all(map(math.isfinite, p))]
+        radius = 3.5 if len(points) <= 40 else 1.5
+        for step, value in points:
+            tip = escape(f"{name}: {value:.4g}{unit and ' ' + unit} at step {step:,.10g}")
+            parts.append(
+                f'<circle class="c{i}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="{radius}">'
+                f"<title>{tip}</title></circle>"
+            )
+    label = escape(f"{', '.join(curves)} over training steps")
+    return Markup(
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) that span low to high."""
+    if high <= low:
+        low, high = low - 0.5, low + 0.5
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _line(curve: Curve, x, y) -> str:
+    path, pen = [], "M"
+    for step, value in curve:
+        if math.isfinite(step) and math.isfinite(value):
+            path.append(f"{pen}{x(step):.1f} {y(value):.1f}")
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(path)
