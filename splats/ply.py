@@ -3,6 +3,7 @@
 # channel-major (all of red's coefficients, then green's, then blue's).
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -218,7 +219,8 @@ def _read_table(
 def _read_ascii(path: Path, file: BinaryIO, skip: int, vertex: Element) -> np.ndarray:
     """float32 [N, properties] from one line per vertex, after `skip` lines of other elements."""
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about empty lines
             rows = np.loadtxt(
                 file,
                 np.float32,

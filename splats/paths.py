@@ -1,0 +1,228 @@
+# Camera paths for videos and viewing: through a capture's own cameras, or an orbit around what
+# they look at.
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicHermiteSpline
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
+
+from scenes.cameras import Cameras
+
+SURROUNDED = np.radians(240)  # cameras over a wider arc than this are orbited all the way round
+
+
+def interpolated(
+    cameras: Cameras,
+    n_frames: int,
+    *,
+    K: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    keyframes: int | None = None,
+) -> Cameras:
+    """`n_frames` cameras at even speed along a smooth path through the capture's.
+
+    Positions follow a Catmull-Rom spline, rotations SLERP. The views are visited in their order if
+    that is a tour, else in the order of a short one; `keyframes` of them are used (default: one for
+    every 15 frames). K [3,3] and size (width, height) are the first camera's unless given.
+    """
+    _check(cameras, n_frames)
+    poses = cameras.camtoworlds.double().cpu().numpy()
+    poses = _distinct(poses[_visiting_order(poses)])
+    count = min(len(poses), max(2, n_frames // 15 if keyframes is None else keyframes))
+    poses = poses[np.linspace(0, len(poses) - 1, count).round().astype(int)]
+    if len(poses) == 1:
+        return _as_cameras(np.repeat(poses, n_frames, axis=0), cameras, K, size)
+
+    knots = np.concatenate([[0], _steps(poses[:-1], poses[1:], _extent(poses)).cumsum()])
+    at = np.linspace(0, knots[-1], n_frames)
+    frames = np.tile(np.eye(4), (n_frames, 1, 1))
+    frames[:, :3, 3] = _catmull_rom(knots, poses[:, :3, 3])(at)
+    quats = Slerp(knots, Rotation.from_matrix(poses[:, :3, :3]))(at).as_quat()
+    # SLERP turns at once at a keyframe: ease that over a fraction of the way to the next one.
+    flips = np.where((quats[1:] * quats[:-1]).sum(1) < 0, -1.0, 1.0).cumprod()
+    quats[1:] *= flips[:, None]
+    sigma = 0.15 * n_frames / len(poses)
+    quats = gaussian_filter1d(quats, sigma, axis=0, mode="nearest") if sigma > 0.5 else quats
+    frames[:, :3, :3] = Rotation.from_quat(quats).as_matrix()
+    return _as_cameras(frames, cameras, K, size)
+
+
+def ellipse(
+    cameras: Cameras,
+    n_frames: int,
+    *,
+    K: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+) -> Cameras:
+    """A closed orbit of `n_frames` around the point the cameras look at, at their mean height.
+
+    Captures from all sides get the whole ellipse; captures from one side, whose back was never
+    seen, swing to and fro over the arc that was. K and size as in `interpolated`.
+    """
+    _check(cameras, n_frames)
+    poses = cameras.camtoworlds.double().cpu().numpy()
+    center = looked_at(cameras).double().cpu().numpy()
+    up = up_direction(cameras).double().cpu().numpy()
+    relative = poses[:, :3, 3] - center
+    height = (relative @ up).mean()
+    flat = relative - (relative @ up)[:, None] * up
+    distance = max(np.median(np.linalg.norm(flat, axis=1)), 1e-3 * _extent(poses))
+
+    # Axes of the ellipse: principal directions about the centre, in the plane across `up`.
+    basis = np.linalg.svd(up[None])[2][1:]
+    variances, turn = np.linalg.eigh((flat @ basis.T).T @ (flat @ basis.T) / len(flat))
+    basis = turn.T[::-1] @ basis
+    angles = np.sort(np.arctan2(flat @ basis[1], flat @ basis[0]))
+    gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
+    arc = 2 * np.pi - gaps.max()
+    t = np.arange(n_frames) / n_frames * 2 * np.pi
+    if arc > SURROUNDED:
+        a = max(np.sqrt(2 * variances[1]), distance / 2)
+        b = max(np.sqrt(2 * variances[0]), a / 2)
+    else:
+        a = b = distance
+        middle = angles[(gaps.argmax() + 1) % len(angles)] + arc / 2
+        t = middle + max(arc / 2, np.radians(5)) * np.sin(t)
+    positions = (
+        center + height * up + a * np.cos(t)[:, None] * basis[0] + b * np.sin(t)[:, None] * basis[1]
+    )
+    return _as_cameras(look_at(positions, center, up), cameras, K, size)
+
+
+def looked_at(cameras: Cameras) -> Tensor:
+    """[3] float32: the point nearest to all optical axes.
+
+    Where there is none in front (parallel axes, or cameras that look outwards), a point ahead of
+    the cameras' mean position.
+    """
+    poses = cameras.camtoworlds.double().cpu().numpy()
+    positions, forward = poses[:, :3, 3], poses[:, :3, 2]
+    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
+    system = across.mean(0)
+    middle = positions.mean(0)
+    ahead = middle + forward.mean(0) * _extent(poses)
+    if np.linalg.eigvalsh(system)[0] > 1e-3:
+        point = np.linalg.solve(system, (across @ positions[:, :, None]).mean(0)[:, 0])
+        in_front = ((point - positions) * forward).sum(1) > 0
+        ahead = point if in_front.mean() > 0.5 else ahead
+    return torch.from_numpy(ahead).float()
+
+
+def up_direction(cameras: Cameras) -> Tensor:
+    """[3] float32, unit length: the mean of the cameras' up vectors."""
+    ups = -cameras.camtoworlds.double().cpu()[:, :3, 1]
+    up = ups.mean(0) if ups.mean(0).norm() > 1e-2 else ups[0]
+    return (up / up.norm()).float()
+
+
+def look_at(positions: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """float64 [N, 4, 4] camera to world (OpenCV axes) at positions [N,3], looking at target [3]."""
+    forward = target - positions
+    length = np.linalg.norm(forward, axis=1, keepdims=True)
+    spare = np.linalg.svd(up[None])[2][1]  # a direction across `up`
+    forward = np.where(length > 1e-9, forward / np.maximum(length, 1e-9), spare)
+    right = np.cross(forward, up)
+    length = np.linalg.norm(right, axis=1, keepdims=True)
+    right = np.where(length > 1e-6, right / np.maximum(length, 1e-6), spare)
+    poses = np.tile(np.eye(4), (len(positions), 1, 1))
+    poses[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=2)
+    poses[:, :3, 3] = positions
+    return poses
+
+
+def _check(cameras: Cameras, n_frames: int) -> None:
+    if len(cameras) == 0 or n_frames < 1:
+        raise ValueError("a camera path needs at least one camera and one frame")
+
+
+def _extent(poses: np.ndarray) -> float:
+    """Root mean square distance of the cameras from their middle; 1 if they are in one place."""
+    positions = poses[:, :3, 3]
+    extent = float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean()))
+    return extent if extent > 1e-6 * max(1e-6, float(np.abs(positions).max())) else 1.0
+
+
+def _steps(a: np.ndarray, b: np.ndarray, extent: float) -> np.ndarray:
+    """How far poses b [..., 4, 4] are from poses a: in extents, and in radians, added."""
+    moved = np.linalg.norm(a[..., :3, 3] - b[..., :3, 3], axis=-1) / extent
+    cosine = ((a[..., :3, :3] * b[..., :3, :3]).sum((-1, -2)) - 1) / 2
+    return moved + np.arccos(cosine.clip(-1, 1))
+
+
+def _visiting_order(poses: np.ndarray) -> np.ndarray:
+    """The capture's own order, unless a greedy tour with 2-opt is much shorter."""
+    n = len(poses)
+    if n < 4:
+        return np.arange(n)
+    own = np.arange(n)
+    chosen = np.linspace(0, n - 1, min(n, 200)).round().astype(int)  # 2-opt is quadratic
+    extent = _extent(poses)
+    distances = _steps(poses[chosen][:, None], poses[chosen][None], extent)
+    tour = _short_tour(distances)
+    length = distances[tour[:-1], tour[1:]].sum()
+    own_length = _steps(poses[chosen][:-1], poses[chosen][1:], extent).sum()
+    return own if own_length < 1.5 * length else chosen[tour]
+
+
+def _short_tour(distances: np.ndarray) -> np.ndarray:
+    """An open tour from the first of n places: nearest neighbour, then 2-opt until no gain."""
+    n = len(distances)
+    open_places = distances.copy()
+    tour = [0]
+    for _ in range(n - 1):
+        open_places[:, tour[-1]] = np.inf
+        tour.append(int(open_places[tour[-1]].argmin()))
+    tour = np.array(tour)
+    for _ in range(10 * n):
+        # Reversing tour[i:j+1] swaps edges (i-1, i) and (j, j+1) for (i-1, j) and (i, j+1).
+        hops = distances[tour[:-1], tour[1:]]
+        by_place = distances[np.ix_(tour, tour)]
+        after = np.append(hops, 0)  # the last place has no edge after it
+        onward = np.concatenate([by_place[:, 1:], np.zeros((n, 1))], axis=1)
+        gain = hops[:, None] + after[None, 1:] - by_place[:-1, 1:] - onward[1:, 1:]
+        gain = np.triu(gain)
+        i, j = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[i, j] < 1e-9:
+            break
+        tour[i + 1 : j + 2] = tour[i + 1 : j + 2][::-1]
+    return tour
+
+
+def _distinct(poses: np.ndarray) -> np.ndarray:
+    """Without poses that repeat the one before."""
+    steps = _steps(poses[:-1], poses[1:], _extent(poses))
+    return poses[np.concatenate([[True], steps > 1e-4])]
+
+
+def _catmull_rom(knots: np.ndarray, points: np.ndarray) -> CubicHermiteSpline:
+    """Through points [N,3] at uneven knots [N]; tangents of the parabola through three."""
+    widths = np.diff(knots)[:, None]
+    slopes = np.diff(points, axis=0) / widths
+    inner = (widths[1:] * slopes[:-1] + widths[:-1] * slopes[1:]) / (widths[1:] + widths[:-1])
+    return CubicHermiteSpline(knots, points, np.concatenate([slopes[:1], inner, slopes[-1:]]))
+
+
+def _as_cameras(
+    poses: np.ndarray, like: Cameras, K: Tensor | None, size: tuple[int, int] | None
+) -> Cameras:
+    """Camera-to-world [N,4,4] as Cameras; without K, the first camera's at the height of `size`."""
+    n = len(poses)
+    first = like[0]
+    sizes = first.sizes if size is None else torch.tensor([size])
+    if K is None:
+        K = first.Ks[0].clone()
+        factors = (sizes[0] / first.sizes[0]).to(K)
+        K[:2, :2] *= factors[1]  # another aspect shows more or less, it does not stretch
+        K[:2, 2] *= factors
+    R = poses[:, :3, :3].transpose(0, 2, 1)
+    viewmats = np.tile(np.eye(4), (n, 1, 1))
+    viewmats[:, :3, :3] = R
+    viewmats[:, :3, 3] = -(R @ poses[:, :3, 3:])[:, :, 0]
+    return Cameras(
+        torch.from_numpy(viewmats).float().to(first.viewmats.device),
+        K[None].repeat(n, 1, 1).to(first.Ks),
+        sizes.repeat(n, 1),
+    )
