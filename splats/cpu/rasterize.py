@@ -1,0 +1,137 @@
+# The CPU backend: projection, and binning + blending, of splats/cpu as two differentiable functions.
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenes.cameras import Cameras
+from splats.cpu.blend import blend_backward, blend_forward
+from splats.cpu.project import project_backward, project_forward
+from splats.cpu.tiles import bin_tiles, depth_order, sum_pairs
+
+# numba's fallback threading layer must not be entered by two threads (a viewer beside a training)
+_one_at_a_time = threading.RLock()
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
+
+
+def project(
+    splats: tuple[Tensor, ...],
+    cameras: Cameras,
+    degree: int,
+    *,
+    near: float,
+    far: float,
+    eps2d: float,
+    antialiased: bool,
+) -> tuple[Tensor, ...]:
+    """The six raw parameters seen by C cameras.
+
+    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N], colors [C,N,3] (zeros for
+    degree -1), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
+    """
+    return _Project.apply(*splats, cameras, degree, (*cameras.size, near, far, eps2d, antialiased))
+
+
+def blend(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    background: Tensor,
+    depths: Tensor,
+    extents: Tensor,
+    radii: Tensor,
+    *,
+    width: int,
+    height: int,
+    absgrad: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Projected Gaussians with colors [C,N,D] -> images [C,H,W,D] over background [D], alphas [C,H,W].
+
+    With absgrad, backward also sets means2d.absgrad [C,N,2], the sum of absolute gradients.
+    """
+    order_by = (depths, extents, radii)
+    return _Blend.apply(
+        means2d, conics, opacities, colors, background, order_by, (width, height, absgrad)
+    )
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, means, scales, quats, opacities, sh0, shN, cameras, degree, options):
+        width, height, near, far, eps2d, antialiased = options
+        # float64: what far cameras and points lose in float32 shows as jitter
+        exact = Cameras(cameras.viewmats.double(), cameras.Ks.double(), cameras.sizes)
+        view = _arrays(exact.viewmats, exact.Ks, exact.positions)
+        with _one_at_a_time:
+            *outputs, extents, radii = project_forward(
+                *_arrays(means, scales, quats, opacities, sh0, shN), degree, *view,
+                width, height, near, far, eps2d, antialiased,
+            )  # fmt: skip
+        ctx.constants = (degree, *view, width, height, eps2d, antialiased, radii, outputs[4])
+        ctx.save_for_backward(means, scales, quats, opacities, sh0, shN)
+        outputs = [torch.from_numpy(array) for array in (*outputs, extents, radii)]
+        ctx.mark_non_differentiable(*outputs[5:])
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx, v_means2d, v_conics, v_depths, v_opacities, v_colors, *_):
+        gradients = _arrays(v_means2d, v_conics, v_depths, v_opacities, v_colors)
+        with _one_at_a_time:
+            result = project_backward(*_arrays(*ctx.saved_tensors), *ctx.constants, *gradients)
+        return (*(torch.from_numpy(v) for v in result), None, None, None)
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, means2d, conics, opacities, colors, background, order_by, options):
+        width, height, absgrad = options
+        splats = _arrays(means2d, conics, opacities, colors)
+        depths, extents, radii = _arrays(*order_by)
+        (behind,) = _arrays(background)
+        images, alphas, ctx.views = [], [], []
+        for c in range(len(means2d)):
+            xy, conic, opacity, color = (array[c] for array in splats)
+            reach = np.ascontiguousarray(extents[c, :, 1])
+            with _one_at_a_time:
+                order = depth_order(depths[c], radii[c])
+                offsets, ids, starts, places = bin_tiles(
+                    order, xy, conic, opacity, extents[c], width, height
+                )
+                image, transmittance, last = blend_forward(
+                    xy, conic, opacity, color, reach, offsets, ids, behind, width, height
+                )
+            lists = (reach, offsets, ids, behind, transmittance, last)
+            ctx.views.append((lists, (starts, places)))
+            images.append(torch.from_numpy(image))
+            alphas.append(torch.from_numpy(1 - transmittance))
+        ctx.absgrad = absgrad
+        ctx.save_for_backward(means2d, conics, opacities, colors)
+        return torch.stack(images), torch.stack(alphas)
+
+    @staticmethod
+    def backward(ctx, v_images, v_alphas):
+        splats = _arrays(*ctx.saved_tensors)
+        v_images_, v_alphas_ = _arrays(v_images, v_alphas)
+        sums, v_background = [], None
+        for c, (lists, pairs_of) in enumerate(ctx.views):
+            with _one_at_a_time:
+                pairs = blend_backward(
+                    *(array[c] for array in splats), *lists, v_images_[c], v_alphas_[c], ctx.absgrad
+                )
+                sums.append(torch.from_numpy(sum_pairs(pairs, *pairs_of)))
+        sums = torch.stack(sums)
+        if ctx.absgrad:
+            ctx.saved_tensors[0].absgrad = sums[..., 2:4]
+        if ctx.needs_input_grad[4]:
+            left = torch.stack([torch.from_numpy(lists[4]) for lists, _ in ctx.views])
+            v_background = torch.einsum("chwd,chw->d", v_images, left)
+        return (
+            sums[..., 0:2], sums[..., 4:7], sums[..., 7], sums[..., 8:], v_background, None, None,
+        )  # fmt: skip
