@@ -1,0 +1,81 @@
+# What a reader of one format hands on: lenses, poses and points, before any photo is decoded.
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Lens:
+    """The intrinsics of one view, as the capture states them.
+
+    K: [3, 3] float64 in pixels of a width x height photo, pixel centres at half-integers.
+    distortion: OpenCV's order; k1 k2 p1 p2 [k3] of the polynomial model, or k1 k2 k3 k4 of the
+        fisheye model if `fisheye`. Empty or zeros: a pinhole (unless `fisheye`).
+    """
+
+    width: int
+    height: int
+    K: np.ndarray
+    distortion: tuple[float, ...] = ()
+    fisheye: bool = False
+
+    @property
+    def is_pinhole(self) -> bool:
+        return not self.fisheye and not any(self.distortion)
+
+    def resized(self, width: int, height: int) -> Lens:
+        """The same lens on a photo of another resolution."""
+        K = self.K.copy()
+        K[0] *= width / self.width
+        K[1] *= height / self.height
+        return replace(self, width=width, height=height, K=K)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Poses and points of a capture; view i is the photo `photo_folder / names[i]`.
+
+    viewmats: [N, 4, 4] float64, world to camera, OpenCV axes.
+    points: [P, 3] float32, colors: [P, 3] float32 in [0, 1].
+    """
+
+    kind: str
+    photo_folder: Path
+    names: tuple[str, ...]
+    lenses: tuple[Lens, ...]
+    viewmats: np.ndarray
+    points: np.ndarray
+    colors: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def no_points() -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)
+
+
+def check_poses(viewmats: np.ndarray, names: tuple[str, ...] | list[str], file: Path) -> None:
+    """ValueError, naming the photo, unless every [N, 4, 4] pose is finite."""
+    for name, viewmat in zip(names, viewmats, strict=True):
+        if not np.isfinite(viewmat).all():
+            raise ValueError(f"{file}: the pose of {name} has values that are not finite")
+
+
+def check_lens(lens: Lens, what: str) -> Lens:
+    """The lens itself; ValueError that starts with `what` if no photo could be made by it."""
+    fx, fy = lens.K[0, 0], lens.K[1, 1]
+    if not (0 < lens.width <= 1_000_000 and 0 < lens.height <= 1_000_000):
+        raise ValueError(f"{what} has the image size {lens.width}x{lens.height}")
+    if not np.isfinite(lens.K).all() or not np.isfinite(lens.distortion).all():
+        raise ValueError(f"{what} has intrinsics that are not finite")
+    longest = max(lens.width, lens.height)
+    if not (1e-2 * longest < fx < 1e4 * longest and 1e-2 * longest < fy < 1e4 * longest):
+        raise ValueError(
+            f"{what} has the focal length {fx:g} x {fy:g} pixels, which no camera with photos of "
+            f"{lens.width}x{lens.height} has"
+        )
+    if not (abs(lens.K[0, 2]) < 10 * longest and abs(lens.K[1, 2]) < 10 * longest):
+        raise ValueError(f"{what} has its principal point far outside the photo")
+    return lens

@@ -1,0 +1,290 @@
+# From a folder on disk to a Scene: recognise the format, read it, decode the photos, split.
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from scenes import colmap, transforms
+from scenes.cameras import Cameras
+from scenes.capture import Capture, Lens
+from scenes.normalize import apply, apply_to_viewmats, normalization
+from scenes.photos import (
+    TURNS,
+    Sources,
+    UnreadablePhoto,
+    decode,
+    decode_smaller,
+    find_sources,
+    list_photos,
+)
+from scenes.scene import Scene
+from scenes.split import make_split
+from scenes.undistort import remap, undistortion
+
+log = logging.getLogger(__name__)
+FEWEST_VIEWS = 3
+
+
+def load(
+    path: Path | str,
+    *,
+    data_factor: int = 1,
+    split: str | None = None,
+    test_every: int = 8,
+    split_file: Path | str | None = None,
+    image_folder: Path | str | None = None,
+    normalize: bool = False,
+    progress: bool = True,
+) -> Scene:
+    """Read a capture: COLMAP, transforms.json, DL3DV-Benchmark, or photos only.
+
+    Photos only are posed by structure from motion, kept as `sparse/0` for the next time.
+    data_factor: photos at 1/N of their size (`images_N`, else resized and cached).
+    split, test_every, split_file: see `scenes.split.make_split`; None detects the rule.
+    image_folder: the photos' folder, if it is not the usual one (absolute or below `path`).
+    normalize: recentre, align and scale the world; `Scene.transform` tells how.
+    Raises FileNotFoundError or ValueError, with a sentence that names the file or flag.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        reason = "is not a folder" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{path} {reason}; give the folder of a capture")
+    if data_factor < 1 or data_factor != int(data_factor):
+        raise ValueError(f"--data-factor {data_factor} must be a whole number, 1 or more")
+    folder = None
+    if image_folder is not None:
+        folder = path / image_folder
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the image folder {folder} does not exist")
+
+    capture = _read(path, folder, progress)
+    _need_views(len(capture.names), path, "name")
+    sources = find_sources(capture.photo_folder, capture.names, int(data_factor))
+    notes = [*capture.notes, *sources.notes]
+    views, skipped = _decode_all(capture, sources, progress)
+    notes += skipped
+    _need_views(len(views), path, "have photos for")
+
+    viewmats = np.stack([view.viewmat for view in views])
+    points, transform = capture.points, np.eye(4)
+    if normalize:
+        transform = normalization(np.linalg.inv(viewmats), points.astype(np.float64))
+        viewmats = apply_to_viewmats(transform, viewmats)
+        points = apply(transform, points.astype(np.float64)).astype(np.float32)
+    names = tuple(view.name for view in views)
+    scene = Scene(
+        path=path,
+        kind=capture.kind,
+        names=names,
+        cameras=Cameras(
+            torch.from_numpy(viewmats).float(),
+            torch.from_numpy(np.stack([view.K for view in views])).float(),
+            torch.tensor([view.image.shape[1::-1] for view in views]),
+        ),
+        images=tuple(view.image for view in views),
+        points=torch.from_numpy(points),
+        point_colors=torch.from_numpy(capture.colors),
+        split=make_split(names, split, test_every, split_file),
+        data_factor=int(data_factor),
+        transform=torch.from_numpy(transform),
+        notes=tuple(notes),
+    )
+    sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
+    log.info(
+        "%s: %s, %d views of %s, %d points",
+        *(path, scene.kind, len(scene), ", ".join(sizes), len(scene.points)),
+    )
+    log.info("split %s", scene.split.text)
+    for note in notes:
+        log.warning("%s", note)
+    return scene
+
+
+def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
+    """The capture in a folder, by the first format that is there."""
+    model = colmap.find_model(path)
+    if model is not None:
+        return colmap.read(model, folder or _photos_of_model(path, model))
+    for place in (path, path / "nerfstudio"):  # DL3DV-Benchmark has both
+        if (place / "transforms.json").is_file():
+            return transforms.read(place / "transforms.json", folder)
+
+    photos = folder
+    if photos is None and (path / "images").is_dir():
+        photos = path / "images"
+    photos = photos or path
+    names = list_photos(photos, deep=photos != path)
+    if not names:
+        raise FileNotFoundError(
+            f"{path} holds no capture: no COLMAP model (sparse/0), no transforms.json and no "
+            "photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
+        )
+    _need_views(len(names), path, "be photos in")
+    from scenes.sfm import structure_from_motion
+
+    scene_folder = path if photos == path or folder is not None else photos.parent
+    notes = structure_from_motion(photos, names, scene_folder, progress)
+    capture = colmap.read(scene_folder / "sparse" / "0", photos)
+    return replace(capture, notes=(*notes, *capture.notes))
+
+
+def _photos_of_model(path: Path, model: Path) -> Path:
+    """`images` beside the sparse folder, or in the scene's folder, or that folder itself."""
+    sparse = model if model.name == "sparse" else model.parent
+    for folder in (sparse.parent, path):
+        if (folder / "images").is_dir() or any(folder.glob("images_[0-9]*")):
+            return folder / "images"
+    return next((folder for folder in (sparse.parent, path) if list_photos(folder)), path)
+
+
+def _need_views(n: int, path: Path, what: str) -> None:
+    if n < FEWEST_VIEWS:
+        raise ValueError(f"{path}: there must {what} at least {FEWEST_VIEWS} views, found {n}")
+
+
+@dataclass(frozen=True)
+class _View:
+    name: str
+    image: np.ndarray
+    K: np.ndarray
+    viewmat: np.ndarray
+
+
+def _decode_all(
+    capture: Capture, sources: Sources, progress: bool
+) -> tuple[list[_View], list[str]]:
+    """The views whose photo could be read, in order, and notes on the others."""
+    # Views that share a lens share its maps; a few suffice, since views come in order.
+    maps_of = _memo(undistortion)
+
+    def decode_view(i: int) -> _View | str:
+        path = sources.paths[i]
+        if path is None:
+            return ""
+        try:
+            return _view(
+                capture.names[i], path, capture.lenses[i], capture.viewmats[i], sources, maps_of
+            )
+        except UnreadablePhoto as error:
+            return f"{capture.names[i]} {error}"
+
+    n = len(capture.names)
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        results = list(
+            tqdm(pool.map(decode_view, range(n)), "photos", n, disable=not progress, leave=False)
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+    views = [result for result in results if isinstance(result, _View)]
+    missing = [name for name, result in zip(capture.names, results, strict=True) if result == ""]
+    unreadable = [result for result in results if isinstance(result, str) and result]
+    notes = []
+    if missing:
+        notes.append(
+            f"{len(missing)} photos of the capture are not in {capture.photo_folder} "
+            f"({missing[0]}, ...); their views are skipped"
+        )
+    if unreadable:
+        notes.append(f"skipped {len(unreadable)} unreadable photos: {_shortened(unreadable)}")
+    return views, notes
+
+
+def _shortened(items: list[str], most: int = 10) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def _memo(function: Callable) -> Callable[[Lens], tuple]:
+    """`undistortion` that remembers the last lenses, by their values."""
+    lenses: dict[tuple, Lens] = {}
+
+    @lru_cache(maxsize=4)
+    def by_key(key: tuple) -> tuple:
+        return function(lenses.pop(key))
+
+    def of_lens(lens: Lens) -> tuple:
+        key = (lens.width, lens.height, lens.K.tobytes(), lens.distortion, lens.fisheye)
+        lenses[key] = lens
+        return by_key(key)
+
+    return of_lens
+
+
+def _view(
+    name: str,
+    path: Path,
+    lens: Lens,
+    viewmat: np.ndarray,
+    sources: Sources,
+    maps_of: Callable[[Lens], tuple],
+) -> _View:
+    """One view at the wanted size, undistorted and upright."""
+    if sources.shrink == 1:
+        image, orientation = decode(path)
+    else:
+        cached = sources.cache and sources.cache / Path(f"{name}.png")
+        image, orientation = decode_smaller(path, sources.shrink, cached)
+    height, width = image.shape[:2]
+    # Poses are commonly those of the pixels as stored (COLMAP ignores EXIF); where only the turned
+    # photo has the camera's shape, its pixels are meant.
+    if not _same_shape(lens, width, height) and orientation >= 5:
+        image = _turned(image, orientation)
+        height, width = image.shape[:2]
+        orientation = 1
+    if not _same_shape(lens, width, height):
+        raise ValueError(
+            f"{path} is {width}x{height}, but its camera says {lens.width}x{lens.height}: another "
+            "shape, not just another size; use the photos that the capture was made from"
+        )
+    lens = lens.resized(width, height)
+    if not lens.is_pinhole:
+        try:
+            lens, *maps = maps_of(lens)
+        except ValueError as error:
+            raise ValueError(f"the camera of {name}: {error}") from None
+        image = remap(image, tuple(maps))
+    K = lens.K
+    if orientation in TURNS:  # make the view upright together with its camera
+        image, K, viewmat = turn_view(image, K, viewmat, TURNS[orientation])
+    return _View(name, np.ascontiguousarray(image), K, viewmat)
+
+
+def _same_shape(lens: Lens, width: int, height: int) -> bool:
+    """Whether a photo is the lens's own but for its resolution: within 1 % or a rounded pixel."""
+    expected = width * lens.height / lens.width
+    return abs(expected - height) <= max(0.01 * height, 1.0)
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels turned as EXIF orientations 5 to 8 say."""
+    flipped = image.transpose(1, 0, 2)
+    return {
+        5: flipped,
+        6: flipped[:, ::-1],
+        7: flipped[::-1, ::-1],
+        8: flipped[::-1],
+    }[orientation]
+
+
+def turn_view(
+    image: np.ndarray, K: np.ndarray, viewmat: np.ndarray, quarters: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Turn a photo by quarters counter-clockwise (as np.rot90), and its camera with it."""
+    for _ in range(quarters % 4):
+        width = image.shape[1]
+        image = np.rot90(image)
+        # A pixel (x, y) moves to (y, width - x), so the camera's axes turn as (x, y) -> (y, -x).
+        K = np.array([[K[1, 1], 0, K[1, 2]], [0, K[0, 0], width - K[0, 2]], [0, 0, 1]])
+        quarter = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        viewmat = quarter @ viewmat
+    return image, K, viewmat

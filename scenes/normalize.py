@@ -1,0 +1,71 @@
+# World normalisation as in gsplat's examples: z up, centred where the cameras look, unit size.
+from __future__ import annotations
+
+import numpy as np
+
+
+def normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """[4, 4] similarity (scale times rotation, then translation) from [N,4,4] poses, [P,3] points.
+
+    The cameras' mean up direction becomes z, the point nearest to their optical axes the origin,
+    their median distance from it 1; then the points' principal axes are aligned, up kept up.
+    """
+    upright = _from_cameras(camtoworlds)
+    if len(points) < 3:
+        return upright
+    aligned = _principal_axes(apply(upright, points)) @ upright
+    z = apply(aligned, points)[:, 2]
+    # Most points lie low with a tail upwards; if it is the other way round, turn about x.
+    if np.median(z) > np.mean(z):
+        aligned = np.diag([1.0, -1.0, -1.0, 1.0]) @ aligned
+    return aligned
+
+
+def apply(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [P, 3] moved by a [4, 4] similarity."""
+    return points @ similarity[:3, :3].T + similarity[:3, 3]
+
+
+def apply_to_viewmats(similarity: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
+    """Viewmats [N, 4, 4] of the same cameras in the moved world; their rotations stay rotations."""
+    moved = viewmats @ np.linalg.inv(similarity)
+    moved[:, :3] *= np.cbrt(np.linalg.det(similarity[:3, :3]))
+    return moved
+
+
+def _from_cameras(camtoworlds: np.ndarray) -> np.ndarray:
+    up = -camtoworlds[:, :3, 1].mean(0)
+    length = np.linalg.norm(up)
+    R = _rotation_between(up / length, np.array([0.0, 0.0, 1.0])) if length > 1e-6 else np.eye(3)
+    positions = camtoworlds[:, :3, 3] @ R.T
+    forward = camtoworlds[:, :3, 2] @ R.T
+    nearest = positions - (forward * positions).sum(1, keepdims=True) * forward
+    centre = np.median(nearest, axis=0)
+    distance = np.median(np.linalg.norm(positions - centre, axis=1))
+    scale = 1 / distance if distance > 1e-9 else 1.0
+    similarity = np.eye(4)
+    similarity[:3, :3] = scale * R
+    similarity[:3, 3] = -scale * centre
+    return similarity
+
+
+def _rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The smallest rotation [3, 3] that turns unit vector a into b."""
+    cosine = a @ b
+    if cosine < -1 + 1e-9:
+        return np.diag([1.0, -1.0, -1.0])
+    x, y, z = np.cross(a, b)
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + skew + skew @ skew / (1 + cosine)
+
+
+def _principal_axes(points: np.ndarray) -> np.ndarray:
+    centre = np.median(points, axis=0)
+    _, axes = np.linalg.eigh(np.cov(points - centre, rowvar=False))
+    R = axes[:, ::-1].T
+    if np.linalg.det(R) < 0:
+        R[0] *= -1
+    rigid = np.eye(4)
+    rigid[:3, :3] = R
+    rigid[:3, 3] = -R @ centre
+    return rigid

@@ -1,0 +1,117 @@
+# Which views train and which are held out. Three incompatible rules share the name test_every
+# among gsplat, Difix3D and GS-VAR, so the rule is explicit and shown to people.
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+from scenes.scene import Split
+
+RULES = ("gsplat", "difix", "filename", "json", "all")
+
+
+def make_split(
+    names: tuple[str, ...],
+    rule: str | None = None,
+    test_every: int = 8,
+    split_file: Path | str | None = None,
+) -> Split:
+    """Split views, given in sorted order, by one of RULES; None detects the rule.
+
+    gsplat: view i is held out if i % test_every == 0. difix: the opposite, view i *trains* if
+    i % test_every == 0; 1 means the filename rule and 0 means all. filename: `_train_` and
+    `_eval_` in the name. json: lists of names in `split_file`, {"train", "test" or "val"} or
+    GenFusion's {"train_ids", "test_ids"}. all: every view trains.
+    Raises ValueError if no view trains, or none is held out (but for `all`).
+    """
+    if rule is None:
+        rule = "json" if split_file is not None else detect_rule(names)
+    if rule not in RULES:
+        raise ValueError(f"--split {rule} is not known; choose one of {', '.join(RULES)}")
+    n = len(names)
+    if rule == "all" or (rule == "difix" and test_every == 0):
+        return Split(rule, tuple(range(n)), (), f"{rule}: all {n} views train, none is held out")
+    if rule == "filename" or (rule == "difix" and test_every == 1):
+        return _checked(rule, names, *_by_filename(names))
+    if rule == "json":
+        if split_file is None:
+            raise ValueError("--split json needs --split-file with the lists of names")
+        return _checked(rule, names, *_by_file(names, Path(split_file)))
+    if test_every < 2:
+        raise ValueError(
+            f"--test-every {test_every} leaves no split; use 2 or more, or --split all"
+        )
+    chosen = tuple(range(0, n, test_every))
+    others = tuple(i for i in range(n) if i % test_every)
+    if rule == "gsplat":
+        return _checked(rule, names, others, chosen, f"every {test_every}th view is held out")
+    return _checked(rule, names, chosen, others, f"every {test_every}th view trains")
+
+
+def detect_rule(names: tuple[str, ...]) -> str:
+    has_train = any("_train_" in name for name in names)
+    has_eval = any("_eval_" in name for name in names)
+    return "filename" if has_train and has_eval else "gsplat"
+
+
+def _checked(
+    rule: str, names: tuple[str, ...], train: tuple[int, ...], test: tuple[int, ...], why: str
+) -> Split:
+    remedy = "change --test-every or --split, or use --split all to train on every view"
+    if rule == "json":
+        remedy = "correct the file, or use another --split"
+    if rule == "filename":
+        remedy = "name photos with _train_ and _eval_, or use another --split"
+    if not train or not test:
+        lacking = "no view to train on" if not train else "no view to test on"
+        raise ValueError(f"the {rule} split of {len(names)} views leaves {lacking}; {remedy}")
+    unused = len(names) - len(train) - len(test)
+    text = f"{rule}: {why}; {len(train)} train, {len(test)} test"
+    return Split(rule, train, test, text + (f", {unused} unused" if unused else ""))
+
+
+def _by_filename(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    marks = ("_train_", "_eval_")
+    if not any(mark in name for mark in marks for name in names):
+        marks = ("train", "eval")  # nerfstudio's looser rule
+    bases = [PurePosixPath(name).name for name in names]
+    train = tuple(i for i, base in enumerate(bases) if marks[0] in base)
+    test = tuple(i for i, base in enumerate(bases) if marks[1] in base and i not in train)
+    return train, test, f"{marks[0]} and {marks[1]} in the names decide"
+
+
+def _by_file(names: tuple[str, ...], file: Path) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    try:
+        lists = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{file} is not JSON; the split file holds lists of names") from None
+    lists = lists if isinstance(lists, dict) else {}
+    train = lists.get("train", lists.get("train_ids"))
+    test = lists.get("test", lists.get("val", lists.get("test_ids")))
+    if not isinstance(train, list) or not isinstance(test, list):
+        raise ValueError(
+            f'{file} needs two lists, {{"train": [...], "test": [...]}}; "val" also means "test"'
+        )
+    # A name is matched whole, then without folders, then without suffix; a number is an index.
+    index_of: dict[str | int, int] = {}
+    for key in (str, lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem):
+        for i, name in enumerate(names):
+            index_of.setdefault(key(name), i)
+    index_of |= {i: i for i in range(len(names))}
+
+    def find(entries: list) -> tuple[int, ...]:
+        keys = [entry if type(entry) is int else _key(str(entry), index_of) for entry in entries]
+        return tuple(sorted({index_of[key] for key in keys if key in index_of}))
+
+    found = find(train), find(test)
+    both = set(found[0]) & set(found[1])
+    if both:
+        raise ValueError(f"{file} lists {names[min(both)]} both as train and as test")
+    unknown = len(train) + len(test) - len(found[0]) - len(found[1])
+    why = f"the lists of {file.name} decide"
+    return *found, why + (f" ({unknown} entries match no photo)" if unknown > 0 else "")
+
+
+def _key(entry: str, index_of: dict[str | int, int]) -> str:
+    path = PurePosixPath(entry)
+    return next((key for key in (entry, path.name, path.stem) if key in index_of), entry)
