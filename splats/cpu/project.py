@@ -176,23 +176,25 @@ def project_backward(
         vR, vU = np.empty((3, 3)), np.empty((2, 3))
         s, b, vb, vm, vs = np.empty(3), np.empty(16), np.empty(16), np.empty(3), np.empty(3)
         for n in range(chunk * CHUNK, min(N, (chunk + 1) * CHUNK)):
-            ready = False
+            seen = False
+            for c in range(C):
+                seen |= radii[c, n, 0] > 0
+            if not seen:
+                continue
+            qw, qx, qy, qz, qnorm = _unit_quaternion(quats[n])
+            _rotation(qw, qx, qy, qz, R)
+            for k in range(3):
+                s[k] = math.exp(scales[n, k])
+                vm[k] = vs[k] = 0.0
+                for i in range(3):
+                    vR[i, k] = 0.0
+            opacity = 1 / (1 + math.exp(-opacities[n]))
+            v_opacity = 0.0
             for c in range(C):
                 if radii[c, n, 0] == 0:
                     continue
                 V, K = viewmats[c], Ks[c]
                 mx, my, mz = means[n, 0], means[n, 1], means[n, 2]
-                if not ready:
-                    qw, qx, qy, qz, qnorm = _unit_quaternion(quats[n])
-                    _rotation(qw, qx, qy, qz, R)
-                    for k in range(3):
-                        s[k] = math.exp(scales[n, k])
-                        vm[k] = vs[k] = 0.0
-                        for i in range(3):
-                            vR[i, k] = 0.0
-                    opacity = 1 / (1 + math.exp(-opacities[n]))
-                    v_opacity = 0.0
-                    ready = True
                 x = V[0, 0] * mx + V[0, 1] * my + V[0, 2] * mz + V[0, 3]
                 y = V[1, 0] * mx + V[1, 1] * my + V[1, 2] * mz + V[1, 3]
                 z = V[2, 0] * mx + V[2, 1] * my + V[2, 2] * mz + V[2, 3]
@@ -274,22 +276,21 @@ def project_backward(
                     vm[1] += (gy - along * dy) / norm
                     vm[2] += (gz - along * dz) / norm
 
-            if ready:
-                for k in range(3):
-                    v_means[n, k] = vm[k]
-                    v_scales[n, k] = vs[k]
-                v_opacities[n] = v_opacity * opacity * (1 - opacity)
-                gw = 2 * (qx * (vR[2, 1] - vR[1, 2]) + qy * (vR[0, 2] - vR[2, 0])
-                          + qz * (vR[1, 0] - vR[0, 1]))  # fmt: skip
-                gx = 2 * (-2 * qx * (vR[1, 1] + vR[2, 2]) + qy * (vR[0, 1] + vR[1, 0])
-                          + qz * (vR[0, 2] + vR[2, 0]) + qw * (vR[2, 1] - vR[1, 2]))  # fmt: skip
-                gy = 2 * (qx * (vR[0, 1] + vR[1, 0]) - 2 * qy * (vR[0, 0] + vR[2, 2])
-                          + qz * (vR[1, 2] + vR[2, 1]) + qw * (vR[0, 2] - vR[2, 0]))  # fmt: skip
-                gz = 2 * (qx * (vR[0, 2] + vR[2, 0]) + qy * (vR[1, 2] + vR[2, 1])
-                          - 2 * qz * (vR[0, 0] + vR[1, 1]) + qw * (vR[1, 0] - vR[0, 1]))  # fmt: skip
-                along = gw * qw + gx * qx + gy * qy + gz * qz
-                v_quats[n, 0] = (gw - along * qw) / qnorm
-                v_quats[n, 1] = (gx - along * qx) / qnorm
-                v_quats[n, 2] = (gy - along * qy) / qnorm
-                v_quats[n, 3] = (gz - along * qz) / qnorm
+            for k in range(3):
+                v_means[n, k] = vm[k]
+                v_scales[n, k] = vs[k]
+            v_opacities[n] = v_opacity * opacity * (1 - opacity)
+            gw = 2 * (qx * (vR[2, 1] - vR[1, 2]) + qy * (vR[0, 2] - vR[2, 0])
+                      + qz * (vR[1, 0] - vR[0, 1]))  # fmt: skip
+            gx = 2 * (-2 * qx * (vR[1, 1] + vR[2, 2]) + qy * (vR[0, 1] + vR[1, 0])
+                      + qz * (vR[0, 2] + vR[2, 0]) + qw * (vR[2, 1] - vR[1, 2]))  # fmt: skip
+            gy = 2 * (qx * (vR[0, 1] + vR[1, 0]) - 2 * qy * (vR[0, 0] + vR[2, 2])
+                      + qz * (vR[1, 2] + vR[2, 1]) + qw * (vR[0, 2] - vR[2, 0]))  # fmt: skip
+            gz = 2 * (qx * (vR[0, 2] + vR[2, 0]) + qy * (vR[1, 2] + vR[2, 1])
+                      - 2 * qz * (vR[0, 0] + vR[1, 1]) + qw * (vR[1, 0] - vR[0, 1]))  # fmt: skip
+            along = gw * qw + gx * qx + gy * qy + gz * qz
+            v_quats[n, 0] = (gw - along * qw) / qnorm
+            v_quats[n, 1] = (gx - along * qx) / qnorm
+            v_quats[n, 2] = (gy - along * qy) / qnorm
+            v_quats[n, 3] = (gz - along * qz) / qnorm
     return v_means, v_scales, v_quats, v_opacities, v_sh0, v_shN
