@@ -1,0 +1,70 @@
+# python -m scenes PATH: what is in a capture, and a contact sheet of it.
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from scenes.command import run_command
+from scenes.contact_sheet import write_contact_sheet
+from scenes.files import writable_folder
+from scenes.loading import load
+from scenes.scene import Scene
+from scenes.summary import describe, summarize
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show what is in a capture (COLMAP, transforms.json, DL3DV-Benchmark, photos only)."""
+
+    path: tyro.conf.Positional[Path]
+    """Folder of the capture."""
+    json: bool = False
+    """Print only JSON."""
+    data_factor: int = 1
+    """Photos at 1/N of their size."""
+    split: Literal["gsplat", "difix", "filename", "json", "all"] | None = None
+    """Rule of the train/test split (default: by detection)."""
+    test_every: int = 8
+    """N of the gsplat and difix rules."""
+    split_file: Path | None = None
+    """Lists of names for the json rule."""
+    image_folder: Path | None = None
+    """Folder of the photos, if it is not the usual one."""
+    normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Recentre, align and scale the world."""
+    contact_sheet: Path | None = None
+    """Picture to write (default: contact_sheet.png in PATH, or here if PATH is read-only)."""
+
+
+def main(options: Options) -> None:
+    if options.json:
+        logging.getLogger().setLevel(logging.ERROR)  # notes are in the JSON
+    scene = load(
+        options.path,
+        data_factor=options.data_factor,
+        split=options.split,
+        test_every=options.test_every,
+        split_file=options.split_file,
+        image_folder=options.image_folder,
+        normalize=options.normalize,
+        progress=not options.json,
+    )
+    sheet = write_contact_sheet(scene, options.contact_sheet or _default_sheet(options.path))
+    summary = summarize(scene) | {"contact_sheet": str(sheet)}
+    print(json.dumps(summary, indent=2) if options.json else describe(scene, sheet))
+
+
+def _default_sheet(path: Path) -> Path:
+    try:
+        return writable_folder(path) / "contact_sheet.png"
+    except PermissionError:
+        return Path("contact_sheet.png")
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(tyro.cli(Options)))
