@@ -210,14 +210,14 @@ class Viewer:
         began = time.monotonic()
         image, in_view = picture(self.splats, camera, self.settings)
         seconds = time.monotonic() - began
-        eye.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90 if full else 60)
+        eye.client.scene.set_background_image(image, format="jpeg", jpeg_quality=85)
         eye.drawn, eye.sharp = changed, full
         if full:
             self.status.content = (
                 f"{self.splats.count:,} Gaussians, {in_view:,} in view  \n"
                 f"{image.shape[1]} x {image.shape[0]} pixels in {1000 * seconds:.0f} ms"
             )
-        if not full or seconds > MOVING_SECONDS:  # steer towards pictures that take that long
+        if width == self.moving_width:  # steer towards pictures that take MOVING_SECONDS
             factor = np.clip((MOVING_SECONDS / max(seconds, 1e-4)) ** 0.5, 0.6, 1.3)
             self.moving_width = int(np.clip(width * factor, min(SMALLEST, self.width), self.width))
 
