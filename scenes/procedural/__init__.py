@@ -1,0 +1,4 @@
+# Procedural places: exact pictures and depth by ray casting, deterministic by seed.
+from scenes.procedural.scene import ProceduralScene, generate
+
+__all__ = ["ProceduralScene", "generate"]
