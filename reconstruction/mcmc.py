@@ -1,0 +1,132 @@
+# 3D Gaussian Splatting as Markov Chain Monte Carlo (arXiv 2404.09591) without CUDA kernels.
+# gsplat's MCMCStrategy relocates and perturbs Gaussians with kernels; here the same in torch.
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from gsplat.strategy import MCMCStrategy
+from gsplat.utils import normalized_quat_to_rotmat
+from torch import Tensor
+
+MAX_COPIES = 51  # gsplat's limit on how many Gaussians share one place
+
+
+def relocated(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+    """Opacities [N] and scales [N, 3] with which `copies` [N] Gaussians look like the one given.
+
+    Equation 9: o' = 1 - (1 - o)^(1/n), and s' = s * o / sum_{i=1..n} sum_{k<i} C(i-1, k) (-1)^k
+    o'^(k+1) / sqrt(k+1). Since sum_i C(i-1, k) = C(n, k+1), one sum is enough; its terms cancel,
+    hence float64. Copies are limited to 1 ... 51.
+    """
+    n = copies.clamp(1, MAX_COPIES).double()
+    old = opacities.double().clamp(max=1 - torch.finfo(torch.float32).eps)
+    new = -torch.expm1(torch.log1p(-old) / n)
+    j = torch.arange(1, MAX_COPIES + 1, device=n.device, dtype=torch.float64)
+    log_binomial = (
+        torch.lgamma(n + 1)[:, None]
+        - torch.lgamma(j + 1)
+        - torch.lgamma((n[:, None] - j + 1).clamp(min=1))
+    )
+    terms = (log_binomial + j * new.log()[:, None]).exp() / j.sqrt()
+    signs = torch.where(j.long() % 2 == 1, 1.0, -1.0)
+    denominator = torch.where(j <= n[:, None], terms * signs, 0.0).sum(1)
+    return new.to(opacities), scales * (old / denominator).to(scales)[:, None]
+
+
+@dataclass
+class TorchMCMCStrategy(MCMCStrategy):
+    """gsplat's MCMCStrategy on any device; random numbers come from torch's global generator."""
+
+    def step_post_backward(self, params, optimizers, state, step, info, lr: float) -> None:
+        """Relocate and add Gaussians when due, then perturb all; `lr` is that of the means."""
+        due = self.refine_start_iter < step < self.refine_stop_iter
+        if due and step % self.refine_every == 0:
+            self._relocate_gs(params, optimizers, state["binoms"])
+            self._add_new_gs(params, optimizers, state["binoms"])
+        perturb(params, lr * self.noise_lr)
+
+    @torch.no_grad()
+    def _relocate_gs(self, params, optimizers, binoms) -> int:
+        """Move dead Gaussians onto live ones, drawn by opacity; returns how many."""
+        opacities = params["opacities"].sigmoid()
+        dead = (opacities <= self.min_opacity).nonzero()[:, 0]
+        alive = (opacities > self.min_opacity).nonzero()[:, 0]
+        if len(dead) == 0 or len(alive) == 0:
+            return 0
+        sources = alive[torch.multinomial(opacities[alive], len(dead), replacement=True)]
+        values = self._share(params, sources)
+
+        def move(name: str, value: Tensor) -> Tensor:
+            if name in values:
+                value[sources] = values[name]
+            value[dead] = value[sources]
+            return value
+
+        def forget(moment: Tensor) -> Tensor:
+            moment[sources] = 0
+            return moment
+
+        _replace(params, optimizers, move, forget)
+        return len(dead)
+
+    @torch.no_grad()
+    def _add_new_gs(self, params, optimizers, binoms) -> int:
+        """Grow by 5 % up to cap_max with copies of Gaussians drawn by opacity; returns how many."""
+        count = len(params["means"])
+        added = max(0, min(self.cap_max, int(1.05 * count)) - count)
+        if added == 0:
+            return 0
+        sources = torch.multinomial(params["opacities"].sigmoid(), added, replacement=True)
+        values = self._share(params, sources)
+
+        def append(name: str, value: Tensor) -> Tensor:
+            if name in values:
+                value[sources] = values[name]
+            return torch.cat([value, value[sources]])
+
+        def extend(moment: Tensor) -> Tensor:
+            return torch.cat([moment, moment.new_zeros(added, *moment.shape[1:])])
+
+        _replace(params, optimizers, append, extend)
+        return added
+
+    def _share(self, params, sources: Tensor) -> dict[str, Tensor]:
+        """Raw opacities and scales after each source has been drawn once per entry in `sources`."""
+        opacities, scales = relocated(
+            params["opacities"][sources].sigmoid(),
+            params["scales"][sources].exp(),
+            torch.bincount(sources)[sources] + 1,
+        )
+        limit = 1 - torch.finfo(torch.float32).eps
+        opacities = opacities.clamp(self.min_opacity, limit)
+        return {"opacities": opacities.logit(), "scales": scales.log()}
+
+
+@torch.no_grad()
+def perturb(params, amount: float) -> None:
+    """Move the means by noise shaped like each Gaussian; opaque ones hardly move (equation 8)."""
+    gate = torch.sigmoid(100 * (1 - params["opacities"].sigmoid() - 0.995))
+    noise = torch.randn_like(params["means"]) * (gate * amount)[:, None]
+    R = normalized_quat_to_rotmat(F.normalize(params["quats"], dim=-1))  # [N, 3, 3]
+    variances = (2 * params["scales"]).exp()
+    in_own_axes = torch.einsum("nji,nj->ni", R, noise) * variances
+    params["means"].add_(torch.einsum("nij,nj->ni", R, in_own_axes))
+
+
+def _replace(
+    params,
+    optimizers,
+    new_value: Callable[[str, Tensor], Tensor],
+    new_moment: Callable[[Tensor], Tensor],
+) -> None:
+    """Exchange every parameter, and the moments its optimiser keeps of it."""
+    for name, optimizer in optimizers.items():
+        old = params[name]
+        new = torch.nn.Parameter(new_value(name, old.detach()), requires_grad=old.requires_grad)
+        params[name] = new
+        kept = optimizer.state.pop(old, {})
+        optimizer.state[new] = {k: v if k == "step" else new_moment(v) for k, v in kept.items()}
+        optimizer.param_groups[0]["params"] = [new]

@@ -1,0 +1,252 @@
+# From posed photos to splats: 3D Gaussian Splatting (Kerbl et al. 2023) with gsplat's settings.
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from evaluation.metrics import Metrics, write_json
+from reconstruction.config import Config, flat
+from reconstruction.evaluate import EvaluationConfig
+from reconstruction.interrupt import deferred_interrupt
+from reconstruction.result import ResultFolder
+from reconstruction.resume import restore
+from reconstruction.start import Start
+from reconstruction.summary import publish, write_settings
+from reconstruction.trainer import Trainer
+from scenes.files import writable_folder
+from scenes.scene import Scene
+from splats import checkpoint, ply
+from splats.gaussians import Splats
+
+log = logging.getLogger(__name__)
+
+REFRESH = 10  # steps between updates of the progress bar
+CURVE_POINTS = 300  # of the training PSNR, kept over a run
+
+
+def optimise(
+    scene: Scene,
+    config: Config | None = None,
+    *,
+    result_dir: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    start: Start | None = None,
+    resume: bool = True,
+    evaluation: EvaluationConfig | None = None,
+) -> Splats:
+    """Splats of the scene's training views, on `device`.
+
+    With a result_dir the run is saved, evaluated and reported there, a stopped one goes on where
+    it was (unless `resume` is off), and a finished one is only evaluated again. `start` goes on
+    from existing splats with fresh optimisers. The caller's random state is left as it was.
+
+    ValueError: no training view, settings that differ from those of the run in result_dir, a loss
+    that is not finite. KeyboardInterrupt after Ctrl-C, once the state is saved.
+    """
+    config = config or Config()
+    evaluation = evaluation or EvaluationConfig()
+    device = torch.device(device)
+    schedule = config.scaled()
+    first = start.step if start else 0
+    if not scene.split.train:
+        raise ValueError(f"no training view is left: {scene.split.text}")
+    if first >= schedule.max_steps:
+        raise ValueError(
+            f"{start.source} has {first} steps already, and --max_steps is {schedule.max_steps}; "
+            "raise it, or evaluate with --eval_only"
+        )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer = Trainer(scene, schedule, device, start)
+        if result_dir is None:
+            with _progress(trainer) as bar:
+                _advance(trainer, schedule.max_steps, bar)
+        else:
+            folder = ResultFolder(writable_folder(result_dir))
+            settings = settings_of(scene, config, evaluation, start)
+            if resume:
+                restore(trainer.state, folder, settings, first, schedule.max_steps)
+            else:
+                folder.clear(first)
+            write_settings(folder, settings, scene)
+            _Session(trainer, folder, settings, config.save_every_seconds, evaluation).run()
+    return trainer.state.splats
+
+
+def settings_of(
+    scene: Scene, config: Config, evaluation: EvaluationConfig, start: Start | None = None
+) -> dict[str, Any]:
+    """Everything that a run depends on, by flag name, as written to cfg.yml."""
+    return {
+        "data_dir": str(scene.path.resolve()),
+        "data_factor": scene.data_factor,
+        "split": scene.split.text,
+        "normalize_world_space": not torch.equal(scene.transform, torch.eye(4).double()),
+        "start": start.source if start else None,
+        **flat(config),
+        **flat(evaluation),
+        "transform": scene.transform.tolist(),
+    }
+
+
+class _Session:
+    """A run with a result folder: what happens between stretches of steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: ResultFolder,
+        settings: dict[str, Any],
+        save_every_seconds: float,
+        evaluation: EvaluationConfig,
+    ) -> None:
+        self.trainer, self.folder, self.settings = trainer, folder, settings
+        self.save_every_seconds, self.evaluation = save_every_seconds, evaluation
+        self.metrics: Metrics | None = None
+        self.last_save = time.monotonic()
+
+    def run(self) -> None:
+        """Optimise to the end, halting wherever something is to be kept or measured."""
+        state, config = self.trainer.state, self.trainer.config
+        halts = {*config.eval_steps, *config.save_steps, config.max_steps}
+        with _progress(self.trainer) as bar:
+            while True:
+                at_end = state.done == config.max_steps
+                if at_end or state.done in config.save_steps:
+                    self._keep()
+                if at_end:
+                    self.folder.resume.unlink(missing_ok=True)
+                if at_end or state.done in config.eval_steps:
+                    self._measure(at_end)
+                if at_end:
+                    return
+                halt = min(step for step in halts if step > state.done)
+                with deferred_interrupt() as interrupt:
+
+                    def after_step(interrupt=interrupt) -> None:
+                        waited = time.monotonic() - self.last_save
+                        if interrupt.requested or waited > self.save_every_seconds:
+                            self._save_state()
+                        if interrupt.requested:
+                            log.info(
+                                "stopped after step %d of %d; the same command resumes there",
+                                state.done,
+                                config.max_steps,
+                            )
+                            raise KeyboardInterrupt
+
+                    _advance(self.trainer, halt, bar, after_step)
+                    self._save_state()
+
+    def _save_state(self) -> None:
+        self._check_finite()
+        self.trainer.state.save(self.folder.resume, self.settings)
+        self.last_save = time.monotonic()
+
+    def _check_finite(self) -> None:
+        if not self.trainer.is_finite():
+            raise _diverged(self.trainer.state.done)
+
+    def _keep(self) -> None:
+        """A checkpoint, a .ply and the training's statistics, unless they are there already."""
+        state, step = self.trainer.state, self.trainer.state.done - 1
+        if self.folder.checkpoint(step).exists():
+            return
+        self._check_finite()
+        numbers = {
+            "mem": _peak_gigabytes(self.trainer.device),
+            "ellipse_time": state.history.seconds,
+            "num_GS": state.splats.count,
+        }
+        write_json(self.folder.train_stats(step), numbers)
+        ply.write(self.folder.ply(step), state.splats)
+        checkpoint.write(
+            self.folder.checkpoint(step), state.splats, step, **state.record(self.settings)
+        )
+
+    def _measure(self, at_end: bool) -> None:
+        """Evaluate and report, unless a run that stopped here has done so; film at the end."""
+        trainer, state = self.trainer, self.trainer.state
+        step = state.done - 1
+        if not at_end and any(known["step"] == step for known in state.history.evaluations):
+            return
+        self.metrics = self.metrics or Metrics(self.evaluation.lpips_net, trainer.device)
+        films = at_end and self.evaluation.save_video
+        publish(
+            state.splats,
+            trainer.scene,
+            trainer.config,
+            self.folder,
+            step=step,
+            settings=self.settings,
+            history=state.history,
+            metrics=self.metrics,
+            video=self.evaluation.render_traj_path
+            if at_end and self.evaluation.save_video
+            else None,
+        )
+
+
+def _progress(trainer: Trainer) -> tqdm:
+    total, done = trainer.config.max_steps, trainer.state.done
+    return tqdm(desc="optimising", total=total, initial=done, unit="step", dynamic_ncols=True)
+
+
+def _advance(
+    trainer: Trainer, halt: int, bar: tqdm, after_step: Callable[[], None] = lambda: None
+) -> None:
+    """Steps until `halt` are done, with loss, PSNR and number of Gaussians on the progress bar."""
+    state, history = trainer.state, trainer.state.history
+    stretch = max(1, trainer.config.max_steps // CURVE_POINTS)
+    losses, errors, smooth = [], [], None
+    while state.done < halt:
+        start = time.perf_counter()
+        loss, error = trainer.step()
+        losses.append(loss)
+        errors.append(error)
+        refresh = state.done % REFRESH == 0 or state.done == halt
+        # Reading a number waits for CUDA, so there it is not done every step.
+        if (refresh or trainer.device.type == "cpu") and not math.isfinite(loss.item()):
+            raise _diverged(state.done)
+        history.seconds += time.perf_counter() - start
+        if state.done % stretch == 0:
+            history.curve.append((state.done, _psnr(torch.stack(errors).mean().item())))
+            errors.clear()
+        if refresh:
+            mse = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
+            smooth = mse
+            bar.set_postfix(
+                loss=f"{torch.stack(losses).mean().item():.4f}",
+                PSNR=f"{_psnr(mse):.2f}",
+                Gaussians=state.splats.count,
+                refresh=False,
+            )
+            bar.update(state.done - bar.n)
+            losses.clear()
+        after_step()
+
+
+def _psnr(mse: float) -> float:
+    return -10 * math.log10(max(mse, 1e-10))
+
+
+def _diverged(step: int) -> ValueError:
+    return ValueError(
+        f"the optimisation diverged at step {step} (NaN or infinite values); what was saved before "
+        "is kept: lower the learning rates or change --seed, and add --no-resume"
+    )
+
+
+def _peak_gigabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1024**3
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3

@@ -1,0 +1,71 @@
+# What is found in a result folder: nothing, a stopped run, a finished one, or somebody else's.
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import torch
+
+from reconstruction.result import ResultFolder
+from reconstruction.state import History, State
+from splats import checkpoint
+
+log = logging.getLogger(__name__)
+
+# These change what is looked at, not what comes out.
+FREE = {"eval_steps", "save_steps", "save_every_seconds", "lpips_net", "save_video"}
+FREE |= {"render_traj_path", "device", "transform"}
+
+
+def restore(
+    state: State, folder: ResultFolder, settings: dict[str, Any], first: int, last: int
+) -> None:
+    """Put `state` where the run in `folder` stopped; leave it alone if there is none.
+
+    first, last: steps before and after the whole run. ValueError if the folder holds a run with
+    other settings, or checkpoints that cannot be continued.
+    """
+    folder.clear_unfinished()
+    if folder.resume.exists():
+        saved = checkpoint.load(folder.resume)
+        _check_settings(folder, saved, settings)
+        state.load(folder.resume, saved)
+        log.info("resuming after step %d of %d", state.done, last)
+        return
+    done = {step: path for step, path in folder.checkpoints().items() if step >= first}
+    if not done:
+        return
+    step, path = max(done.items())
+    saved = checkpoint.load(path)
+    _check_settings(folder, saved, settings)
+    if step != last - 1:
+        raise ValueError(
+            f"{folder.path} holds checkpoints, but no state to resume from; continue with "
+            f"--ckpt {path}, start over with --no-resume, or choose another --result_dir"
+        )
+    splats, _ = checkpoint.parse(path, saved)
+    for name, value in splats.items():
+        state.splats[name] = torch.nn.Parameter(value.to(state.splats[name].device))
+    state.history = History.from_checkpoint(saved)
+    state.done = last
+    log.info("finished already, after step %d: only evaluating again", last)
+
+
+def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any]) -> None:
+    """ValueError, naming the settings that differ, unless the saved run had the same ones."""
+    ways = "start over with --no-resume, or choose another --result_dir"
+    if not isinstance(saved.get("settings"), str):
+        raise ValueError(f"{folder.path} holds checkpoints of something else; {ways}")
+    old, new = json.loads(saved["settings"]), json.loads(json.dumps(settings))
+    differing = [
+        f"--{key} was {old.get(key)}, now {new.get(key)}"
+        for key in dict.fromkeys((*new, *old))
+        if key not in FREE and old.get(key) != new.get(key)
+    ]
+    if differing:
+        shown = "; ".join(differing[:4]) + ("; ..." if len(differing) > 4 else "")
+        raise ValueError(
+            f"{folder.path} holds a run with other settings ({shown}); "
+            f"repeat them to resume, {ways}"
+        )

@@ -1,0 +1,49 @@
+# The Gaussians that an optimisation starts from.
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from reconstruction.config import Config
+from scenes.scene import Scene
+from splats.gaussians import Splats, from_points, random_splats
+from splats.paths import looked_at
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Existing splats to go on from.
+
+    step: how many steps made them (0 if unknown). source: their file, for the record.
+    """
+
+    splats: Splats
+    step: int
+    source: str
+
+
+def initial_splats(scene: Scene, config: Config) -> Splats:
+    """Splats at the capture's points, or random ones where the cameras look; seeded.
+
+    ValueError if points are asked for, but a COLMAP capture has none. Formats that need not hold
+    any (transforms.json) start at random instead, with a note.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    values = {
+        "sh_degree": config.sh_degree,
+        "opacity": config.init_opa,
+        "scale": config.init_scale,
+        "generator": generator,
+    }
+    if config.init_type == "sfm" and len(scene.points) > 0:
+        return from_points(scene.points, scene.point_colors, **values)
+    if config.init_type == "sfm":
+        if scene.kind == "colmap":
+            raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
+        log.info("the capture has no points: starting from random ones, as --init_type random")
+    extent, center = config.init_extent * scene.scale, looked_at(scene.cameras)
+    return random_splats(config.init_num_pts, extent, center=center, **values)

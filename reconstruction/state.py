@@ -1,0 +1,95 @@
+# Everything that changes during an optimisation, and how it is kept for a stopped run to go on.
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reconstruction.views import ViewOrder
+from splats import checkpoint
+from splats.gaussians import Splats
+
+
+@dataclass
+class History:
+    """What a run has been through.
+
+    seconds: time spent optimising. curve: (step, PSNR) of the training views, averaged over
+    stretches. evaluations: {"step", "psnr", ...} of the held-out views, steps counted from zero.
+    """
+
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_checkpoint(cls, saved: dict[str, Any]) -> History:
+        """The history in a checkpoint, empty if another program wrote it."""
+        text = saved.get("history")
+        return cls(**json.loads(text)) if isinstance(text, str) else cls()
+
+
+@dataclass
+class State:
+    """A run between two steps.
+
+    done: steps completed. densification: the strategy's own state.
+    """
+
+    splats: Splats
+    optimisers: dict[str, torch.optim.Adam]
+    densification: dict[str, Any]
+    views: ViewOrder
+    done: int = 0
+    history: History = field(default_factory=History)
+
+    def record(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint of this run tells besides its splats."""
+        return {"settings": json.dumps(settings), "history": json.dumps(asdict(self.history))}
+
+    def save(self, path: Path, settings: dict[str, Any]) -> None:
+        """Write all that a bit-exact continuation needs, the random states included."""
+        cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+        checkpoint.write(
+            path,
+            self.splats,
+            self.done - 1,
+            **self.record(settings),
+            optimisers={name: o.state_dict() for name, o in self.optimisers.items()},
+            densification=self.densification,
+            views=self.views.state_dict(),
+            random=torch.get_rng_state(),
+            random_cuda=torch.cuda.get_rng_state() if cuda else None,
+        )
+
+    def load(self, path: Path, saved: dict[str, Any]) -> None:
+        """Continue from what `save` wrote, read by `checkpoint.load`.
+
+        Call it on a state that was set up like the saved one. ValueError if `saved` is no state.
+        """
+        splats, step = checkpoint.parse(path, saved)
+        try:
+            device = self.splats["means"].device
+            for name, optimiser in self.optimisers.items():
+                parameter = torch.nn.Parameter(splats[name].detach().to(device))
+                self.splats[name] = parameter
+                optimiser.param_groups[0]["params"] = [parameter]
+                optimiser.state.clear()
+                optimiser.load_state_dict(saved["optimisers"][name])
+            self.densification = {
+                key: value.to(device) if isinstance(value, torch.Tensor) else value
+                for key, value in saved["densification"].items()
+            }
+            self.views.load_state_dict(saved["views"])
+            self.history = History.from_checkpoint(saved)
+            torch.set_rng_state(saved["random"])
+            if device.type == "cuda" and saved["random_cuda"] is not None:
+                torch.cuda.set_rng_state(saved["random_cuda"], device)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} is not the state of a stopped run; start over with --no-resume"
+            ) from error
+        self.done = step + 1

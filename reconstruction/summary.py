@@ -1,0 +1,154 @@
+# What a run leaves for people: the settings file, the cameras, a video and the report.
+from __future__ import annotations
+
+import logging
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+import yaml
+
+from evaluation.metrics import Metrics, write_json
+from evaluation.report import Report, ReportView, write_report
+from reconstruction.config import Config
+from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
+from reconstruction.rendering import render_view
+from reconstruction.result import ResultFolder
+from reconstruction.state import History
+from scenes.files import atomic_path
+from scenes.scene import Scene
+from splats.gaussians import Splats
+from splats.paths import ellipse, interpolated
+from splats.video import write_video
+
+log = logging.getLogger(__name__)
+
+VIDEO_FRAMES = 120
+VIDEO_FPS = 30
+PACKAGES = ("torch", "gsplat", "numba", "numpy", "torchmetrics", "lpips")
+
+
+def write_settings(folder: ResultFolder, settings: dict[str, Any], scene: Scene) -> None:
+    """cfg.yml, and cameras.json with what a viewer needs to show the capture's cameras."""
+    with atomic_path(folder.settings) as temporary:
+        temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+    cameras = {
+        "names": scene.names,
+        "viewmats": scene.cameras.viewmats,
+        "Ks": scene.cameras.Ks,
+        "sizes": scene.cameras.sizes,
+        "train": scene.split.train,
+        "test": scene.split.test,
+        "transform": scene.transform,
+    }
+    write_json(folder.cameras, cameras)
+
+
+@torch.no_grad()
+def write_path_video(
+    folder: ResultFolder,
+    splats: Splats,
+    scene: Scene,
+    config: Config,
+    kind: str,
+    step: int,
+) -> None:
+    """videos/traj_{step}.mp4 along an "interp" or "ellipse" path of the training cameras."""
+    device = splats["means"].device
+    make_path = {"interp": interpolated, "ellipse": ellipse}[kind]
+    path = make_path(scene.cameras[list(scene.split.train)], VIDEO_FRAMES)
+
+    def frames():
+        for i in range(len(path)):
+            yield render_view(splats, path[i].to(device), config).colors[0].clamp(0, 1).cpu()
+
+    write_video(folder.video(step), frames(), VIDEO_FPS)
+
+
+def publish(
+    splats: Splats,
+    scene: Scene,
+    config: Config,
+    folder: ResultFolder,
+    *,
+    step: int,
+    settings: dict[str, Any],
+    history: History,
+    metrics: Metrics,
+    video: str | None = None,
+) -> None:
+    """Measure the held-out views and write statistics, pictures and report; add to `history`.
+
+    step: counted from zero. video: "interp" or "ellipse" to film such a path as well.
+    """
+    evaluation = evaluate(splats, scene, config, metrics, step=step)
+    if evaluation.views:
+        history.evaluations.append({"step": step, **evaluation.stats})
+        write_evaluation(evaluation, folder)
+    if video:
+        write_path_video(folder, splats, scene, config, video, step)
+    write_report(folder.report, _report(evaluation, scene, folder, settings, history, metrics))
+    shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}
+    numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
+    log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
+    if video:
+        log.info(metrics.protocol.format(resolution=_resolution(scene)))
+        if metrics.lpips_reason:
+            log.info(metrics.lpips_reason)
+
+
+def _report(
+    evaluation: Evaluation,
+    scene: Scene,
+    folder: ResultFolder,
+    settings: dict[str, Any],
+    history: History,
+    metrics: Metrics,
+) -> Report:
+    name, stats = scene.path.resolve().name, evaluation.stats
+    summary = {
+        "scene": name,
+        **{key: stats[key] for key in ("psnr", "ssim", "lpips") if key in stats},
+        "Gaussians": evaluation.num_GS,
+        "steps": evaluation.step + 1,
+        "training minutes": round(history.seconds / 60, 2),
+        "ms per render": round(1000 * evaluation.seconds, 1),
+    }
+    curves = {
+        "training PSNR": [(step, psnr) for step, psnr in history.curve],
+        "held-out PSNR": [(e["step"] + 1, e["psnr"]) for e in history.evaluations],
+    }
+    video = folder.video(evaluation.step)
+    return Report(
+        title=f"Reconstruction of {name}",
+        subtitle=f"{len(scene)} views; {scene.split.text}",
+        summary=[summary],
+        views=[
+            ReportView(view.name, {"render": view.render, "ground truth": view.photo}, view.metrics)
+            for view in evaluation.views
+        ],
+        curves={name: points for name, points in curves.items() if points},
+        settings=settings,
+        versions=versions(metrics.device),
+        protocol=metrics.protocol.format(resolution=_resolution(scene)),
+        notes=[*scene.notes, *([metrics.lpips_reason] if metrics.lpips_reason else [])],
+        video=video if video.exists() else None,
+    )
+
+
+def _resolution(scene: Scene) -> str:
+    sizes = scene.cameras.sizes[list(scene.split.test)].unique(dim=0).tolist()
+    return ", ".join(f"{width}x{height}" for width, height in sizes)
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Of Python, of the packages that numbers depend on, and the device's name."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {**found, "device": f"{name}, {torch.get_num_threads()} threads"}

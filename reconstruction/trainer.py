@@ -1,0 +1,87 @@
+# One step of an optimisation: a view is rendered, compared, and the Gaussians follow.
+from __future__ import annotations
+
+import torch
+from gsplat.strategy import MCMCStrategy
+from torch import Tensor
+
+from reconstruction.config import Config
+from reconstruction.losses import photometric, regularisation
+from reconstruction.optimisers import make_optimisers, means_rate
+from reconstruction.rendering import render_view
+from reconstruction.start import Start, initial_splats
+from reconstruction.state import State
+from reconstruction.strategies import make_strategy
+from reconstruction.views import ViewOrder
+from scenes.scene import Scene
+
+
+class Trainer:
+    """A scene, its settings (steps_scaler worked in) and the state that `step` moves forward.
+
+    Seeds torch's global generator, from which gsplat's strategies draw.
+    """
+
+    def __init__(
+        self, scene: Scene, config: Config, device: torch.device, start: Start | None = None
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.scene, self.config, self.device = scene, config, device
+        self.cameras = scene.cameras.to(device)
+        self.scene_scale = scene.scale * config.global_scale
+        self.first_step = start.step if start else 0
+        self.warms_up = start is None
+        if start is None:
+            splats = initial_splats(scene, config)
+        else:
+            splats = start.splats.with_sh_degree(config.sh_degree)
+        splats = splats.to(device)
+        optimisers = make_optimisers(splats, config, self.scene_scale)
+        self.strategy = make_strategy(config.strategy, device)
+        self.strategy.check_sanity(splats, optimisers)
+        if isinstance(self.strategy, MCMCStrategy):
+            densification = self.strategy.initialize_state()
+        else:
+            densification = self.strategy.initialize_state(scene_scale=self.scene_scale)
+        views = ViewOrder(scene.split.train, config.seed)
+        self.state = State(splats, optimisers, densification, views, done=self.first_step)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Loss and mean squared error of the next view, both scalars, before the update."""
+        config, state = self.config, self.state
+        splats, optimisers, number = state.splats, state.optimisers, state.done
+        degree = min(number // config.sh_degree_interval, config.sh_degree)
+        background = torch.rand(3, device=self.device) if config.random_bkgd else None
+        view = state.views.next()
+        photo = self.scene.image(view).to(self.device, non_blocking=True)
+
+        render = render_view(
+            splats,
+            self.cameras[view],
+            config,
+            sh_degree=degree if self.warms_up else config.sh_degree,
+            background=background,
+        )
+        colors = render.colors[0]
+        self.strategy.step_pre_backward(
+            splats, optimisers, state.densification, number, render.info
+        )
+        loss = photometric(colors, photo, config.ssim_lambda)
+        loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
+        loss.backward()
+
+        rate = means_rate(config, self.scene_scale, number - self.first_step)
+        optimisers["means"].param_groups[0]["lr"] = rate
+        for optimiser in optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        extra = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": False}
+        self.strategy.step_post_backward(
+            splats, optimisers, state.densification, number, render.info, **extra
+        )
+        state.done += 1
+        return loss.detach(), (colors.detach() - photo).square().mean()
+
+    def is_finite(self) -> bool:
+        """Whether no parameter holds a NaN or infinity."""
+        return all(bool(value.isfinite().all()) for value in self.state.splats.values())
