@@ -34,6 +34,8 @@ class Metrics:
         the network was calibrated for. VGG gets them in [0, 1]: that is a slip of the 3DGS
         evaluation (`normalize=False`) which published numbers share, so it is kept to stay
         comparable with them.
+    SSIM is torchmetrics', averaged over its whole map. Its own mean is the same since release 1.5;
+        older releases left 5 pixels at each border out, which moves the third digit.
     lpips_reason: None when LPIPS is computed, else one sentence why it is not. The backbone's
         weights are looked for, and downloaded if missing, once: when the object is made.
     protocol: one line that belongs beside the numbers; fill in the resolution with
@@ -54,7 +56,8 @@ class Metrics:
             lpips += " not available"
         return (
             f"PSNR (RGB, data range 1, at most {PSNR_CAP:.0f} dB), "
-            f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1), "
+            f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1, "
+            f"mean over all pixels), "
             f"{lpips}; on float renders clamped to [0,1], full frame, no mask, mean over views, "
             "resolution {resolution}"
         )
@@ -85,7 +88,13 @@ class Metrics:
         )  # [1, 3, H, W]
         mse = (prediction.double() - truth.double()).square().mean().item()
         psnr = PSNR_CAP if mse == 0 else min(PSNR_CAP, -10 * math.log10(mse))
-        ssim = structural_similarity_index_measure(prediction, truth, data_range=1.0).item()
+        ssim = (
+            structural_similarity_index_measure(
+                prediction, truth, data_range=1.0, reduction=None, return_full_image=True
+            )[1]
+            .mean()
+            .item()
+        )
         lpips = None
         if self._lpips is not None:
             lpips = self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()

@@ -20,8 +20,10 @@ for (const stage of document.querySelectorAll(".compare .stage")) {
     stage.setPointerCapture(event.pointerId);
     range.focus({ preventScroll: true, focusVisible: false });
     event.preventDefault();
-    follow(event);
+    // A finger may be about to scroll the page: it moves the split only by a swipe or a tap.
+    if (event.pointerType === "mouse") follow(event);
   });
+  stage.addEventListener("click", follow);
   stage.addEventListener("pointermove", (event) => {
     if (stage.hasPointerCapture(event.pointerId)) follow(event);
   });
@@ -62,7 +64,7 @@ if (table) {
   const headings = [...table.tHead.rows[0].cells];
   const order = document.getElementById("order");
   const sort = (column, direction) => {
-    const value = (row) => row.cells[column].dataset.value;
+    const value = (row) => row.cells[column].dataset.value.replace("inf", "Infinity");
     const sign = direction === "ascending" ? 1 : -1;
     const rows = [...table.tBodies[0].rows].sort((a, b) =>
       (value(a) === "") - (value(b) === "") || sign * (value(a) - value(b)));

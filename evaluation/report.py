@@ -1,20 +1,16 @@
 # The HTML report of a reconstruction: one file that holds everything and opens from disk.
 from __future__ import annotations
 
-import base64
-import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
 
+from evaluation import labels
+from evaluation.embed import jpeg_uri, png_uri, video_source
 from evaluation.files import write_bytes
 from evaluation.metrics import mean
 from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map
@@ -22,13 +18,9 @@ from evaluation.plot import curves_svg
 
 TRUTH = "ground truth"
 NOT_PREDICTIONS = {TRUTH, "reference"}  # a reference shows another view: no error map
-WIDTH = 960  # pixels a picture is shown at, at most
-ERROR_WIDTH = 640
-FULL_WIDTH_VIEWS = 40  # with more views pictures shrink, so that the file stays about as large
-JPEG_QUALITY = 88
-VIDEO_LIMIT = 8_000_000  # bytes; a larger video is linked
-VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
-LOWER_IS_BETTER = ("lpips", "fid", "loss", "error", "rmse", "mae", "mse")
+PICTURE_SIDE = 960  # pixels of a picture's longer side, at most
+ERROR_SIDE = 640
+FULL_SIZE_PICTURES = 100  # with more, all shrink, so that the file stays about as large
 
 
 @dataclass(frozen=True)
@@ -73,41 +65,19 @@ class Report:
 def write_report(path: Path, report: Report) -> Path:
     """Write the report as `path`/index.html (or as `path`, if it ends in .html); return the file.
 
-    Pictures, plots, style and script are inside; nothing is fetched. Pictures are JPEGs at most
-    WIDTH pixels wide; with more than FULL_WIDTH_VIEWS views they shrink.
+    Pictures, plots, style and script are inside; nothing is fetched. Pictures are JPEGs with a
+    side of at most PICTURE_SIDE pixels; beyond FULL_SIZE_PICTURES of them they shrink.
 
     FileNotFoundError: the video does not exist. ValueError: it is not an .mp4 or .webm, or a
     picture is not uint8 [H, W, 3].
     """
     path = Path(path)
     file = path if path.suffix == ".html" else path / "index.html"
-    shrink = min(1.0, math.sqrt(FULL_WIDTH_VIEWS / max(1, len(report.views))))
-    views = [_view_for_page(view, shrink) for view in report.views]
-    keys = list(dict.fromkeys(key for view in report.views for key in view.metrics))
-    rows = [{key: view.metrics.get(key) for key in keys} for view in report.views]
-    numbers = [value for row in (*report.summary, *rows) for value in row.values()]
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            columns=list(report.summary[0]) if report.summary else [],
-            views=views,
-            metric_keys=keys,
-            mean=mean(rows),
-            plots=_plots(report.curves),
-            settings=_flat(report.settings),
-            video=_video(report.video, file.parent) if report.video else None,
-            missing=None in numbers,
-            picture_width=round(WIDTH * shrink),
-            error_top=ERROR_TOP,
-            error_scale=_data_uri(ERROR_COLORS[None].repeat(4, axis=0), "PNG"),
-        )
-    )
+    page = _template().render(report=report, **_content(report, file.parent))
     return write_bytes(file, page.encode())
 
 
-def _environment() -> jinja2.Environment:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -115,77 +85,77 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "label": _label, "worst_first": _worst_first}
-    environment.tests["number"] = lambda value: value is None or isinstance(value, (int, float))
-    return environment
+    environment.filters |= {
+        "number": labels.number,
+        "label": labels.label,
+        "worst_first": labels.worst_first,
+    }
+    environment.tests["numeric"] = lambda value: value is None or isinstance(value, (int, float))
+    return environment.get_template("report.html.j2")
 
 
-def _view_for_page(view: ReportView, shrink: float) -> dict[str, object]:
-    """The view's pictures as data URIs: {"name", "metrics", "ratio", "left", "right", ...}."""
+def _content(report: Report, folder: Path) -> dict[str, object]:
+    """The template's variables beside the report itself."""
+    count = sum(len(view.images) for view in report.views)
+    shrink = min(1.0, math.sqrt(FULL_SIZE_PICTURES / max(1, count)))
+    views = [_pictures(view, shrink) for view in report.views]
+    summary = [{key: labels.plain(value) for key, value in row.items()} for row in report.summary]
+    keys = list(dict.fromkeys(key for view in report.views for key in view.metrics))
+    rows = [{key: labels.plain(view.metrics.get(key)) for key in keys} for view in report.views]
+    first = summary[0] if summary else {}
+    return {
+        "summary": summary,
+        "headline": [value for value in first.values() if isinstance(value, str)],
+        "views": [view | {"metrics": row} for view, row in zip(views, rows, strict=True)],
+        "metric_keys": keys,
+        "mean": mean(rows),
+        "missing": any(None in row.values() for row in (*summary, *rows)),
+        "plots": _plots(report.curves),
+        "settings": _flat(report.settings),
+        "video": video_source(report.video, folder) if report.video else None,
+        "picture_side": round(PICTURE_SIDE * shrink),
+        "error_top": ERROR_TOP,
+        "error_scale": png_uri(ERROR_COLORS[None].repeat(4, axis=0)),
+    }
+
+
+def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
+    """The view's pictures and error maps as data URIs, and which two the slider starts with."""
     for name, image in view.images.items():
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"The picture {name!r} of view {view.name!r} is {image.dtype} "
                 f"{list(image.shape)}; a report takes uint8 [H, W, 3]."
             )
-    names = list(view.images)
+    names = list(view.images) or [None]
     truth = view.images.get(TRUTH)
     errors = {
         name: error_map(image, truth)
         for name, image in view.images.items()
         if truth is not None and name not in NOT_PREDICTIONS and image.shape == truth.shape
     }
-    height, width = next(iter(view.images.values())).shape[:2] if names else (1, 1)
+    height, width = view.images[names[0]].shape[:2] if view.images else (1, 1)
+    picture_side, error_side = round(PICTURE_SIDE * shrink), round(ERROR_SIDE * shrink)
     return {
         "name": view.name,
-        "metrics": view.metrics,
-        "size": (width, height),
-        "images": {k: _jpeg(v, WIDTH * shrink) for k, v in view.images.items()},
-        "errors": {k: _jpeg(v, ERROR_WIDTH * shrink) for k, v in errors.items()},
-        "left": names[0] if names else None,
-        "right": TRUTH if truth is not None and names[0] != TRUTH else names[-1] if names else None,
+        "ratio": f"{width / height:.5f}",
+        "images": {name: jpeg_uri(image, picture_side) for name, image in view.images.items()},
+        "errors": {name: jpeg_uri(image, error_side) for name, image in errors.items()},
+        "left": names[0],
+        "right": TRUTH if truth is not None and names[0] != TRUTH else names[-1],
     }
-
-
-def _jpeg(image: np.ndarray, width: float) -> str:
-    picture = Image.fromarray(image)
-    if picture.width > width:
-        height = max(1, round(picture.height * width / picture.width))
-        picture = picture.resize((round(width), height), Image.Resampling.LANCZOS)
-    return _data_uri(picture, "JPEG", quality=JPEG_QUALITY)
-
-
-def _data_uri(image: np.ndarray | Image.Image, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    picture.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _video(video: Path, folder: Path) -> dict[str, str | None]:
-    """{"name", "data", "link"}: a data URI if the video is small, else a link from `folder`."""
-    video = Path(video)
-    if not video.is_file():
-        raise FileNotFoundError(f"The report's video {video} does not exist.")
-    if video.suffix.lower() not in VIDEO_TYPES:
-        raise ValueError(f"The report's video {video} is not an .mp4 or .webm.")
-    link = quote(Path(os.path.relpath(video.resolve(), folder.resolve())).as_posix())
-    if video.stat().st_size >= VIDEO_LIMIT:
-        return {"name": video.name, "data": None, "link": link}
-    data = base64.b64encode(video.read_bytes()).decode()
-    kind = VIDEO_TYPES[video.suffix.lower()]
-    return {"name": video.name, "data": f"data:{kind};base64,{data}", "link": link}
 
 
 def _plots(curves: Mapping[str, list[tuple[float, float]]]) -> list[dict[str, object]]:
     """A plot per quantity, told by the last word of a curve's name ("held-out PSNR")."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, curve in curves.items():
-        groups.setdefault(name.split()[-1] if name.split() else "", {})[name] = curve
+        groups.setdefault(name.rsplit(" ", 1)[-1], {})[name] = curve
     plots = []
     for quantity, group in groups.items():
         svg = curves_svg(group, unit="dB" if "psnr" in quantity.lower() else "")
-        plots.append({"title": _label(quantity, arrow=False), "names": list(group), "svg": svg})
+        title = labels.label(quantity, arrow=False)
+        plots.append({"title": title, "names": list(group), "svg": svg})
     return [plot for plot in plots if plot["svg"]]
 
 
@@ -198,40 +168,3 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat
-
-
-def _number(value: object, key: str = "") -> str | Markup:
-    """A table's cell: PSNR with 2 decimals, SSIM, LPIPS with 3, other floats 4 digits."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Markup('<span class="na">n/a</span>')
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
-    key = key.lower()
-    if "psnr" in key:
-        return f"{value:.2f}"
-    if "ssim" in key or "lpips" in key:
-        return f"{value:.3f}"
-    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-
-
-def _label(key: str, arrow: bool = True) -> str:
-    """A metric's name for people: "post_psnr" -> "post PSNR (dB) ↑"."""
-    words = [
-        word.upper() if word.lower() in ("psnr", "ssim", "lpips", "fid") else word
-        for word in str(key).replace("_", " ").split(" ")
-    ]
-    name = " ".join(words)
-    if "PSNR" in words and "dB" not in name:
-        name += " (dB)"
-    known = arrow and any(word in words for word in ("PSNR", "SSIM", "LPIPS", "FID"))
-    return f"{name} {'↓' if _worst_first(key) == 'descending' else '↑'}" if known else name
-
-
-def _worst_first(key: str) -> str:
-    """The sort order that puts the worst view on top."""
-    lower = any(word in key.lower() for word in LOWER_IS_BETTER)
-    return "descending" if lower else "ascending"

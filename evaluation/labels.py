@@ -1,0 +1,52 @@
+# How metrics are named, rounded and ordered for people.
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+LOWER_IS_BETTER = ("lpips", "fid", "loss", "error", "rmse", "mae", "mse")
+ACRONYMS = ("PSNR", "SSIM", "LPIPS", "FID")
+
+
+def plain(value: object) -> object:
+    """NumPy scalars as Python's; NaN, which is no number to show or sort by, as None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def number(value: object, key: str = "") -> str:
+    """A table's cell: PSNR with 2 decimals, SSIM and LPIPS with 3, other floats with 4 digits."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    key = key.lower()
+    if "psnr" in key:
+        return f"{value:.2f}"
+    if "ssim" in key or "lpips" in key:
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def label(key: str, arrow: bool = True) -> str:
+    """A metric's name for people: "post_psnr" -> "post PSNR (dB) ↑"; other names as they are."""
+    words = [
+        word.upper() if word.upper() in ACRONYMS else word
+        for word in key.replace("_", " ").split(" ")
+    ]
+    name = " ".join(words)
+    if "PSNR" in words and "dB" not in name:
+        name += " (dB)"
+    if not arrow or not set(words) & set(ACRONYMS):
+        return name
+    return f"{name} {'↓' if worst_first(key) == 'descending' else '↑'}"
+
+
+def worst_first(key: str) -> str:
+    """The sort order that puts the worst value on top: "ascending" or "descending"."""
+    return "descending" if any(w in key.lower() for w in LOWER_IS_BETTER) else "ascending"

@@ -1,0 +1,247 @@
+# Metrics against independent float64 formulas, LPIPS with and without its weights, strict JSON.
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation import backbones
+from evaluation.metrics import PSNR_CAP, Metrics, mean, write_json
+
+NO_PROXY_ANSWERS = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    """An empty torch hub folder and a network in which nobody answers."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, NO_PROXY_ANSWERS)
+    monkeypatch.delenv("no_proxy", raising=False)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def pair(height=40, width=52, views=None, noise=0.1, seed=0):
+    """A smooth truth and a noisy prediction that leaves [0, 1] in places."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 10
+    truth = 0.5 + 0.5 * np.stack([np.sin(x + y), np.cos(x), np.sin(y)], -1)
+    shape = truth.shape if views is None else (views, *truth.shape)
+    truth = np.broadcast_to(truth, shape)
+    prediction = truth + noise * rng.standard_normal(shape)
+    return torch.tensor(prediction, dtype=torch.float32), torch.tensor(truth, dtype=torch.float32)
+
+
+def psnr_float64(prediction, truth):
+    difference = np.clip(prediction.numpy().astype(np.float64), 0, 1) - truth.numpy()
+    return 10 * np.log10(1 / np.mean(difference**2))
+
+
+def ssim_float64(prediction, truth):
+    """Wang et al. 2004: 11x11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03, mean over pixels.
+
+    Borders are mirrored, so that every pixel has a window.
+    """
+    axis = np.arange(-5, 6)
+    g = np.exp(-(axis**2) / (2 * 1.5**2))
+    window = np.outer(g, g) / np.outer(g, g).sum()
+
+    def blur(image):
+        image = np.pad(image, ((5, 5), (5, 5), (0, 0)), mode="reflect")
+        patches = np.lib.stride_tricks.sliding_window_view(image, (11, 11), axis=(0, 1))
+        return np.einsum("hwcij,ij->hwc", patches, window)
+
+    x = np.clip(prediction.numpy().astype(np.float64), 0, 1)
+    y = truth.numpy().astype(np.float64)
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    return np.mean((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.5])
+def test_psnr_and_ssim_equal_the_formulas(noise):
+    prediction, truth = pair(noise=noise)
+    result = Metrics(None)(prediction, truth)
+    assert result["psnr"] == pytest.approx(psnr_float64(prediction, truth), abs=1e-5)
+    assert result["ssim"] == pytest.approx(ssim_float64(prediction, truth), abs=2e-5)
+
+
+def test_several_views_are_measured_one_by_one():
+    prediction, truth = pair(views=3)
+    metrics = Metrics(None)
+    results = metrics(prediction, truth)
+    assert len(results) == 3
+    assert results[2] == metrics(prediction[2], truth[2])
+    assert results[0] != results[1]
+
+
+def test_identical_images_stay_finite():
+    _, truth = pair()
+    result = Metrics(None)(truth, truth)
+    assert result["psnr"] == PSNR_CAP
+    assert result["ssim"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda p, t: (p[:-1], t), "one size"),
+        (lambda p, t: (p[:10], t[:10]), "at least 11"),
+        (lambda p, t: (p[..., :2], t[..., :2]), r"\[H, W, 3\]"),
+        (lambda p, t: (p, (t * 255).to(torch.uint8)), "not floats"),
+        (lambda p, t: (p, t * 255), r"outside \[0, 1\]"),
+        (lambda p, t: (p, t * float("nan")), r"outside \[0, 1\]"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Metrics(None)(*change(*pair()))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_not_finite_predictions_name_their_view(bad):
+    prediction, truth = pair(views=3)
+    prediction[1, 5, 5:7, 0] = bad
+    with pytest.raises(ValueError, match="view 1 has 2 pixels"):
+        Metrics(None)(prediction, truth)
+
+
+@pytest.mark.parametrize(
+    "net, file", [("alex", "alexnet-owt-7be5be79.pth"), ("vgg", "vgg16-397923af.pth")]
+)
+def test_lpips_without_weights_is_none_with_a_reason(no_weights, net, file):
+    start = time.perf_counter()
+    metrics = Metrics(net)
+    assert time.perf_counter() - start < 15
+    assert file in metrics.lpips_reason
+    assert str(no_weights) in metrics.lpips_reason
+    assert "not available" in metrics.protocol
+    result = metrics(*pair())
+    assert result["lpips"] is None
+    assert result["psnr"] > 0
+    assert not no_weights.exists() or not list(no_weights.iterdir())
+
+
+def test_a_server_that_never_answers_does_not_hold_up(no_weights, monkeypatch):
+    monkeypatch.setattr(backbones, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(backbones, "urlopen", lambda *_, **__: time.sleep(3))
+    start = time.perf_counter()
+    assert "no answer" in Metrics("alex").lpips_reason
+    assert time.perf_counter() - start < 2
+
+
+def test_a_damaged_weights_file_is_not_used(no_weights):
+    no_weights.mkdir(parents=True)
+    (no_weights / "alexnet-owt-7be5be79.pth").write_bytes(b"<html>please log in</html>")
+    metrics = Metrics("alex")
+    assert "damaged" in metrics.lpips_reason
+    assert metrics(*pair())["lpips"] is None
+
+
+def test_a_wrong_download_is_not_kept(no_weights, monkeypatch):
+    monkeypatch.setattr(backbones, "_download", lambda url, name: b"something else")
+    assert "checksum" in Metrics("alex").lpips_reason
+    assert not no_weights.exists()
+
+
+def test_a_good_download_is_kept(no_weights, monkeypatch):
+    monkeypatch.setattr(backbones, "_download", lambda url, name: b"weights")
+    monkeypatch.setattr(backbones, "_is_genuine", lambda name, data: data == b"weights")
+    assert backbones.backbone("alex") is None
+    assert (no_weights / "alexnet-owt-7be5be79.pth").read_bytes() == b"weights"
+
+
+def test_the_checksum_is_the_one_in_the_name():
+    data = b"some weights"
+    digits = hashlib.sha256(data).hexdigest()[:8]
+    assert backbones._is_genuine(f"net-owt-{digits}.pth", data)
+    assert not backbones._is_genuine(f"net-owt-{digits}.pth", data + b"!")
+
+
+def test_lpips_ranges_are_those_of_the_protocol(no_weights, monkeypatch):
+    # The network's arithmetic, on a backbone with made-up weights that only this test lets pass:
+    # lpips against torchmetrics' own implementation of the same two conventions.
+    torchvision = pytest.importorskip("torchvision")
+    reference = pytest.importorskip("torchmetrics.functional.image.lpips")
+    monkeypatch.setattr(backbones, "_is_genuine", lambda name, data: True)
+    no_weights.mkdir(parents=True)
+    torch.manual_seed(0)
+    made_up = torchvision.models.alexnet(weights=None).state_dict()
+    torch.save(made_up, no_weights / "alexnet-owt-7be5be79.pth")
+    metrics = Metrics("alex")
+    assert metrics.lpips_reason is None
+    prediction, truth = pair(64, 64)
+    ours = metrics(prediction, truth)["lpips"]
+    net = reference._NoTrainLpips(net="alex")
+    images = [image.clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)]
+    assert ours == pytest.approx(net(*images, normalize=True).item(), rel=1e-3)
+    metrics.lpips_net = "vgg"  # VGG's convention leaves the inputs in [0, 1]
+    assert metrics(prediction, truth)["lpips"] == pytest.approx(net(*images).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_with_the_real_weights(net):
+    files = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / files[net]).exists():
+        pytest.skip(f"{files[net]} is not in the torch hub's folder")
+    metrics = Metrics(net)
+    prediction, truth = pair(64, 64)
+    worse, _ = pair(64, 64, noise=0.4)
+    assert metrics(truth, truth)["lpips"] == pytest.approx(0, abs=1e-6)
+    assert 0 < metrics(prediction, truth)["lpips"] < metrics(worse, truth)["lpips"] < 2
+
+
+def test_an_unknown_net_is_refused():
+    with pytest.raises(ValueError, match="alex, vgg or None"):
+        Metrics("squeeze")
+
+
+def test_protocol_is_one_line_with_the_resolution():
+    line = Metrics(None).protocol.format(resolution="497x331")
+    assert "\n" not in line
+    assert line.endswith("resolution 497x331")
+
+
+def test_mean_is_none_where_a_view_has_none():
+    views = [{"psnr": 20.0, "lpips": 0.1}, {"psnr": 30.0, "lpips": None}]
+    assert mean(views) == {"psnr": 25.0, "lpips": None}
+    assert mean([]) == {}
+    with pytest.raises(ValueError, match="different keys"):
+        mean([{"psnr": 1.0}, {"ssim": 1.0}])
+
+
+def test_json_is_strict_and_whole(tmp_path, caplog):
+    data = {
+        "psnr": math.inf,
+        "views": [{"ssim": np.float32(0.5), "lpips": None}, (1, np.nan)],
+        "path": Path("a/b"),
+        "count": torch.tensor(3),
+        "name": "Ångström <1>",
+    }
+    file = write_json(tmp_path / "stats" / "val.json", data)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    read = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read == {
+        "psnr": None,
+        "views": [{"ssim": 0.5, "lpips": None}, [1, None]],
+        "path": "a/b",
+        "count": 3,
+        "name": "Ångström <1>",
+    }
+    assert "/psnr" in caplog.text and "/views/1/1" in caplog.text
+
+
+def test_json_that_fails_leaves_the_old_file(tmp_path):
+    file = write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
