@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 import tyro
 
 from scenes.command import run_command
-from scenes.contact_sheet import write_contact_sheet
+from scenes.contact_sheet import check_sheet_file, write_contact_sheet
 from scenes.files import writable_folder
 from scenes.loading import load
-from scenes.scene import Scene
 from scenes.summary import describe, summarize
 
 
@@ -44,6 +43,8 @@ class Options:
 def main(options: Options) -> None:
     if options.json:
         logging.getLogger().setLevel(logging.ERROR)  # notes are in the JSON
+    if options.contact_sheet:
+        check_sheet_file(options.contact_sheet)  # before any work
     scene = load(
         options.path,
         data_factor=options.data_factor,

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 from torch import Tensor
 
 from scenes.cameras import Cameras
-from scenes.capture import Capture, Lens, check_lens, check_poses, no_points
+from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
 from scenes.colmap_check import check_binary, check_text
 from scenes.files import writable_folder
 
@@ -35,8 +36,6 @@ def read(model: Path, photo_folder: Path) -> Capture:
 
     Raises ValueError or FileNotFoundError, naming the file, if it is incomplete or damaged.
     """
-    import pycolmap
-
     cameras, images, points = _files(model)
     check = check_binary if cameras.suffix == ".bin" else check_text
     check(cameras, images, points)
@@ -75,10 +74,10 @@ def read(model: Path, photo_folder: Path) -> Capture:
     if points is None:
         notes.append(f"{model} has no points3D file, so the scene has no points")
     elif len(model_read.points3D):
-        cloud = list(model_read.points3D.values())
+        cloud = [point for _, point in sorted(model_read.points3D.items())]
         xyz = np.array([point.xyz for point in cloud])
         colors = np.array([point.color for point in cloud]).astype(np.float32) / 255
-        good = (np.abs(xyz) < 1e30).all(1)
+        good = (np.abs(xyz) < LARGEST).all(1)
         if not good.all():
             notes.append(f"{points}: skipped {(~good).sum()} points that are not finite")
         xyz, colors = xyz[good].astype(np.float32), colors[good]
@@ -105,8 +104,6 @@ def write(
 
     points: [P, 3], colors: [P, 3] in [0, 1]. Views with equal intrinsics share a camera.
     """
-    import pycolmap
-
     if len(names) != len(cameras) or len(points) != len(colors):
         raise ValueError(
             f"{len(names)} names for {len(cameras)} cameras, "
@@ -146,8 +143,8 @@ def write(
     return write_model(model, Path(scene_folder))
 
 
-def write_model(model, scene_folder: Path) -> Path:
-    """Write a pycolmap.Reconstruction to `scene_folder`/sparse/0, whole or not at all."""
+def write_model(model: pycolmap.Reconstruction, scene_folder: Path) -> Path:
+    """Write a model to `scene_folder`/sparse/0, whole or not at all."""
     sparse = writable_folder(scene_folder / "sparse")
     temporary = Path(tempfile.mkdtemp(prefix=".0-", dir=sparse))
     try:
@@ -175,7 +172,7 @@ def _files(model: Path) -> tuple[Path, Path, Path | None]:
     )
 
 
-def _lens(camera, file: Path) -> Lens:
+def _lens(camera: pycolmap.Camera, file: Path) -> Lens:
     model, params = camera.model.name, [float(value) for value in camera.params]
     if model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"):
         fx, fy, cx, cy = params[0], *params[:3]

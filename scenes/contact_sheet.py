@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from scenes.files import atomic_path
+from scenes.files import atomic_path, writable_folder
+from scenes.photos import SUFFIXES
 from scenes.scene import Scene
 
 PAPER, INK, FAINT = (250, 250, 248), (34, 36, 40), (150, 152, 156)
@@ -18,13 +19,18 @@ MOST_VIEWS = 120  # of more, evenly chosen ones are shown
 
 def write_contact_sheet(scene: Scene, file: Path | str) -> Path:
     """Draw thumbnails (train and test by colour) and a top-down map; returns the file written."""
-    file = Path(file)
-    Image.init()
-    if file.suffix.lower() not in Image.EXTENSION:
-        raise ValueError(f"--contact-sheet {file}: its name must end in .png, .jpg or .webp")
+    file = check_sheet_file(Path(file))
     sheet = draw_contact_sheet(scene)
     with atomic_path(file) as temporary:
         sheet.save(temporary)
+    return file
+
+
+def check_sheet_file(file: Path) -> Path:
+    """The file itself; ValueError or PermissionError if no picture can be written there."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--contact-sheet {file}: its name must end in .png, .jpg or .webp")
+    writable_folder(file.parent)
     return file
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scenes import colmap, transforms
+from scenes import colmap, sfm, transforms
 from scenes.cameras import Cameras
 from scenes.capture import Capture, Lens
 from scenes.normalize import apply, apply_to_viewmats, normalization
@@ -45,9 +45,9 @@ def load(
     normalize: bool = False,
     progress: bool = True,
 ) -> Scene:
-    """Read a capture: COLMAP, transforms.json, DL3DV-Benchmark, or photos only.
+    """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else photos.
 
-    Photos only are posed by structure from motion, kept as `sparse/0` for the next time.
+    Photos alone are posed by structure from motion, kept as `sparse/0` for the next time.
     data_factor: photos at 1/N of their size (`images_N`, else resized and cached).
     split, test_every, split_file: see `scenes.split.make_split`; None detects the rule.
     image_folder: the photos' folder, if it is not the usual one (absolute or below `path`).
@@ -129,10 +129,8 @@ def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
             "photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
         )
     _need_views(len(names), path, "be photos in")
-    from scenes.sfm import structure_from_motion
-
     scene_folder = path if photos == path or folder is not None else photos.parent
-    notes = structure_from_motion(photos, names, scene_folder, progress)
+    notes = sfm.structure_from_motion(photos, names, scene_folder, progress)
     capture = colmap.read(scene_folder / "sparse" / "0", photos)
     return replace(capture, notes=(*notes, *capture.notes))
 

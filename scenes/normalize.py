@@ -36,7 +36,7 @@ def apply_to_viewmats(similarity: np.ndarray, viewmats: np.ndarray) -> np.ndarra
 def _from_cameras(camtoworlds: np.ndarray) -> np.ndarray:
     up = -camtoworlds[:, :3, 1].mean(0)
     length = np.linalg.norm(up)
-    R = _rotation_between(up / length, np.array([0.0, 0.0, 1.0])) if length > 1e-6 else np.eye(3)
+    R = _rotation_to_z(up / length) if length > 1e-6 else np.eye(3)
     positions = camtoworlds[:, :3, 3] @ R.T
     forward = camtoworlds[:, :3, 2] @ R.T
     nearest = positions - (forward * positions).sum(1, keepdims=True) * forward
@@ -49,12 +49,12 @@ def _from_cameras(camtoworlds: np.ndarray) -> np.ndarray:
     return similarity
 
 
-def _rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The smallest rotation [3, 3] that turns unit vector a into b."""
-    cosine = a @ b
+def _rotation_to_z(direction: np.ndarray) -> np.ndarray:
+    """The smallest rotation [3, 3] that turns a unit vector into z."""
+    cosine = direction[2]
     if cosine < -1 + 1e-9:
         return np.diag([1.0, -1.0, -1.0])
-    x, y, z = np.cross(a, b)
+    x, y, z = np.cross(direction, [0.0, 0.0, 1.0])
     skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + skew + skew @ skew / (1 + cosine)
 

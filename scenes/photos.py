@@ -21,6 +21,7 @@ def list_photos(folder: Path, deep: bool = False) -> list[str]:
     files = folder.rglob("*") if deep else folder.glob("*")
     names = [file.relative_to(folder) for file in files if file.suffix.lower() in SUFFIXES]
     hidden = [name for name in names if any(part.startswith(".") for part in name.parts)]
+    hidden += [name for name in names if name.stem == "contact_sheet"]  # our own
     return sorted(name.as_posix() for name in set(names) - set(hidden))
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from plyfile import PlyData
 
+from scenes.capture import LARGEST
+
 
 def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """points [P, 3] float32 and colors [P, 3] float32 in [0, 1] (grey if the file has none).
@@ -25,7 +27,7 @@ def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # plyfile raises many kinds on damaged files
         reason = (str(error) or "it holds no vertices with x, y and z").splitlines()[0]
         raise ValueError(f"{file} is not a readable point cloud ({reason})") from None
-    finite = (np.abs(points) < 1e30).all(1) & np.isfinite(colors).all(1)
+    finite = (np.abs(points) < LARGEST).all(1) & np.isfinite(colors).all(1)
     return points[finite].astype(np.float32), colors[finite].clip(0, 1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from scenes.cameras import Cameras
-from scenes.capture import Capture, Lens, check_lens, check_poses, no_points
+from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
 from scenes.files import atomic_path
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 from scenes.ply_points import read_ply_points
@@ -45,6 +45,10 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         name = str(PurePosixPath(name).with_name(path.name))
         twice += name in seen
         seen.setdefault(name, (path, frame))
+    if not seen:
+        raise FileNotFoundError(
+            f"none of the {len(missing)} photos that {file} names is there ({folder / missing[0]})"
+        )
     notes = []
     if missing:
         notes.append(
@@ -138,7 +142,7 @@ def _common_folder(paths: list[str]) -> tuple[str, list[str]]:
 
 
 def _existing(folder: Path, names: list[str]) -> list[Path | None]:
-    """The photo of each name; for a folder that is not there, its smallest images_N answers."""
+    """The photo of each name; without the folder itself, an images_N beside it answers."""
     for place in (folder, *sorted(folder.parent.glob(f"{folder.name}_[0-9]*"))):
         paths = find_photos(place, names)
         if any(paths):
@@ -179,9 +183,12 @@ def _lens(frame: dict, shared: dict, photo: Path, file: Path) -> Lens:
     for source in (frame, shared):  # a frame's field of view outranks a shared focal length
         fx = _focal(source, "x", width, file)
         fy = _focal(source, "y", height, file)
-        if fx or fy:
+        if fx is not None or fy is not None:
             break
-    fx, fy = fx or fy, fy or fx
+    if fx is None:
+        fx = fy
+    if fy is None:
+        fy = fx
     if fx is None:
         raise ValueError(
             f'{file} has no intrinsics for {photo.name}; add "fl_x" and "fl_y" or "camera_angle_x"'
@@ -238,7 +245,7 @@ def _viewmat(frame: dict, name: str, file: Path) -> np.ndarray:
         raise ValueError(f"{file}: the pose of {name} is not numbers; {rule}") from None
     if pose.shape != (4, 4):
         raise ValueError(f"{file}: the pose of {name} has the shape {pose.shape}; {rule}")
-    if not np.isfinite(pose).all() or np.abs(pose).max() > 1e12:
+    if not (np.abs(pose) < LARGEST).all():
         raise ValueError(f"{file}: the pose of {name} has values that are not finite; {rule}")
     R = pose[:3, :3]
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6 or np.abs(R.T @ R - np.eye(3)).max() > 0.02:

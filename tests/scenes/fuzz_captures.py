@@ -1,0 +1,118 @@
+# Mutates captures and loads them; run as its own process by test_fuzz.py, so that a crash of the
+# C++ reader, a hang or a huge allocation is noticed. Arguments: a folder to work in, first seed,
+# number of seeds. Prints how many were refused and how many still loaded.
+from __future__ import annotations
+
+import json
+import logging
+import random
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import scenes
+from tests.scenes.captures import camera_ring, write_capture
+
+WORDS = (b"nan", b"inf", b"-1", b"1e300", b"null", b"[]", b"{}", b'"x"', b"\xff", b"\0", b"\n")
+
+
+def build(root: Path) -> list[Path]:
+    """Captures of every kind; returns the files to be mutated."""
+    files = []
+    for kind, params in {
+        "PINHOLE": [30, 30, 16, 12],
+        "SIMPLE_RADIAL": [30, 16, 12, 0.05],
+        "OPENCV": [30, 31, 16, 12, 0.05, -0.01, 0.001, 0.001],
+        "OPENCV_FISHEYE": [30, 31, 16, 12, 0.02, -0.01, 0, 0],
+    }.items():
+        for text in (False, True):
+            place = root / f"{kind}-{'text' if text else 'binary'}"
+            names = [f"{i}.png" for i in range(4)]
+            camera = (kind, 32, 24, params)
+            write_capture(place, names, cameras=[camera], text=text, n_points=5)
+            files += [
+                file
+                for file in (place / "sparse/0").iterdir()
+                if file.stem in ("cameras", "images", "points3D")
+            ]
+    poses = np.linalg.inv(camera_ring(4)) @ np.diag([1.0, -1, -1, 1])
+    content = {
+        **{"w": 32, "h": 24, "fl_x": 30.0, "fl_y": 31.0, "cx": 16, "cy": 12, "k1": 0.05},
+        "ply_file_path": "points.ply",
+        "applied_transform": np.eye(4)[:3].tolist(),
+        "frames": [
+            {"file_path": f"images/{i}.png", "transform_matrix": pose.round(4).tolist()}
+            for i, pose in enumerate(poses)
+        ],
+    }
+    place = root / "transforms"
+    place.mkdir()
+    shutil.copytree(root / "PINHOLE-text/images", place / "images")
+    (place / "transforms.json").write_text(json.dumps(content))
+    head = "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\n"
+    (place / "points.ply").write_text(head + "property float z\nend_header\n0 0 1\n1 2 3\n")
+    (place / "split.json").write_text(json.dumps({"train": ["0", "1"], "test": ["2", 3]}))
+    files += [place / name for name in ("points.ply", "split.json")]
+    files += [place / "transforms.json"] * 12
+    return sorted(files)
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(6)
+        if kind == 0:
+            del data[at:]
+        elif kind == 1:
+            data[at : at + rng.randint(1, 9)] = rng.choice(WORDS)
+        elif kind == 2:
+            data[at:at] = data[at : at + rng.randint(1, 80)]
+        elif kind == 3:
+            del data[at : at + rng.randint(1, 9)]
+        elif kind == 4:
+            data[at : at + 8] = rng.randbytes(8)
+        else:
+            data[at : at + 1] = bytes([rng.choice(b'0123456789.-eE \n"[]{},:') & 0xFF])
+    return bytes(data)
+
+
+def main(root: Path, first: int, count: int) -> None:
+    logging.disable(logging.CRITICAL)
+    files = build(root)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30,) * 2)
+    refused = 0
+    for seed in range(first, first + count):
+        rng = random.Random(seed)
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        place = next(folder for folder in file.parents if folder.parent == root)
+        split_file = place / "split.json" if rng.random() < 0.3 else None
+        file.write_bytes(mutate(whole, rng))
+        try:
+            scene = scenes.load(
+                place,
+                progress=False,
+                split_file=split_file if split_file and split_file.exists() else None,
+                normalize=rng.random() < 0.3,
+            )
+            assert np.isfinite(scene.cameras.viewmats.numpy()).all()
+            assert np.isfinite(scene.cameras.Ks.numpy()).all()
+            assert np.isfinite(scene.points.numpy()).all()
+        except (ValueError, OSError) as error:
+            assert 10 < len(str(error)) < 600 and "\n" not in str(error), repr(error)
+            refused += 1
+        except BaseException:
+            sys.stderr.write(f"seed {seed}, {file.relative_to(root)}\n")
+            raise
+        finally:
+            file.write_bytes(whole)
+    sys.stdout.write(json.dumps({"refused": refused, "loaded": count - refused}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,210 @@
+import logging
+import shutil
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from PIL import Image
+
+import scenes
+from scenes import Cameras, colmap
+from tests.scenes.captures import SHARED_SCENES, camera_ring, colmap_model, write_capture
+
+
+def load(path, **options):
+    return scenes.load(path, progress=False, **options)
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("model_folder", "photo_folder"),
+    [
+        ("sparse/0", "images"),
+        ("sparse", "images"),
+        ("colmap/sparse/0", "images"),
+        ("colmap/sparse/0", "colmap/images"),
+        ("gaussian_splat/sparse/0", "gaussian_splat/images"),
+        ("sparse/0", "."),
+    ],
+)
+def test_reads_every_layout_binary_and_text(tmp_path, model_folder, photo_folder, text):
+    names = write_capture(tmp_path, model_folder=model_folder, photo_folder=photo_folder, text=text)
+    scene = load(tmp_path)
+    assert scene.names == tuple(names) and scene.kind == "COLMAP"
+    assert np.allclose(scene.cameras.viewmats, camera_ring(8), atol=1e-6)
+    assert scene.cameras.Ks[3].tolist() == [[60, 0, 32], [0, 61, 24], [0, 0, 1]]
+    assert scene.cameras.size == (64, 48)
+    cloud = colmap_model(names).points3D
+    assert np.allclose(scene.points[4], cloud[5].xyz)
+    assert np.allclose(scene.point_colors[4] * 255, cloud[5].color)
+    stored = Image.open(tmp_path / photo_folder / names[2])
+    assert np.array_equal(scene.images[2], np.array(stored))
+
+
+def test_views_are_sorted_by_name(tmp_path):
+    names = write_capture(tmp_path, ["b.png", "d.png", "a.png", "c.png"])
+    scene = load(tmp_path)
+    assert scene.names == tuple(sorted(names))
+    assert np.allclose(scene.cameras.viewmats, camera_ring(4)[[2, 0, 3, 1]], atol=1e-6)
+    assert np.array_equal(scene.images[0], np.array(Image.open(tmp_path / "images" / "a.png")))
+
+
+def test_several_cameras_of_different_sizes(tmp_path):
+    write_capture(
+        tmp_path,
+        cameras=[
+            ("SIMPLE_PINHOLE", 64, 48, [60, 32, 24]),
+            ("PINHOLE", 40, 60, [50, 51, 20, 30]),
+        ],
+        camera_of=[0, 1, 0, 1, 1, 0],
+        names=[f"{'left' if i % 2 else 'right'}/{i}.png" for i in range(6)],
+    )
+    scene = load(tmp_path)
+    assert scene.names[0] == "left/1.png"
+    sizes = sorted(map(tuple, scene.cameras.sizes.tolist()))
+    assert sizes == [(40, 60)] * 3 + [(64, 48)] * 3
+    for image, (width, height), K in zip(
+        scene.images, scene.cameras.sizes.tolist(), scene.cameras.Ks, strict=True
+    ):
+        assert image.shape == (height, width, 3)
+        assert K[0, 2] == width / 2
+
+
+def test_an_unsupported_camera_model_is_named(tmp_path):
+    params = [60, 61, 32, 24, *[0.0] * 8]
+    write_capture(tmp_path, cameras=[("FULL_OPENCV", 64, 48, params)])
+    with pytest.raises(ValueError, match=r"cameras\.bin uses the camera model FULL_OPENCV"):
+        load(tmp_path)
+
+
+def test_a_model_without_points_file_has_no_points_and_says_so(capture, caplog):
+    (capture / "sparse/0/points3D.bin").unlink()
+    with caplog.at_level(logging.INFO):
+        scene = load(capture)
+    assert scene.points.shape == (0, 3) and "no points3D file" in scene.notes[0]
+    warnings = [entry for entry in caplog.records if entry.levelno == logging.WARNING]
+    assert [entry.getMessage() for entry in warnings] == list(scene.notes)
+    assert any("every 8th view is held out" in entry.getMessage() for entry in caplog.records)
+
+
+def test_rigs_and_frames_files_are_not_needed(capture):
+    before = load(capture)
+    for part in ("rigs", "frames"):
+        (capture / f"sparse/0/{part}.bin").write_bytes(b"damaged")
+    assert torch.equal(load(capture).cameras.viewmats, before.cameras.viewmats)
+
+
+@pytest.mark.parametrize("part", ["cameras", "images", "points3D"])
+@pytest.mark.parametrize("text", [False, True])
+def test_a_cut_file_is_named(tmp_path, part, text):
+    write_capture(tmp_path, text=text)
+    file = tmp_path / "sparse/0" / f"{part}{'.txt' if text else '.bin'}"
+    whole = file.read_bytes()
+    if text:  # cut in the middle of the last record
+        last = whole.rstrip().rfind(b"\n") if part != "images" else whole.rfind(b"007.png") - 20
+        whole = whole[: last + 9]
+    file.write_bytes(whole[:-3])
+    with pytest.raises(ValueError, match=file.name):
+        load(tmp_path)
+
+
+def test_an_absurd_count_does_not_allocate(capture):
+    file = capture / "sparse/0/points3D.bin"
+    data = bytearray(file.read_bytes())
+    data[:8] = (2**62).to_bytes(8, "little")
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"points3D\.bin is cut off or damaged"):
+        load(capture)
+
+
+def test_a_pose_that_is_not_finite_is_named(tmp_path):
+    write_capture(tmp_path, text=True)
+    file = tmp_path / "sparse/0/images.txt"
+    lines = file.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith("003.png"))
+    fields = lines[at].split()
+    lines[at] = " ".join([*fields[:5], "nan", *fields[6:]])
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"images\.txt: the pose of 003\.png"):
+        load(tmp_path)
+
+
+def test_missing_photos_are_skipped_in_one_note(capture):
+    for name in ("001.png", "005.png"):
+        (capture / "images" / name).unlink()
+    scene = load(capture)
+    assert len(scene) == 6 and len(scene.notes) == 1
+    assert scene.notes[0].startswith("2 photos of the capture are not in")
+    assert np.allclose(scene.cameras.viewmats, camera_ring(8)[[0, 2, 3, 4, 6, 7]], atol=1e-6)
+
+
+def test_no_photos_at_all_names_the_folder(capture):
+    shutil.rmtree(capture / "images")
+    with pytest.raises(FileNotFoundError, match="none of the 8 photos"):
+        load(capture)
+
+
+def test_fewer_than_three_views_is_refused(tmp_path):
+    write_capture(tmp_path, ["a.png", "b.png"])
+    with pytest.raises(ValueError, match="at least 3 views, found 2"):
+        load(tmp_path)
+
+
+def test_write_then_load_is_exact(tmp_path):
+    scene_folder = tmp_path / "written"
+    write_capture(scene_folder)  # for the photos; its model is replaced
+    generator = torch.Generator().manual_seed(0)
+    Ks = torch.tensor([[60.25, 0, 31.7], [0, 61.125, 24.2], [0, 0, 1]]).repeat(8, 1, 1)
+    Ks[5:] *= torch.tensor([[1.1], [1.2], [1]])
+    cameras = Cameras(
+        torch.from_numpy(camera_ring(8, radius=3.3)).float(), Ks, torch.tensor([[64, 48]] * 8)
+    )
+    points = torch.randn(50, 3, generator=generator)
+    colors = torch.randint(0, 256, (50, 3), generator=generator) / 255
+    names = [f"{i:03d}.png" for i in range(8)]
+    model = colmap.write(scene_folder, cameras, names, points, colors)
+    assert model == scene_folder / "sparse/0"
+    assert not list((scene_folder / "sparse").glob(".*"))
+    assert len(pycolmap.Reconstruction(model).cameras) == 2
+
+    scene = load(scene_folder)
+    assert torch.allclose(scene.cameras.viewmats, cameras.viewmats, atol=1e-6)
+    assert torch.equal(scene.cameras.Ks, cameras.Ks)
+    assert torch.equal(scene.points, points)
+    assert torch.allclose(scene.point_colors, colors, atol=1e-6)
+
+
+def test_a_failed_write_keeps_the_older_model(capture, monkeypatch):
+    before = {file.name: file.read_bytes() for file in (capture / "sparse/0").iterdir()}
+    scene = load(capture)
+
+    class Failing:
+        def write_binary(self, folder):
+            (folder / "cameras.bin").write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        colmap.write_model(Failing(), capture)
+    assert {file.name: file.read_bytes() for file in (capture / "sparse/0").iterdir()} == before
+    assert [folder.name for folder in (capture / "sparse").iterdir()] == ["0"]
+    assert len(scene) == 8
+
+
+@pytest.mark.skipif(not SHARED_SCENES.is_dir(), reason="no shared scenes beside the project")
+def test_points_of_a_real_capture_project_onto_their_photos():
+    scene = load(SHARED_SCENES / "fountain")
+    model = pycolmap.Reconstruction(SHARED_SCENES / "fountain/sparse/0")
+    assert len(scene) == 11 and scene.cameras.size == (960, 640)
+    assert len(scene.points) == len(model.points3D) == 1981
+    image = next(image for image in model.images.values() if image.name == scene.names[0])
+    pairs = [
+        (point.xy, model.points3D[point.point3D_id].xyz)
+        for point in image.points2D
+        if point.has_point3D()
+    ]
+    seen, xyz = (torch.tensor(np.array(part)).float() for part in zip(*pairs, strict=True))
+    at_camera = xyz @ scene.cameras.viewmats[0, :3, :3].T + scene.cameras.viewmats[0, :3, 3]
+    at_photo = at_camera @ scene.cameras.Ks[0].T
+    errors = (at_photo[:, :2] / at_photo[:, 2:] - seen).norm(dim=1)
+    assert errors.median() < 1

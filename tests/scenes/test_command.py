@@ -1,0 +1,85 @@
+# python -m scenes, as people run it.
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+from PIL import Image
+
+from scenes.__main__ import Options, main
+from scenes.command import run_command
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "scenes", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_json_is_all_of_stdout_and_the_contact_sheet_is_a_picture(capture, tmp_path):
+    (capture / "images/003.png").write_bytes(b"")
+    sheet = tmp_path / "sheet.png"
+    done = run(capture, "--json", "--data_factor", 2, "--test-every", 4, "--contact-sheet", sheet)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["kind"] == "COLMAP" and summary["views"] == 7 and summary["points"] == 20
+    assert summary["image_sizes"] == [{"width": 32, "height": 24, "views": 7}]
+    assert summary["split"]["test"] == ["000.png", "005.png"]
+    assert "003.png is empty" in summary["notes"][0]
+    pixels = np.array(Image.open(sheet)).reshape(-1, 3)
+    for color in ((42, 110, 187), (217, 95, 14)):  # train and test are marked
+        assert (pixels == color).all(1).sum() > 100
+
+
+def test_readable_summary_says_where_the_contact_sheet_is(capture):
+    done = run(capture, "--split", "all")
+    assert done.returncode == 0, done.stderr
+    assert "8 by 1 camera" in done.stdout and "all 8 views train" in done.stdout
+    assert str(capture / "contact_sheet.png") in done.stdout
+    assert (capture / "contact_sheet.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["no/such/folder"], "no/such/folder does not exist"),
+        (["EMPTY"], "holds no capture"),
+        (["CAPTURE", "--test-every", "1"], "--test-every 1"),
+        (["CAPTURE", "--data-factor", "0"], "--data-factor 0"),
+        (["CAPTURE", "--split", "json"], "--split-file"),
+        (["CAPTURE", "--split-file", "none.json"], "none.json"),
+        (["CAPTURE", "--contact-sheet", "sheet.xyz"], "sheet.xyz"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(
+    capture, tmp_path, monkeypatch, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"CAPTURE": str(capture), "EMPTY": str(tmp_path / "empty")}
+    before = sorted(tmp_path.rglob("*"))
+    options = tyro.cli(Options, args=[places.get(argument, argument) for argument in arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: main(options))
+    assert stop.value.code == 2
+    out, error = capsys.readouterr()
+    errors = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and sentence in errors[0] and out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_exit_code_of_the_process_is_2(tmp_path):
+    done = run(tmp_path / "nowhere")
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "nowhere does not exist" in done.stderr

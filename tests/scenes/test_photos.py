@@ -1,0 +1,170 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import scenes
+from scenes import photos
+from tests.scenes.captures import photo, write_capture
+
+
+def load(path, **options):
+    return scenes.load(path, progress=False, **options)
+
+
+def test_grey_16_bit_palette_and_transparent_photos_become_rgb(tmp_path):
+    ramp = np.linspace(0, 255, 40 * 30).reshape(30, 40).round().astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "grey16.png"), ramp.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "rgb16.png"), np.dstack([ramp] * 3).astype(np.uint16) * 257)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    Image.fromarray(ramp).convert("P").save(tmp_path / "palette.png")
+    alpha = np.dstack([ramp, ramp, ramp, np.full_like(ramp, 255)])
+    alpha[0, 0, 3] = 0
+    Image.fromarray(alpha).save(tmp_path / "alpha.PNG")
+    for file in tmp_path.iterdir():
+        pixels, _ = photos.decode(file)
+        assert pixels.dtype == np.uint8 and pixels.shape == (30, 40, 3)
+        assert np.array_equal(pixels[1:, :, 1], ramp[1:]), file.name
+    assert photos.decode(tmp_path / "alpha.PNG")[0][0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".webp"])
+def test_every_suffix_answers_a_name_of_another(capture, suffix):
+    for file in (capture / "images").iterdir():
+        kind = "webp" if suffix == ".webp" else None
+        options = {"lossless": True} if kind else {"quality": 95}
+        Image.open(file).save(file.with_suffix(suffix), kind, **options)
+        if suffix != ".png":
+            file.unlink()
+    assert len(load(capture)) == 8 and load(capture).notes == ()
+
+
+def test_images_n_folder_is_used_and_its_real_size_scales_K(capture):
+    (capture / "images_2").mkdir()
+    for i in range(8):
+        Image.fromarray(photo(31, 23, i)).save(capture / "images_2" / f"{i:03d}.jpg")
+    scene = load(capture, data_factor=2)
+    assert scene.cameras.size == (31, 23) and scene.data_factor == 2
+    assert np.allclose(scene.cameras.Ks[0, 0, 0], 60 * 31 / 64)
+    assert np.allclose(scene.cameras.Ks[0, 1, 2], 24 * 23 / 48)
+    assert not (capture / "images_2_cache").exists()
+
+
+def test_an_incomplete_images_n_folder_is_not_used(capture):
+    (capture / "images_2").mkdir()
+    Image.fromarray(photo(32, 24)).save(capture / "images_2" / "000.png")
+    scene = load(capture, data_factor=2)
+    assert len(scene) == 8 and "has 1 of 8 photos" in scene.notes[0]
+
+
+def test_renamed_smaller_photos_are_matched_in_order(capture):
+    (capture / "images_4").mkdir()
+    for i in range(8):
+        Image.fromarray(np.full((12, 16, 3), i * 20, np.uint8)).save(
+            capture / "images_4" / f"image{i}.png"
+        )
+    scene = load(capture, data_factor=4)
+    assert [int(image[0, 0, 0]) for image in scene.images] == [i * 20 for i in range(8)]
+    assert "other names" in scene.notes[0]
+
+
+def test_only_smaller_photos_are_suggested_or_used(capture):
+    (capture / "images").rename(capture / "images_4")
+    with pytest.raises(FileNotFoundError, match="use --data-factor 4"):
+        load(capture)
+    assert load(capture, data_factor=4).cameras.size == (64, 48)
+
+
+def test_resized_photos_are_cached_and_renewed(capture):
+    scene = load(capture, data_factor=4)
+    assert scene.cameras.size == (16, 12)
+    expected = cv2.resize(photo(64, 48, 1), (16, 12), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(scene.images[0], expected)
+    assert scene.cameras.Ks[0].tolist() == [[15, 0, 8], [0, 15.25, 6], [0, 0, 1]]
+    copy = capture / "images_4_cache" / "000.png.png"
+    stamp = copy.stat().st_mtime_ns
+    again = load(capture, data_factor=4)
+    assert copy.stat().st_mtime_ns == stamp and np.array_equal(again.images[0], expected)
+
+    Image.fromarray(photo(64, 48, 99)).save(capture / "images/000.png")
+    os.utime(capture / "images/000.png", ns=(stamp + 10**9, stamp + 10**9))
+    copy_of_other = capture / "images_4_cache" / "001.png.png"
+    copy_of_other.write_bytes(copy_of_other.read_bytes()[:50])  # a damaged copy is written anew
+    renewed = load(capture, data_factor=4)
+    fresh = cv2.resize(photo(64, 48, 99), (16, 12), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(renewed.images[0], fresh)
+    assert np.array_equal(renewed.images[1], scene.images[1])
+
+
+def test_without_a_writable_folder_photos_are_resized_in_memory(capture, monkeypatch):
+    def refuse(path):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(photos, "writable_folder", refuse)
+    scene = load(capture, data_factor=2)
+    assert scene.cameras.size == (32, 24) and "read-only" in scene.notes[0]
+
+
+def test_unreadable_photos_are_named_and_skipped(capture):
+    (capture / "images/002.png").write_bytes(b"")
+    whole = (capture / "images/004.png").read_bytes()
+    (capture / "images/004.png").write_bytes(whole[: len(whole) // 2])
+    (capture / "images/006.png").write_text("not a photo")
+    scene = load(capture)
+    assert scene.names == ("000.png", "001.png", "003.png", "005.png", "007.png")
+    (note,) = scene.notes
+    assert "002.png is empty" in note and "004.png is damaged" in note and "006.png" in note
+
+
+def test_too_few_readable_photos(capture):
+    for i in range(6):
+        (capture / f"images/00{i}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="at least 3 views, found 2"):
+        load(capture)
+
+
+def dotted(width, height, xy):
+    y, x = np.mgrid[:height, :width] + 0.5
+    dot = 255 * np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / 8)
+    return np.repeat(dot.round().astype(np.uint8)[:, :, None], 3, 2)
+
+
+def centre(image):
+    weight = image[:, :, 0].astype(float) ** 2
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+    return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (64, 48)), (6, (48, 64)), (8, (48, 64))])
+def test_views_are_turned_upright_together_with_their_cameras(tmp_path, orientation, size):
+    names = write_capture(tmp_path, [f"{i}.jpg" for i in range(4)])
+    straight = load(tmp_path).cameras
+    point = np.array([0.3, -0.2, 0.4, 1.0])
+    for i, name in enumerate(names):
+        x, y, z = straight.Ks[i].numpy() @ (straight.viewmats[i].numpy() @ point)[:3]
+        exif = Image.Exif()
+        exif[photos.ORIENTATION] = orientation
+        picture = Image.fromarray(dotted(64, 48, (x / z, y / z)))
+        picture.save(tmp_path / "images" / name, quality=95, exif=exif)
+    for factor in (1, 2):
+        scene = load(tmp_path, data_factor=factor)
+        assert scene.cameras.size == tuple(length // factor for length in size)
+        for image, K, viewmat in zip(
+            scene.images, scene.cameras.Ks, scene.cameras.viewmats, strict=True
+        ):
+            x, y, z = K.numpy() @ (viewmat.numpy() @ point)[:3]
+            assert np.abs(centre(image) - [x / z, y / z]).max() < 0.3
+        assert np.allclose(scene.cameras.positions, straight.positions, atol=1e-5)
+
+
+def test_a_camera_of_the_turned_size_means_the_turned_pixels(tmp_path):
+    names = write_capture(tmp_path, cameras=[("PINHOLE", 48, 64, [60, 61, 24, 32])])
+    exif = Image.Exif()
+    exif[photos.ORIENTATION] = 6
+    upright = photo(48, 64, 5)
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "images" / names[0], exif=exif)
+    scene = load(tmp_path)
+    assert np.array_equal(scene.images[0], upright)
+    assert scene.cameras.Ks[0].tolist() == [[60, 0, 24], [0, 61, 32], [0, 0, 1]]

@@ -1,0 +1,83 @@
+# A dot drawn where the distortion model puts a 3D point must land where the pinhole result says.
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+import scenes
+from scenes.capture import Lens
+from scenes.undistort import undistortion
+from tests.scenes.captures import camera_ring, write_capture
+
+LENSES = {
+    "SIMPLE_RADIAL": [210, 122, 78, -0.12],
+    "RADIAL": [210, 118, 81, 0.1, -0.05],
+    "OPENCV": [205, 212, 123, 79, -0.2, 0.06, 0.003, -0.004],
+    "OPENCV_FISHEYE": [150, 152, 121, 79, 0.02, -0.01, 0.004, -0.001],
+}
+WIDTH, HEIGHT = 240, 160
+
+
+def draw_dot(xy: np.ndarray) -> np.ndarray:
+    """A Gaussian dot whose centre is xy, pixel centres at half-integers; uint8 [H, W, 3]."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    dot = np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / (2 * 2.0**2))
+    return np.repeat((255 * dot).round().astype(np.uint8)[:, :, None], 3, 2)
+
+
+def centre_of_dot(image: np.ndarray) -> np.ndarray:
+    weight = image[:, :, 0].astype(float)
+    weight[weight < 5] = 0
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_a_dot_lands_where_the_pinhole_says(tmp_path, model):
+    names = [f"{i}.png" for i in range(9)]
+    write_capture(tmp_path, names, cameras=[(model, WIDTH, HEIGHT, LENSES[model])])
+    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=LENSES[model])
+    viewmats = camera_ring(9)
+    points = []
+    for i, viewmat in enumerate(viewmats):  # one 3D point a view, spread over the photo
+        at_camera = np.array([0.32 * (i % 3 - 1), 0.2 * (i // 3 - 1), 1.0]) * (2 + 0.1 * i)
+        points.append(viewmat[:3, :3].T @ (at_camera - viewmat[:3, 3]))
+        dot = draw_dot(camera.img_from_cam(at_camera))
+        Image.fromarray(dot).save(tmp_path / "images" / names[i])
+
+    scene = scenes.load(tmp_path, progress=False)
+    assert scene.cameras.size == (WIDTH, HEIGHT)
+    for image, K, viewmat, point in zip(
+        scene.images, scene.cameras.Ks, scene.cameras.viewmats, points, strict=True
+    ):
+        x, y, z = K.double().numpy() @ (viewmat.double().numpy() @ [*point, 1])[:3]
+        assert np.abs(centre_of_dot(image) - [x / z, y / z]).max() < 0.1
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_every_pixel_of_the_result_comes_from_inside_the_photo(model):
+    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=LENSES[model])
+    extra = [float(value) for value in LENSES[model][4 if "OPENCV" in model else 3 :]]
+    if "OPENCV" not in model:  # k1 [k2] -> k1 k2 p1 p2
+        extra = (extra + 3 * [0.0])[:4]
+    lens = Lens(WIDTH, HEIGHT, camera.calibration_matrix(), tuple(extra), "FISHEYE" in model)
+    pinhole, map_x, map_y = undistortion(lens)
+    assert pinhole.is_pinhole and (pinhole.width, pinhole.height) == (WIDTH, HEIGHT)
+    assert map_x.min() >= -0.5 and map_x.max() <= WIDTH - 0.5
+    assert map_y.min() >= -0.5 and map_y.max() <= HEIGHT - 0.5
+    # and not much is thrown away: some border of the photo is reached
+    assert min(map_x.min(), map_y.min()) < 4 or max(map_x.max() - WIDTH, map_y.max() - HEIGHT) > -5
+
+
+def test_a_distortion_that_folds_over_is_refused(tmp_path):
+    write_capture(tmp_path, cameras=[("OPENCV", 64, 48, [60, 60, 32, 24, -9, 40, 0.5, 0.5])])
+    with pytest.raises(ValueError, match=r"the camera of 000\.png: the distortion .* folds over"):
+        scenes.load(tmp_path, progress=False)
+
+
+def test_zero_distortion_leaves_photos_untouched(tmp_path):
+    names = write_capture(tmp_path, cameras=[("OPENCV", 64, 48, [60, 61, 32, 24, 0, 0, 0, 0])])
+    scene = scenes.load(tmp_path, progress=False)
+    stored = np.array(Image.open(tmp_path / "images" / names[0]))
+    assert np.array_equal(scene.images[0], stored)
+    assert scene.cameras.Ks[0].tolist() == [[60, 0, 32], [0, 61, 24], [0, 0, 1]]
