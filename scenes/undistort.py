@@ -8,6 +8,7 @@ import numpy as np
 
 from scenes.capture import Lens
 
+WIDEST_FOCAL = 0.2  # of the longer side: 136 degrees
 # Our pixel centres lie at half-integers, OpenCV's at integers.
 HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
@@ -25,6 +26,10 @@ def undistortion(lens: Lens) -> tuple[Lens, np.ndarray, np.ndarray]:
             K_new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
                 K, distortion, size, np.eye(3), balance=0.0
             )
+            # Near 180 degrees a pinhole would stretch the rim without limit: keep the middle.
+            shortest = WIDEST_FOCAL * max(size)
+            if not min(K_new[0, 0], K_new[1, 1]) > shortest:
+                K_new = np.array([[shortest, 0, K[0, 2]], [0, shortest, K[1, 2]], [0, 0, 1]])
         else:
             K_new, _ = cv2.getOptimalNewCameraMatrix(K, distortion, size, 0.0, size)
         maps = _maps(lens, K, distortion, K_new)

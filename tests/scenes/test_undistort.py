@@ -54,19 +54,43 @@ def test_a_dot_lands_where_the_pinhole_says(tmp_path, model):
         assert np.abs(centre_of_dot(image) - [x / z, y / z]).max() < 0.1
 
 
-@pytest.mark.parametrize("model", LENSES)
-def test_every_pixel_of_the_result_comes_from_inside_the_photo(model):
+def lens_of(model: str) -> tuple[Lens, pycolmap.Camera]:
     camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=LENSES[model])
     extra = [float(value) for value in LENSES[model][4 if "OPENCV" in model else 3 :]]
     if "OPENCV" not in model:  # k1 [k2] -> k1 k2 p1 p2
         extra = (extra + 3 * [0.0])[:4]
-    lens = Lens(WIDTH, HEIGHT, camera.calibration_matrix(), tuple(extra), "FISHEYE" in model)
+    K = camera.calibration_matrix()
+    return Lens(WIDTH, HEIGHT, K, tuple(extra), "FISHEYE" in model), camera
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_maps_agree_with_colmap_to_a_thousandth_of_a_pixel(model):
+    lens, camera = lens_of(model)
     pinhole, map_x, map_y = undistortion(lens)
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ np.linalg.inv(pinhole.K).T
+    expected = camera.img_from_cam(rays) - 0.5  # to OpenCV's pixel centres
+    maps = np.stack([map_x, map_y], -1).reshape(-1, 2)
+    assert np.abs(maps - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_every_pixel_of_the_result_comes_from_inside_the_photo(model):
+    pinhole, map_x, map_y = undistortion(lens_of(model)[0])
     assert pinhole.is_pinhole and (pinhole.width, pinhole.height) == (WIDTH, HEIGHT)
     assert map_x.min() >= -0.5 and map_x.max() <= WIDTH - 0.5
     assert map_y.min() >= -0.5 and map_y.max() <= HEIGHT - 0.5
     # and not much is thrown away: some border of the photo is reached
     assert min(map_x.min(), map_y.min()) < 4 or max(map_x.max() - WIDTH, map_y.max() - HEIGHT) > -5
+
+
+@pytest.mark.parametrize("focal", [320.0, 250.0])  # 180 degrees and more across 1000 pixels
+def test_the_widest_fisheye_lenses_keep_their_middle(focal):
+    K = np.array([[focal, 0, 500.0], [0, focal, 490.0], [0, 0, 1]])
+    pinhole, map_x, map_y = undistortion(Lens(1000, 1000, K, (0.0, 0.0, 0.0, 0.0), fisheye=True))
+    assert 130 < 2 * np.degrees(np.arctan(500 / pinhole.K[0, 0])) < 137
+    assert pinhole.K[:2, 2].tolist() == [500, 490]
+    assert min(map_x.min(), map_y.min()) >= -0.5 and max(map_x.max(), map_y.max()) <= 999.5
 
 
 def test_a_distortion_that_folds_over_is_refused(tmp_path):
