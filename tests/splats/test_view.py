@@ -237,7 +237,7 @@ def free_port() -> int:
 def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, monkeypatch, capsys):
     save(tmp_path / "ckpts/ckpt_9_rank0.pt", ball(), step=9)
     write_cameras(tmp_path / "cameras.json", capture())
-    viewer = run_viewer(tmp_path, "--port", free_port, "--width", 96)
+    viewer = run_viewer(tmp_path, "--port", free_port, "--width", 160)
     try:
         page = b""
         for _ in range(300):
