@@ -16,8 +16,10 @@ class Render:
     """C pictures of splats.
 
     colors [C,H,W,3], or [C,H,W,D] for D feature channels; not clamped.
-    alphas [C,H,W], depths [C,H,W]: expected z-depth in world units where something was hit, 0 elsewhere.
-    info: what gsplat's densification strategies read (means2d [C,N,2] in the graph, radii [C,N,2], ...).
+    alphas [C,H,W], depths [C,H,W]: expected z-depth in world units where something was hit, 0
+    elsewhere.
+    info: what gsplat's densification strategies read (means2d [C,N,2] in the graph,
+    radii [C,N,2], ...).
     """
 
     colors: Tensor
@@ -42,11 +44,12 @@ def rasterize(
 ) -> Render:
     """Render splats into cameras of one size, differentiable in all six parameters.
 
-    Colour is the spherical harmonics up to sh_degree (default: all there are), or `features` [N,D] as
-    they are. background [3] or [D] lies behind the splats (default black). antialiased is gsplat's
-    mode of that name (Mip-Splatting's compensated opacity). backend: auto, gsplat or cpu; auto takes
-    gsplat where the splats are on a CUDA device. Follows gsplat 1.5 (`gsplat.rasterization`).
-    ValueError for cameras of several sizes, a wrong background or backend, or too high an sh_degree.
+    Colour is the spherical harmonics up to sh_degree (default: all there are), or `features` [N,D]
+    as they are. background [3] or [D] lies behind the splats (default black). antialiased is
+    gsplat's mode of that name (Mip-Splatting's compensated opacity). backend: auto, gsplat or cpu;
+    auto takes gsplat where the splats are on a CUDA device. Follows gsplat 1.5
+    (`gsplat.rasterization`). ValueError for cameras of several sizes, a wrong background or
+    backend, or too high an sh_degree.
     """
     if sh_degree is None:
         sh_degree = splats.sh_degree
@@ -70,7 +73,7 @@ def rasterize(
 
 
 def _finish(values: Tensor, alphas: Tensor, info: dict[str, Any]) -> Render:
-    """Split blended [colours | depth] and turn the depth sum into an expectation, as gsplat's "ED"."""
+    """Split blended [colours | depth]; the depth sum becomes an expectation, gsplat's "ED"."""
     return Render(values[..., :-1], alphas, values[..., -1] / alphas.clamp(min=1e-10), info)
 
 

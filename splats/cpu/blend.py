@@ -1,10 +1,13 @@
-# Front-to-back alpha blending of depth-sorted Gaussians in 16x16 tiles, forward and backward (3D Gaussian
-# Splatting, Kerbl et al. 2023), with gsplat's conventions: alpha >= 1/255, alpha <= 0.999, a pixel stops
-# before its transmittance would fall to 1e-4.
+# Front-to-back alpha blending of depth-sorted Gaussians in 16x16 tiles, forward and backward (3D
+# Gaussian Splatting, Kerbl et al. 2023), with gsplat's conventions: alpha >= 1/255, alpha <= 0.999,
+# and a pixel stops before its transmittance would fall to 1e-4.
 #
-# The loops run tile > Gaussian > row > 16 pixels, so that the innermost one is straight arithmetic on 16
-# lanes. All per-pixel state of a tile lives in one flat scratch array at constant offsets: distances
-# between its parts are then known to the compiler, which vectorises without alias checks.
+# The loops run tile > Gaussian > row > 16 pixels, so that the innermost one is straight arithmetic
+# on 16 lanes. All per-pixel state of a tile lives in one flat scratch array at constant offsets:
+# distances between its parts are then known to the compiler, which vectorises without alias checks.
+# Four channels (colour and depth) are blended in that loop; further ones in a loop of their own
+# over stored weights. Anything conditional is arithmetic: a load under a condition ends
+# vectorisation.
 import math
 
 import numpy as np
@@ -12,22 +15,21 @@ from numba import njit, prange
 
 TILE = 16
 PIXELS = TILE * TILE
+INLINE = 4  # channels blended in the innermost loop; fewer are padded with zeros
+
+# The scratch of a tile: arrays of 256 at these offsets, the D channels last. The first, at 0, is
+# left out of index sums; in the forward pass it turns negative once the pixel has stopped.
+TRANSMITTANCE, LAST, WEIGHT, COLUMN, ROW, BEHIND, DOT, V_SIGMA, CHANNELS = (
+    k * PIXELS for k in range(9)
+)
 
 F, U = np.float32, np.uintp
 ZERO, HALF, ONE = F(0), F(0.5), F(1)
 ALPHA_MIN, ALPHA_MAX, T_STOP = F(1 / 255), F(0.999), F(1e-4)
 LOG2E = F(-math.log2(math.e))
-# 2^f on [-1, 0], least-squares fit in Chebyshev nodes: relative error 1e-7
-P0, P1, P2, P3, P4, P5, P6 = (
-    F(c)
-    for c in np.polynomial.Polynomial.fit(
-        -0.5 + 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64),
-        2 ** (-0.5 + 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)),
-        6,
-    )
-    .convert()
-    .coef
-)
+# 2^f on [-1, 0], fitted in Chebyshev nodes: exp(-sigma) has a relative error below 5e-7
+_nodes = -0.5 + 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
+P0, P1, P2, P3, P4, P5, P6 = np.polynomial.polynomial.polyfit(_nodes, 2**_nodes, 6).astype(F)
 
 fast = {"contract", "nsz", "arcp"}  # fused multiply-add; no reordering, so results are repeatable
 
@@ -52,9 +54,26 @@ def _shuffled(i, n):
 @njit(inline="always")
 def _rows(y, reach, top, rows):
     """First and one-past-last row of the tile that a Gaussian at height y can touch."""
-    first = max(0, int(math.ceil(y - reach - 0.51 - top)))
-    last = min(rows, int(math.floor(y + reach - 0.49 - top)) + 1)
+    first = max(0, math.ceil(y - reach - 0.51 - top))
+    last = min(rows, math.floor(y + reach - 0.49 - top) + 1)
     return first, last
+
+
+@njit(fastmath=True)
+def _dot(s, a, b, n):
+    """Sum of s[a + i] * s[b + i] for i < n."""
+    total = ZERO
+    for i in range(n):
+        total += s[U(a + i)] * s[U(b + i)]
+    return total
+
+
+@njit(fastmath=True)
+def _largest(s, n):
+    result = F(-1)
+    for i in range(n):
+        result = max(result, s[U(i)])
+    return result
 
 
 @njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
@@ -63,10 +82,10 @@ def blend_forward(
 ):
     """Blend one image.
 
-    means2d [N,2], conics [N,3], opacities [N], colors [N,D], reach [N] half height in pixels, offsets
-    [tiles+1] and ids [M] from `bin_tiles`, background [D], all float32 but the integer lists.
-    Returns image [H,W,D], transmittance [H,W], last [H,W] int32 (rank in its tile's list of the last
-    Gaussian that a pixel used, -1 if none).
+    means2d [N,2], conics [N,3], opacities [N], colors [N,D] with D >= 4, reach [N] half height in
+    pixels, offsets [tiles+1] and ids [M] from `bin_tiles`, background [D]; float32 but the lists.
+    Returns image [H,W,D], transmittance [H,W], last [H,W] int32 (rank in its tile's list of the
+    last Gaussian that a pixel used, -1 if none).
     """
     D = colors.shape[1]
     across = (width + TILE - 1) // TILE
@@ -78,32 +97,21 @@ def blend_forward(
         tile = _shuffled(i, n_tiles)
         left, top = (tile % across) * TILE, (tile // across) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
-        # s: T | alive | last | column centres | D colours, 256 each
-        s = np.zeros((4 + D) * PIXELS, np.float32)
-        LIVE, LAST, COLUMN, WEIGHT, COLOR = (
-            PIXELS,
-            2 * PIXELS,
-            3 * PIXELS,
-            3 * PIXELS + TILE,
-            4 * PIXELS,
-        )
-        for p in range(PIXELS):
-            s[p] = ONE
-            s[LIVE + p] = ONE
-            s[LAST + p] = F(-1)
-        for j in range(TILE):
-            s[COLUMN + j] = F(left + j) + HALF
-        # pixels outside the image must not keep a tile alive
+        s = np.zeros(CHANNELS + D * PIXELS, np.float32)
         for r in range(TILE):
             for j in range(TILE):
-                if r >= rows or j >= columns:
-                    s[LIVE + r * TILE + j] = ZERO
+                # pixels outside the image are born stopped
+                s[r * TILE + j] = ONE if r < rows and j < columns else -ONE
+                s[LAST + r * TILE + j] = F(-1)
+        for j in range(TILE):
+            s[COLUMN + j] = F(left + j) + HALF
 
         start = offsets[tile]
         for m in range(start, offsets[tile + 1]):
             g = ids[m]
             x, y, opacity = means2d[g, 0], means2d[g, 1], opacities[g]
             a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
+            c0, c1, c2, c3 = colors[g, 0], colors[g, 1], colors[g, 2], colors[g, 3]
             rank = F(m - start)
             first, end = _rows(y, reach[g], top, rows)
             for r in range(first, end):
@@ -116,34 +124,67 @@ def blend_forward(
                     sigma = HALF * a * dx * dx + cdy + bdy * dx
                     alpha = min(ALPHA_MAX, opacity * _exp_negative(min(max(sigma, ZERO), F(80))))
                     T = s[U(q)]
-                    live = s[U(LIVE + q)]
                     rest = T * (ONE - alpha)
-                    hit = (sigma >= ZERO) & (alpha >= ALPHA_MIN) & (live > ZERO)
+                    hit = (sigma >= ZERO) & (alpha >= ALPHA_MIN) & (T > ZERO)
                     use = hit & (rest > T_STOP)
-                    s[U(LIVE + q)] = ZERO if hit & (rest <= T_STOP) else live
-                    s[U(q)] = rest if use else T
-                    s[U(LAST + q)] = rank if use else s[U(LAST + q)]
-                    s[U(WEIGHT + j)] = alpha * T if use else ZERO
-                for d in range(D):
-                    color = colors[g, d]
-                    to = COLOR + d * PIXELS + row
-                    for j in range(TILE):
-                        s[U(to + j)] += color * s[U(WEIGHT + j)]
-            if (m - start) % 16 == 15:
-                alive = ZERO
-                for p in range(PIXELS):
-                    alive = max(alive, s[LIVE + p])
-                if alive == ZERO:
-                    break
+                    weight = alpha * T if use else ZERO
+                    s[U(q)] = rest if use else (-T if hit else T)
+                    before = s[U(LAST + q)]
+                    s[U(LAST + q)] = before + F(use) * (rank - before)
+                    s[U(WEIGHT + q)] = weight
+                    s[U(CHANNELS + q)] += c0 * weight
+                    s[U(CHANNELS + PIXELS + q)] += c1 * weight
+                    s[U(CHANNELS + 2 * PIXELS + q)] += c2 * weight
+                    s[U(CHANNELS + 3 * PIXELS + q)] += c3 * weight
+            for d in range(INLINE, D):
+                color = colors[g, d]
+                for q in range(first * TILE, end * TILE):
+                    s[U(CHANNELS + d * PIXELS + q)] += color * s[U(WEIGHT + q)]
+            if (m - start) % 16 == 15 and _largest(s, PIXELS) < ZERO:
+                break
 
         for r in range(rows):
             for j in range(columns):
                 q = r * TILE + j
-                transmittance[top + r, left + j] = s[q]
+                T = abs(s[q])
+                transmittance[top + r, left + j] = T
                 last[top + r, left + j] = np.int32(s[LAST + q])
                 for d in range(D):
-                    image[top + r, left + j, d] = s[COLOR + d * PIXELS + q] + s[q] * background[d]
+                    image[top + r, left + j, d] = s[CHANNELS + d * PIXELS + q] + T * background[d]
     return image, transmittance, last
+
+
+@njit(fastmath=True)
+def _moments(s, x, y, begin, end):
+    """Sums over pixels begin..end of the exponent's gradient times 1, dx, dy, dx dx, dx dy, dy dy,
+    and of the weights times the image gradient of the first four channels."""
+    v_0 = v_x = v_y = v_xx = v_xy = v_yy = ZERO
+    w_0 = w_1 = w_2 = w_3 = ZERO
+    for q in range(begin, end):
+        v, w = s[U(V_SIGMA + q)], s[U(WEIGHT + q)]
+        dx, dy = x - s[U(COLUMN + q)], y - s[U(ROW + q)]
+        v_0 += v
+        v_x += v * dx
+        v_y += v * dy
+        v_xx += v * dx * dx
+        v_xy += v * dx * dy
+        v_yy += v * dy * dy
+        w_0 += w * s[U(CHANNELS + q)]
+        w_1 += w * s[U(CHANNELS + PIXELS + q)]
+        w_2 += w * s[U(CHANNELS + 2 * PIXELS + q)]
+        w_3 += w * s[U(CHANNELS + 3 * PIXELS + q)]
+    return v_0, v_x, v_y, v_xx, v_xy, v_yy, w_0, w_1, w_2, w_3
+
+
+@njit(fastmath=True)
+def _absolute_moments(s, x, y, a, b, c, begin, end):
+    """Sums over pixels of |d loss / d mean x| and |d loss / d mean y|."""
+    sum_x = sum_y = ZERO
+    for q in range(begin, end):
+        v, dx, dy = s[U(V_SIGMA + q)], x - s[U(COLUMN + q)], y - s[U(ROW + q)]
+        sum_x += abs(v * (a * dx + b * dy))
+        sum_y += abs(v * (b * dx + c * dy))
+    return sum_x, sum_y
 
 
 @njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
@@ -159,21 +200,17 @@ def blend_backward(
     height, width = transmittance.shape
     across = (width + TILE - 1) // TILE
     n_tiles = len(offsets) - 1
-    rows_out = np.empty((len(ids), 8 + D), np.float32)
+    pairs = np.empty((len(ids), 8 + D), np.float32)
     for i in prange(n_tiles):
         tile = _shuffled(i, n_tiles)
         left, top = (tile % across) * TILE, (tile // across) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
-        # s: T | behind | last | lanes | D image gradients | lane sums. `behind` is the gradient's dot
-        # product with all colour behind the current Gaussian, the alpha gradient included
-        BEHIND, LAST, LANES, IMAGE = PIXELS, 2 * PIXELS, 3 * PIXELS, 4 * PIXELS
-        COLUMN, DOT, WEIGHT = LANES, LANES + TILE, LANES + 2 * TILE
-        S0, S1, S2 = LANES + 3 * TILE, LANES + 4 * TILE, LANES + 5 * TILE
-        AX, AY = LANES + 6 * TILE, LANES + 7 * TILE
-        SC = (4 + D) * PIXELS
-        s = np.zeros((4 + D) * PIXELS + D * TILE, np.float32)
-        for j in range(TILE):
-            s[COLUMN + j] = F(left + j) + HALF
+        # the channels hold the image's gradient; DOT is its product with the Gaussian's colour,
+        # BEHIND that product summed over all that lies behind, with the gradient of alpha
+        s = np.zeros(CHANNELS + D * PIXELS, np.float32)
+        for q in range(PIXELS):
+            s[COLUMN + q] = F(left + q % TILE) + HALF
+            s[ROW + q] = F(top + q // TILE) + HALF
         deepest = -1
         for r in range(TILE):
             for j in range(TILE):
@@ -187,7 +224,7 @@ def blend_backward(
                     v_T = -v_alpha[top + r, left + j]
                     for d in range(D):
                         v = v_image[top + r, left + j, d]
-                        s[IMAGE + d * PIXELS + q] = v
+                        s[CHANNELS + d * PIXELS + q] = v
                         v_T += v * background[d]
                     s[q] = T
                     s[LAST + q] = F(rank)
@@ -195,80 +232,62 @@ def blend_backward(
 
         start = offsets[tile]
         for m in range(start + deepest + 1, offsets[tile + 1]):
-            rows_out[m] = ZERO
+            pairs[m] = ZERO
         for m in range(start + deepest, start - 1, -1):
             g = ids[m]
             x, y, opacity = means2d[g, 0], means2d[g, 1], opacities[g]
             a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
+            c0, c1, c2, c3 = colors[g, 0], colors[g, 1], colors[g, 2], colors[g, 3]
             rank = F(m - start)
-            for j in range(5 * TILE):
-                s[U(S0 + j)] = ZERO
-            for j in range(D * TILE):
-                s[U(SC + j)] = ZERO
             first, end = _rows(y, reach[g], top, rows)
+            if D > INLINE:
+                for q in range(first * TILE, end * TILE):
+                    s[U(DOT + q)] = ZERO
+                for d in range(INLINE, D):
+                    color = colors[g, d]
+                    for q in range(first * TILE, end * TILE):
+                        s[U(DOT + q)] += color * s[U(CHANNELS + d * PIXELS + q)]
             for r in range(first, end):
                 dy = y - (F(top + r) + HALF)
                 cdy, bdy = HALF * c * dy * dy, b * dy
                 row = r * TILE
                 for j in range(TILE):
-                    s[U(DOT + j)] = ZERO
-                for d in range(D):
-                    color = colors[g, d]
-                    to = IMAGE + d * PIXELS + row
-                    for j in range(TILE):
-                        s[U(DOT + j)] += color * s[U(to + j)]
-                for j in range(TILE):
                     q = row + j
-                    dx = x - s[U(COLUMN + j)]
+                    v0, v1 = s[U(CHANNELS + q)], s[U(CHANNELS + PIXELS + q)]
+                    v2, v3 = s[U(CHANNELS + 2 * PIXELS + q)], s[U(CHANNELS + 3 * PIXELS + q)]
+                    dot = s[U(DOT + q)] + c0 * v0 + c1 * v1 + c2 * v2 + c3 * v3
+                    dx = x - s[U(COLUMN + q)]
                     sigma = HALF * a * dx * dx + cdy + bdy * dx
                     peak = opacity * _exp_negative(min(max(sigma, ZERO), F(80)))
                     alpha = min(ALPHA_MAX, peak)
                     use = (sigma >= ZERO) & (alpha >= ALPHA_MIN) & (rank <= s[U(LAST + q)])
                     inverse = ONE / (ONE - alpha)
-                    T = s[U(q)] * inverse
                     behind = s[U(BEHIND + q)]
-                    dot = s[U(DOT + j)]
-                    v = -peak * (T * dot - inverse * behind)
-                    v_sigma = v if use & (peak <= ALPHA_MAX) else ZERO
+                    before = s[U(q)]
+                    T = before * inverse
                     weight = alpha * T if use else ZERO
-                    s[U(q)] = T if use else s[U(q)]
+                    v = peak * (inverse * behind - T * dot)
+                    v_sigma = v if use & (peak <= ALPHA_MAX) else ZERO
+                    s[U(q)] = T if use else before
                     s[U(BEHIND + q)] = behind + weight * dot
-                    s[U(WEIGHT + j)] = weight
-                    s[U(S0 + j)] += v_sigma
-                    s[U(S1 + j)] += v_sigma * dy
-                    s[U(S2 + j)] += v_sigma * dy * dy
-                    if absolute:
-                        s[U(AX + j)] += abs(v_sigma * (a * dx + bdy))
-                        s[U(AY + j)] += abs(v_sigma * (b * dx + c * dy))
-                for d in range(D):
-                    to, image = SC + d * TILE, IMAGE + d * PIXELS + row
-                    for j in range(TILE):
-                        s[U(to + j)] += s[U(WEIGHT + j)] * s[U(image + j)]
+                    s[U(WEIGHT + q)] = weight
+                    s[U(V_SIGMA + q)] = v_sigma
 
-            # dx is the same in every row of a lane, so it enters once, here
-            sum0, sum_x, sum_y, sum_xx, sum_xy, sum_yy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+            begin, stop = first * TILE, end * TILE
+            v_0, v_x, v_y, v_xx, v_xy, v_yy, w_0, w_1, w_2, w_3 = _moments(s, x, y, begin, stop)
             abs_x, abs_y = ZERO, ZERO
-            for j in range(TILE):
-                dx = x - s[COLUMN + j]
-                sum0 += s[S0 + j]
-                sum_x += s[S0 + j] * dx
-                sum_xx += s[S0 + j] * dx * dx
-                sum_y += s[S1 + j]
-                sum_xy += s[S1 + j] * dx
-                sum_yy += s[S2 + j]
-                abs_x += s[AX + j]
-                abs_y += s[AY + j]
-            rows_out[m, 0] = a * sum_x + b * sum_y
-            rows_out[m, 1] = b * sum_x + c * sum_y
-            rows_out[m, 2] = abs_x
-            rows_out[m, 3] = abs_y
-            rows_out[m, 4] = HALF * sum_xx
-            rows_out[m, 5] = sum_xy
-            rows_out[m, 6] = HALF * sum_yy
-            rows_out[m, 7] = -sum0 / opacity
-            for d in range(D):
-                total = ZERO
-                for j in range(TILE):
-                    total += s[SC + d * TILE + j]
-                rows_out[m, 8 + d] = total
-    return rows_out
+            if absolute:
+                abs_x, abs_y = _absolute_moments(s, x, y, a, b, c, begin, stop)
+            pairs[m, 0] = a * v_x + b * v_y
+            pairs[m, 1] = b * v_x + c * v_y
+            pairs[m, 2] = abs_x
+            pairs[m, 3] = abs_y
+            pairs[m, 4] = HALF * v_xx
+            pairs[m, 5] = v_xy
+            pairs[m, 6] = HALF * v_yy
+            pairs[m, 7] = -v_0 / opacity
+            pairs[m, 8], pairs[m, 9], pairs[m, 10], pairs[m, 11] = w_0, w_1, w_2, w_3
+            for d in range(INLINE, D):
+                channel = CHANNELS + d * PIXELS
+                pairs[m, 8 + d] = _dot(s, WEIGHT + begin, channel + begin, stop - begin)
+    return pairs

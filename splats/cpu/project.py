@@ -1,6 +1,6 @@
-# Gaussians to the image plane: EWA projection (Zwicker et al. 2001) with gsplat's conventions, activations
-# and spherical-harmonic colours in the same pass; the backward pass recomputes instead of storing.
-# Arithmetic is float64 (a small part of the cost), storage float32.
+# Gaussians to the image plane: EWA projection (Zwicker et al. 2001) with gsplat's conventions,
+# activations and spherical-harmonic colours in the same pass; the backward pass recomputes instead
+# of storing. Arithmetic is float64 (a small part of the cost), storage float32.
 import math
 
 import numpy as np
@@ -85,9 +85,9 @@ def project_forward(
 ):  # fmt: skip
     """Project N raw Gaussians into C cameras (positions [C,3]: their centres in the world).
 
-    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N] (activated, compensated if
-    antialiased), colors [C,N,3] (zeros if degree < 0), extents [C,N,2] (half size in pixels of the
-    box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up; 0: not visible).
+    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N] (activated, compensated
+    if antialiased), colors [C,N,3] (zeros if degree < 0), extents [C,N,2] (half size in pixels of
+    the box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up; 0: not visible).
     """
     N, C = len(means), len(viewmats)
     means2d = np.zeros((C, N, 2), np.float32)

@@ -1,4 +1,4 @@
-# The CPU backend: projection, and binning + blending, of splats/cpu as two differentiable functions.
+# The CPU backend: projection, and binning with blending, as two differentiable functions.
 from __future__ import annotations
 
 import threading
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
-from splats.cpu.blend import blend_backward, blend_forward
+from splats.cpu.blend import INLINE, blend_backward, blend_forward
 from splats.cpu.project import project_backward, project_forward
 from splats.cpu.tiles import bin_tiles, depth_order, sum_pairs
 
@@ -32,8 +32,8 @@ def project(
 ) -> tuple[Tensor, ...]:
     """The six raw parameters seen by C cameras.
 
-    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N], colors [C,N,3] (zeros for
-    degree -1), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
+    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N], colors [C,N,3] (zeros
+    for degree -1), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
     """
     return _Project.apply(*splats, cameras, degree, (*cameras.size, near, far, eps2d, antialiased))
 
@@ -52,14 +52,24 @@ def blend(
     height: int,
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Projected Gaussians with colors [C,N,D] -> images [C,H,W,D] over background [D], alphas [C,H,W].
+    """Blend projected Gaussians with colors [C,N,D] over background [D].
+
+    Returns images [C,H,W,D] and alphas [C,H,W].
 
     With absgrad, backward also sets means2d.absgrad [C,N,2], the sum of absolute gradients.
     """
-    order_by = (depths, extents, radii)
-    return _Blend.apply(
-        means2d, conics, opacities, colors, background, order_by, (width, height, absgrad)
+    channels = colors.shape[-1]
+    padding = (0, max(0, INLINE - channels))
+    images, alphas = _Blend.apply(
+        means2d,
+        conics,
+        opacities,
+        torch.nn.functional.pad(colors, padding),
+        torch.nn.functional.pad(background, padding),
+        (depths, extents, radii),
+        (width, height, absgrad),
     )
+    return images[..., :channels], alphas
 
 
 class _Project(torch.autograd.Function):

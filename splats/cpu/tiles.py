@@ -1,4 +1,5 @@
-# Which Gaussians touch which tile, in depth order: one sort of the Gaussians, then a counting sort by tile.
+# Which Gaussians touch which tile, in depth order: one sort of the Gaussians by depth, then a
+# counting sort by tile.
 import math
 
 import numpy as np
@@ -21,8 +22,8 @@ def depth_order(depths: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 @njit(inline="always")
 def _tile_range(center, extent, tiles):
-    first = max(0, int(math.floor((center - extent - 0.5) / TILE)))
-    return first, min(tiles - 1, int(math.floor((center + extent - 0.5) / TILE)))
+    first = max(0, math.floor((center - extent - 0.5) / TILE))
+    return first, min(tiles - 1, math.floor((center + extent - 0.5) / TILE))
 
 
 @njit(inline="always")
@@ -55,8 +56,8 @@ def bin_tiles(order, means2d, conics, opacities, extents, width, height):
     """Lists of Gaussians per tile.
 
     Returns offsets [tiles + 1] int64, ids [M] int32 (the Gaussians of tile t, near to far, are
-    ids[offsets[t]:offsets[t + 1]]), starts [N + 1] int64 and places [M] int64 (the pairs of Gaussian
-    n stand at places[starts[n]:starts[n + 1]] of the list).
+    ids[offsets[t]:offsets[t + 1]]), starts [N + 1] int64 and places [M] int64 (the pairs of
+    Gaussian n stand at places[starts[n]:starts[n + 1]] of the list).
     """
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     n_tiles, V = across * down, len(order)

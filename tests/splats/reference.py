@@ -1,5 +1,6 @@
-# A slow renderer in plain torch to hold the fast ones to: gsplat's own torch projection and harmonics, and
-# a loop over Gaussians for the blending. Differentiable by autograd in any precision.
+# A slow renderer in plain torch to hold the fast ones to: gsplat's own torch projection and
+# harmonics, and a loop over Gaussians for the blending. Differentiable by autograd in any
+# precision.
 import torch
 from gsplat.cuda._torch_impl import (
     _fully_fused_projection,
@@ -12,7 +13,7 @@ from splats.gaussians import NAMES, Splats
 
 
 def random_scene(count=60, width=50, height=37, n_cameras=1, sh_degree=3, seed=0, size=3.0):
-    """Splats in front of (and some behind or beside) cameras that look along +z with a small tilt."""
+    """Splats before (some behind or beside) cameras that look along +z with a small tilt."""
     g = torch.Generator().manual_seed(seed)
     focal = 0.9 * width
     z = torch.rand(count, generator=g) * 4 + 1.5
