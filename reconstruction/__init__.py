@@ -1,6 +1,6 @@
 from reconstruction.config import Config, default, mcmc
 from reconstruction.evaluate import EvaluationConfig
-from reconstruction.optimise import optimise
+from reconstruction.optimise import evaluate_only, optimise
 from reconstruction.start import Start
 
-__all__ = ["Config", "EvaluationConfig", "Start", "default", "mcmc", "optimise"]
+__all__ = ["Config", "EvaluationConfig", "Start", "default", "evaluate_only", "mcmc", "optimise"]

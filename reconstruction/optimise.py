@@ -97,6 +97,30 @@ def settings_of(
     }
 
 
+def evaluate_only(
+    scene: Scene,
+    start: Start,
+    config: Config,
+    evaluation: EvaluationConfig,
+    result_dir: Path | str,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Measure existing splats on the held-out views; write what a run writes at its end."""
+    device = torch.device(device)
+    folder = ResultFolder(writable_folder(result_dir))
+    publish(
+        start.splats.to(device),
+        scene,
+        config,
+        folder,
+        step=max(0, start.step - 1),
+        settings={**settings_of(scene, config, evaluation, start), "eval_only": True},
+        history=start.history,
+        metrics=Metrics(evaluation.lpips_net, device),
+        video=evaluation.render_traj_path if evaluation.save_video else None,
+    )
+
+
 class _Session:
     """A run with a result folder: what happens between stretches of steps."""
 
@@ -189,9 +213,7 @@ class _Session:
             settings=self.settings,
             history=state.history,
             metrics=self.metrics,
-            video=self.evaluation.render_traj_path
-            if at_end and self.evaluation.save_video
-            else None,
+            video=self.evaluation.render_traj_path if films else None,
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from reconstruction.history import History
 from reconstruction.result import ResultFolder
-from reconstruction.state import History, State
+from reconstruction.state import State
 from splats import checkpoint
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from reconstruction.config import Config
+from reconstruction.history import History
 from scenes.scene import Scene
+from splats import checkpoint
+from splats.files import find, load
 from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import looked_at
 
@@ -18,12 +22,34 @@ log = logging.getLogger(__name__)
 class Start:
     """Existing splats to go on from.
 
-    step: how many steps made them (0 if unknown). source: their file, for the record.
+    step: how many steps made them (0 if unknown). source: their file. history: of those steps.
     """
 
     splats: Splats
     step: int
     source: str
+    history: History = field(default_factory=History)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str) -> Start:
+        """From a .pt as gsplat's trainers write it; errors as `splats.checkpoint.read`."""
+        path = Path(path)
+        if path.suffix == ".ply":
+            raise ValueError(f"{path} is a .ply, not a checkpoint; give it as --ply")
+        saved = checkpoint.load(path)
+        splats, step = checkpoint.parse(path, saved)
+        return cls(splats, step + 1, str(path.resolve()), History.from_checkpoint(saved))
+
+    @classmethod
+    def from_ply(cls, path: Path | str) -> Start:
+        """From a .ply (or a .pt, whose step is then ignored)."""
+        return cls(load(path), 0, str(Path(path).resolve()))
+
+    @classmethod
+    def newest(cls, folder: Path | str) -> Start:
+        """From the newest splats in a result folder."""
+        file = find(folder)[0]
+        return cls.from_ply(file) if file.suffix == ".ply" else cls.from_checkpoint(file)
 
 
 def initial_splats(scene: Scene, config: Config) -> Splats:

@@ -8,28 +8,10 @@ from typing import Any
 
 import torch
 
+from reconstruction.history import History
 from reconstruction.views import ViewOrder
 from splats import checkpoint
 from splats.gaussians import Splats
-
-
-@dataclass
-class History:
-    """What a run has been through.
-
-    seconds: time spent optimising. curve: (step, PSNR) of the training views, averaged over
-    stretches. evaluations: {"step", "psnr", ...} of the held-out views, steps counted from zero.
-    """
-
-    seconds: float = 0.0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_checkpoint(cls, saved: dict[str, Any]) -> History:
-        """The history in a checkpoint, empty if another program wrote it."""
-        text = saved.get("history")
-        return cls(**json.loads(text)) if isinstance(text, str) else cls()
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 from gsplat.strategy.ops import reset_opa
 
-from reconstruction.mcmc import TorchMCMCStrategy
+from reconstruction.torch_mcmc import TorchMCMCStrategy
 
 
 @dataclass

@@ -13,9 +13,9 @@ from evaluation.metrics import Metrics, write_json
 from evaluation.report import Report, ReportView, write_report
 from reconstruction.config import Config
 from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
+from reconstruction.history import History
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
-from reconstruction.state import History
 from scenes.files import atomic_path
 from scenes.scene import Scene
 from splats.gaussians import Splats

@@ -6,6 +6,7 @@ from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
 from reconstruction.config import Config
+from reconstruction.history import History
 from reconstruction.losses import photometric, regularisation
 from reconstruction.optimisers import make_optimisers, means_rate
 from reconstruction.rendering import render_view
@@ -44,7 +45,10 @@ class Trainer:
         else:
             densification = self.strategy.initialize_state(scene_scale=self.scene_scale)
         views = ViewOrder(scene.split.train, config.seed)
-        self.state = State(splats, optimisers, densification, views, done=self.first_step)
+        history = start.history if start else History()
+        self.state = State(
+            splats, optimisers, densification, views, done=self.first_step, history=history
+        )
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Loss and mean squared error of the next view, both scalars, before the update."""
