@@ -185,3 +185,22 @@ def test_fox_has_50_photos_and_17_frames_without_one():
     across = torch.eye(3).double() - looks[:, :, None] * looks[:, None]
     target = torch.linalg.solve(across.sum(0), (across @ origins[:, :, None]).sum(0))[:, 0]
     assert ((target - origins) * looks).sum(1).min() > 0
+
+
+def test_a_file_whose_photos_are_all_missing(tmp_path):
+    write(tmp_path)
+    for photo_file in (tmp_path / "images").iterdir():
+        photo_file.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"none of the 5 photos that .*transforms\.json names"
+    ):
+        load(tmp_path)
+
+
+def test_smaller_photos_alone_are_found_at_their_factor(tmp_path):
+    write(tmp_path, size=(16, 12))
+    (tmp_path / "images").rename(tmp_path / "images_4")
+    scene = load(tmp_path, data_factor=4)
+    assert scene.cameras.size == (16, 12) and scene.cameras.Ks[0, 0, 0] == 15
+    with pytest.raises(FileNotFoundError, match="use --data-factor 4"):
+        load(tmp_path)
