@@ -202,12 +202,10 @@ def _read_table(
     dtype = types["vertex"]
     rows = np.fromfile(file, dtype=dtype, count=vertex.count)
     if all(kind == "f4" for _, kind in vertex.properties):  # the usual case, several times faster
-        columns = [dtype.names.index(name) for name in names]
         table = rows.view(order + "f4").reshape(vertex.count, -1)
-        if columns == list(range(columns[0], columns[0] + len(columns))):
-            table = table[:, columns[0] : columns[0] + len(columns)]
-        else:
-            table = table[:, columns]
+        columns = np.array([dtype.names.index(name) for name in names])
+        runs = np.split(columns, np.flatnonzero(np.diff(columns) != 1) + 1)
+        table = np.concatenate([table[:, run[0] : run[-1] + 1] for run in runs], axis=1)
         return np.asarray(table, dtype=np.float32)
     table = np.empty((vertex.count, len(names)), np.float32)
     with np.errstate(over="ignore"):  # doubles beyond float32 become infinite and are reported
