@@ -1,6 +1,7 @@
 # Files that matter appear whole or not at all: written beside their place, then renamed.
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,10 +28,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def writable_folder(path: Path | str) -> Path:
-    """Make the folder if need be and prove that a file can be written; PermissionError if not."""
+    """Make the folder if need be and prove that a file can be written; PermissionError if not.
+
+    A folder marked read-only counts as such for root too: whoever marked it meant it.
+    """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if not path.stat().st_mode & 0o222:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

@@ -102,10 +102,17 @@ def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options
         absgrad=absgrad,
     )
     info = {
-        "means2d": means2d, "radii": radii, "depths": depths, "conics": conics,
-        "opacities": opacities, "width": width, "height": height, "n_cameras": len(cameras),
+        "means2d": means2d,
+        "radii": radii,
+        "depths": depths,
+        "conics": conics,
+        "opacities": opacities,
+        "extents": extents,
+        "width": width,
+        "height": height,
+        "n_cameras": len(cameras),
         "gaussian_ids": None,
-    }  # fmt: skip
+    }
     return _finish(values, alphas, info)
 
 
