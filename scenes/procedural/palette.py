@@ -12,6 +12,7 @@ WOODS = (
     (0.78, 0.6, 0.42), (0.62, 0.42, 0.26), (0.45, 0.28, 0.17), (0.85, 0.72, 0.55),
     (0.55, 0.36, 0.28), (0.36, 0.25, 0.2),
 )  # fmt: skip
+EARTHY = (0.02, 0.06, 0.09, 0.12, 0.56, 0.6)  # hues of bricks, leather, mustard, denim
 
 
 class Palette:
@@ -26,17 +27,23 @@ class Palette:
         picks = self.rng.permutation(len(WOODS))[:2]
         return tuple(
             self.b.material(
-                tx.wood(self.rng, WOODS[k]), 0.8, grain=True, sharpness=60, mirror=0.35
+                tx.wood(self.rng, WOODS[k]), 0.8, grain=True, sharpness=60, mirror=0.25
             )
             for k in picks
         )
 
     def accent(self, saturation: float = 0.55, value: float = 0.7) -> tx.Colour:
-        hue = self.hue + self.rng.choice([0.0, 0.06, -0.06, 0.5, 0.45]) + self.rng.normal(0, 0.02)
+        if self.rng.random() < 0.45:
+            hue = self.rng.choice(EARTHY)
+        else:
+            hue = self.hue + self.rng.choice([0.0, 0.06, -0.06, 0.5, 0.45])
+        hue = (hue + self.rng.normal(0, 0.02)) % 1.0
+        # Strong greens, violets and pinks look like plastic: mute them.
+        mute = 0.6 if 0.22 < hue < 0.45 or 0.7 < hue < 0.95 else 0.85
         return tx.hsv(
             hue,
-            np.clip(saturation + self.rng.normal(0, 0.12), 0.05, 0.95),
-            np.clip(value + self.rng.normal(0, 0.12), 0.15, 0.95),
+            mute * np.clip(saturation + self.rng.normal(0, 0.1), 0.05, 0.85),
+            np.clip(value + self.rng.normal(0, 0.12), 0.15, 0.92),
         )
 
     def wood(self) -> int:
@@ -127,7 +134,7 @@ class Palette:
 
     def lacquer(self) -> int:
         return self.b.material(
-            tx.metal(self.rng, self.accent(0.75, 0.7)), 0.5, sharpness=200, mirror=0.8
+            tx.metal(self.rng, self.accent(0.7, 0.62)), 0.5, sharpness=200, mirror=0.8
         )
 
     @cached_property

@@ -179,7 +179,7 @@ def build_shell(b: Builder, p: Palette, shell: Shell, light: float) -> None:
     rng = b.rng
     b.inside = (np.array([-w / 2, -d / 2, 0]) - 0.15, np.array([w / 2, d / 2, h]) + 0.15)
     b.slab((-w / 2 - 0.2, -d / 2 - 0.2, -0.2), (w / 2 + 0.2, d / 2 + 0.2, 0), _floor_material(b))
-    ceiling = b.material(tx.plaster(rng, (0.9, 0.9, 0.88)), 1.5)
+    ceiling = b.material(tx.plaster(rng, (0.9, 0.9, 0.88), 0.6), 1.5)
     b.slab((-w / 2 - 0.2, -d / 2 - 0.2, h), (w / 2 + 0.2, d / 2 + 0.2, h + 0.2), ceiling)
     trim = p.white if rng.random() < 0.6 else p.wood()
     curtain = p.cloth() if rng.random() < 0.75 else None
@@ -272,7 +272,7 @@ def _daylight(b: Builder, shell: Shell) -> None:
     direction = np.array([math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)])
     if b.rng.random() < 0.7:
         b.sun = np.r_[direction, np.array([1.0, 0.88, 0.7]) * b.rng.uniform(10, 16)]
-    b.sky = tx.sky(b.rng, direction, 3.2)
+    b.sky = tx.sky(b.rng, direction, 1.1)
 
 
 def _keep_clear(shell: Shell, floor: Floor) -> None:
@@ -470,13 +470,13 @@ def courtyard(b: Builder) -> Place:
     b.texel, b.dome = 0.2, 90.0
     angle, rise = rng.uniform(0, 6.28), rng.uniform(0.6, 1.0)
     direction = np.array([math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)])
-    b.sun = np.r_[direction, np.array([1.0, 0.92, 0.78]) * rng.uniform(3.2, 4.2)]
+    b.sun = np.r_[direction, np.array([1.0, 0.92, 0.78]) * rng.uniform(2.6, 3.4)]
     b.sky = tx.sky(rng, direction, 1.0)
     w, d = rng.uniform(11, 15), rng.uniform(10, 13)
     ground = [
-        lambda: b.material(tx.cobbles(rng, (0.6, 0.57, 0.52), 8), 1.1),
-        lambda: b.material(tx.bricks(rng, (0.6, 0.42, 0.34), 12), 1.3),
-        lambda: b.material(tx.tiles(rng, (0.66, 0.63, 0.58), (0.74, 0.7, 0.63), 2), 1.6),
+        lambda: b.material(tx.cobbles(rng, (0.5, 0.47, 0.43), 8), 0.9),
+        lambda: b.material(tx.bricks(rng, (0.52, 0.38, 0.32), 12), 1.2),
+        lambda: b.material(tx.tiles(rng, (0.56, 0.54, 0.5), (0.62, 0.59, 0.54), 2), 1.4),
     ][rng.integers(3)]()
     b.slab((-w / 2 - 8, -d / 2 - 8, -0.3), (w / 2 + 8, d / 2 + 8, 0), ground)
     stone = p.bark_stone()

@@ -136,8 +136,8 @@ def bricks(rng: np.random.Generator, colour: Colour, rows: int = 12) -> np.ndarr
     j = np.floor(y).astype(int) % rows
     x = (u + warp.T) * columns + 0.5 * (j % 2)
     i = np.floor(x).astype(int) % columns
-    tone = rng.normal(0, 0.1, (rows, columns))[j, i]
-    red = rng.normal(0, 0.035, (rows, columns))[j, i]
+    tone = rng.normal(0, 0.055, (rows, columns))[j, i]
+    red = rng.normal(0, 0.02, (rows, columns))[j, i]
     fx, fy = x % 1, y % 1
     edge = np.minimum(np.minimum(fx, 1 - fx) * 3, np.minimum(fy, 1 - fy))
     grain = noise(rng, 0.9, n=n)
@@ -153,7 +153,7 @@ def cobbles(rng: np.random.Generator, colour: Colour, cells: int = 8) -> np.ndar
     """Rounded stones of uneven size: distance to the nearest and second nearest jittered centre."""
     u, v = grid()
     jitter = rng.uniform(0.18, 0.82, (cells, cells, 2)).astype(np.float32)
-    tones = rng.normal(0, 0.09, (cells, cells)).astype(np.float32)
+    tones = rng.normal(0, 0.05, (cells, cells)).astype(np.float32)
     i, j = (u * cells).astype(int), (v * cells).astype(int)
     first = np.full(u.shape, 9, np.float32)
     second = first.copy()
@@ -171,12 +171,12 @@ def cobbles(rng: np.random.Generator, colour: Colour, cells: int = 8) -> np.ndar
     gap = second - first
     out = np.asarray(colour, np.float32) + (tone + 0.05 * noise(rng, 1.0))[..., None]
     out *= (0.72 + 0.28 * smooth(gap, 0.0, 0.5))[..., None]
-    return finish(mix(out, (0.27, 0.25, 0.22), smooth(gap + 0.02 * noise(rng, 0.7), 0.14, 0.06)))
+    return finish(mix(out, (0.27, 0.25, 0.22), 0.75 * smooth(gap + 0.02 * noise(rng, 0.7), 0.14, 0.06)))
 
 
 def plaster(rng: np.random.Generator, colour: Colour, strength: float = 1.0) -> np.ndarray:
     """Painted wall: roller texture, faint clouds."""
-    value = 0.012 * noise(rng, 0.5, lowest=24) + 0.016 * noise(rng, 1.8)
+    value = 0.018 * noise(rng, 0.5, lowest=24) + 0.007 * noise(rng, 1.6, lowest=2)
     return finish(np.asarray(colour, np.float32) + strength * value[..., None])
 
 
@@ -287,9 +287,9 @@ def marble(rng: np.random.Generator, colour: Colour) -> np.ndarray:
 
 
 def stone(rng: np.random.Generator, colour: Colour) -> np.ndarray:
-    value = 0.07 * noise(rng, 0.9) + 0.05 * noise(rng, 1.8)
+    value = 0.04 * noise(rng, 0.8, lowest=3) + 0.02 * noise(rng, 1.8)
     pits = smooth(noise(rng, 1.0, lowest=12), 1.3, 2.0)
-    return finish(np.asarray(colour, np.float32) + (value - 0.2 * pits)[..., None])
+    return finish(np.asarray(colour, np.float32) + (value - 0.12 * pits)[..., None])
 
 
 def grass(rng: np.random.Generator) -> np.ndarray:
@@ -305,11 +305,11 @@ def foliage(rng: np.random.Generator, hue: float) -> np.ndarray:
     out[:] = hsv(hue, 0.6, 0.2)
     y0, x0 = np.mgrid[-9:10, -9:10].astype(np.float32)
     for k in range(900):
-        angle, long, value = rng.uniform(0, np.pi), rng.uniform(5, 9), 0.2 + 0.5 * k / 900
+        angle, long, value = rng.uniform(0, np.pi), rng.uniform(5, 9), 0.2 + 0.4 * k / 900
         a = x0 * np.cos(angle) + y0 * np.sin(angle)
         b = -x0 * np.sin(angle) + y0 * np.cos(angle)
         inside = np.abs(b) < 0.45 * long * (1 - (a / long) ** 2)
-        colour = np.asarray(hsv(hue + rng.normal(0, 0.02), rng.uniform(0.45, 0.7), value))
+        colour = np.asarray(hsv(hue + rng.normal(0, 0.025), rng.uniform(0.35, 0.55), value))
         cy, cx = rng.integers(n, size=2)
         rows, columns = (cy + np.arange(-9, 10)) % n, (cx + np.arange(-9, 10)) % n
         patch = out[rows[:, None], columns[None]]
@@ -323,10 +323,10 @@ def leaf(rng: np.random.Generator, hue: float) -> np.ndarray:
     u, v = grid(128)
     rib = np.abs(v - 0.5)
     veins = np.abs(((u * 9 - rib * 6) % 1) - 0.5)
-    out = np.broadcast_to(np.asarray(hsv(hue, 0.6, 0.5), np.float32), (128, 128, 3)).copy()
+    out = np.broadcast_to(np.asarray(hsv(hue, 0.5, 0.46), np.float32), (128, 128, 3)).copy()
     out *= (1 + 0.08 * noise(rng, 1.2, n=128))[..., None]
-    out = mix(out, hsv(hue - 0.02, 0.45, 0.68), 0.6 * smooth(veins, 0.1, 0.03))
-    return finish(mix(out, hsv(hue - 0.03, 0.4, 0.75), smooth(rib, 0.03, 0.015)))
+    out = mix(out, hsv(hue - 0.02, 0.4, 0.6), 0.6 * smooth(veins, 0.1, 0.03))
+    return finish(mix(out, hsv(hue - 0.03, 0.35, 0.66), smooth(rib, 0.03, 0.015)))
 
 
 def write_text(
