@@ -1,3 +1,4 @@
+import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401
 from reconstruction.config import Config, default, mcmc
 from reconstruction.evaluate import EvaluationConfig
 from reconstruction.optimise import evaluate_only, optimise

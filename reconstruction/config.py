@@ -106,7 +106,7 @@ class Config:
         """The same with steps_scaler worked into every number of steps."""
 
         def times(steps: int) -> int:
-            return max(1, int(steps * self.steps_scaler))
+            return max(1, round(steps * self.steps_scaler))
 
         names = ("refine_start_iter", "refine_stop_iter", "refine_every", "reset_every")
         strategy = {n: times(getattr(self.strategy, n)) for n in names if hasattr(self.strategy, n)}

@@ -248,7 +248,7 @@ def _advance(
             bar.set_postfix(
                 loss=f"{torch.stack(losses).mean().item():.4f}",
                 PSNR=f"{_psnr(mse):.2f}",
-                Gaussians=state.splats.count,
+                Gaussians=f"{state.splats.count:,}",
                 refresh=False,
             )
             bar.update(state.done - bar.n)

@@ -1,0 +1,195 @@
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from splats import ply
+
+ROOT = Path(__file__).parents[2]
+command = importlib.import_module("examples.gsplat.simple_trainer_difix3d")
+
+
+def arguments(monkeypatch, *flags: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["trainer", *map(str, flags)])
+
+
+def test_the_published_vanilla_command_makes_the_published_files(capture, tmp_path, trainer):
+    out = tmp_path / "3DGS" / "50"
+    code, _, err = trainer(
+        *("default", "--data_dir", capture, "--data_factor", 4, "--result_dir", out),
+        *("--no-normalize-world-space", "--test_every", 2, "--no-fix", "--max_steps", 130),
+        *("--eval_steps", 20, "--save_steps", 20),
+    )
+    assert code == 0, err
+    assert "difix" in err and "6 train, 6 test" in err  # the published meaning of --test_every
+    first, last = (
+        json.loads((out / f"stats/val_step{step:04d}.json").read_text()) for step in (19, 129)
+    )
+    assert set(last) == {"psnr", "ssim", "lpips", "ellipse_time", "num_GS"}
+    assert last["psnr"] > first["psnr"] + 1
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names > {
+        "cfg.yml",
+        "ckpts/ckpt_19_rank0.pt",
+        "ckpts/ckpt_129_rank0.pt",
+        "ply/point_cloud_129.ply",
+        "renders/val/129/Pred/0005.png",
+        "stats/train_step0129_rank0.json",
+        "videos/traj_129.mp4",
+        "report/index.html",
+    }
+    settings = yaml.safe_load((out / "cfg.yml").read_text())
+    assert settings["max_steps"] == 130 and settings["normalize_world_space"] is False
+    assert ply.read(out / "ply/point_cloud_129.ply").count == last["num_GS"]
+
+
+def test_a_killed_run_goes_on_and_ends_like_one_never_killed(
+    capture, tmp_path, start_trainer, monkeypatch
+):
+    flags = ["mcmc", "--data-dir", capture, "--no-fix", "--max-steps", 400, "--no-save-video"]
+    flags += ["--strategy.refine-start-iter", 20, "--save-every-seconds", 0.05]
+    process = start_trainer(*flags, "--result-dir", tmp_path / "killed")
+    resume = tmp_path / "killed" / "resume.pt"
+    step, deadline = -1, time.monotonic() + 90
+    while step < 50 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if resume.exists():
+            step = torch.load(resume, weights_only=True)["step"]
+    process.kill()  # SIGKILL
+    process.communicate()
+    assert 50 <= step < 399
+    assert resume.exists()
+    for folder in ("killed", "straight"):
+        arguments(monkeypatch, *flags, "--result_dir", tmp_path / folder)
+        command.main()
+    ends = [
+        torch.load(tmp_path / folder / "ckpts/ckpt_399_rank0.pt", weights_only=True)["splats"]
+        for folder in ("killed", "straight")
+    ]
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_ctrl_c_saves_says_how_to_resume_and_exits_with_130(capture, tmp_path, start_trainer):
+    process = start_trainer(
+        *("default", "--data_dir", capture, "--no-fix", "--save_steps", 2, "--eval_steps"),
+        *(30_000, "--result_dir", tmp_path),
+    )
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "ckpts/ckpt_1_rank0.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command resumes there" in err
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] >= 1
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "ply"])
+def test_existing_splats_are_measured_or_trained_on(capture, tmp_path, monkeypatch, kind):
+    first, second = tmp_path / "first", tmp_path / "second"
+    base = ["default", "--data_dir", capture, "--no-fix", "--no-save_video"]
+    arguments(monkeypatch, *base, "--max_steps", 10, "--result_dir", first)
+    command.main()
+    file = {"ckpt": "ckpts/ckpt_9_rank0.pt", "ply": "ply/point_cloud_9.ply"}[kind]
+    start = [f"--{kind}", first / file, "--result_dir", second]
+    arguments(monkeypatch, *base, *start, "--eval_only")
+    command.main()
+    step = {"ckpt": 9, "ply": 0}[kind]
+    measured = json.loads((second / f"stats/val_step{step:04d}.json").read_text())
+    known = json.loads((first / "stats/val_step0009.json").read_text())
+    assert measured["psnr"] == pytest.approx(known["psnr"], abs=1e-4)
+    arguments(monkeypatch, *base, *start, "--max_steps", 15)
+    command.main()
+    assert (second / "ckpts/ckpt_14_rank0.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data_dir", "--test_every", "--no-normalize-world-space", "--ssim_lambda"],
+        ["--data-dir", "--test-every", "--no-normalize_world_space", "--ssim-lambda"],
+    ],
+)
+def test_hyphens_and_underscores_are_alike(flags, capture, tmp_path, monkeypatch):
+    data_dir, test_every, normalize, ssim_lambda = flags
+    seen = []
+    monkeypatch.setattr(command.reconstruction, "optimise", lambda *a, **k: seen.append(a))
+    values = [data_dir, capture, test_every, 3, normalize, ssim_lambda, 0.3, "--no-fix"]
+    arguments(monkeypatch, "default", *values, "--result_dir", tmp_path)
+    command.main()
+    scene, config = seen[0]
+    assert scene.split.rule == "difix" and len(scene.split.train) == 4
+    assert config.ssim_lambda == 0.3
+    assert torch.equal(scene.transform, torch.eye(4, dtype=torch.float64))
+
+
+def test_without_test_every_each_eighth_view_is_held_out(capture, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command.reconstruction, "optimise", lambda *a, **k: seen.append(a))
+    arguments(monkeypatch, "default", "--data_dir", capture, "--no-fix", "--result_dir", tmp_path)
+    command.main()
+    assert seen[0][0].split.test == (0, 8)
+
+
+BAD = {
+    "the fixer, which comes later": ([], "add --no-fix"),
+    "no steps": (["--no-fix", "--max_steps", 0], "--max_steps is 0"),
+    "a negative factor": (["--no-fix", "--data_factor", -2], "must be a whole number"),
+    "a device that is not there": (["--no-fix", "--device", "cuda:9"], "use --device cpu"),
+    "a device of no kind": (["--no-fix", "--device", "tpu9000"], "--device tpu9000"),
+    "a checkpoint that is not there": (["--no-fix", "--ckpt", "nope.pt"], "nope.pt"),
+    "a checkpoint that is none": (["--no-fix", "--ckpt", __file__], "test_trainer.py"),
+    "a .ply that is not splats": (["--no-fix", "--ply", __file__], "test_trainer.py"),
+    "two starts": (["--no-fix", "--ckpt", "a", "--ply", "b"], "give one"),
+    "a split without test views": (["--no-fix", "--test_every", 100, "--split", "json"], "split"),
+    "a result folder in a file": (["--no-fix", "--result_dir", f"{__file__}/x"], "cannot write"),
+    "nothing to evaluate": (["--eval_only"], "no splats in"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(case, capture, tmp_path, monkeypatch, capsys):
+    flags, sentence = BAD[case]
+    out = tmp_path / "out"
+    out.mkdir()
+    base = ["default", "--data_dir", capture, "--result_dir", out]
+    arguments(monkeypatch, *base, *flags)
+    with pytest.raises(SystemExit) as stop:
+        command.run_command(command.main)
+    err = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    assert err[-1].startswith("error: ") and sentence in err[-1], err
+    assert not list(out.iterdir())
+
+
+def test_recon_vanilla_script_takes_its_environment(capture, tmp_path):
+    benchmark = capture.parents[1]
+    variables = {
+        "SCENE_ID": capture.parent.name,
+        "DATA_BASE_DIR": str(benchmark),
+        "OUTPUT_BASE_DIR": str(tmp_path),
+        "EVERY": "3",
+        "PYTHON": sys.executable,
+    }
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/recon_vanilla.sh", "--max_steps", "2", "--no-save_video"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 train, 8 test" in done.stderr
+    assert (tmp_path / capture.parent.name / "3" / "ckpts/ckpt_1_rank0.pt").exists()
+    shutil.rmtree(tmp_path / capture.parent.name)
