@@ -15,6 +15,7 @@ for (const stage of document.querySelectorAll(".compare .stage")) {
     range.value = 100 * (event.clientX - box.left) / box.width;
     show();
   };
+  let start = null;  // where a finger came down, until it is clear which way it goes
   stage.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     stage.setPointerCapture(event.pointerId);
@@ -22,10 +23,17 @@ for (const stage of document.querySelectorAll(".compare .stage")) {
     event.preventDefault();
     // A finger may be about to scroll the page: it moves the split only by a swipe or a tap.
     if (event.pointerType === "mouse") follow(event);
+    else start = event;
   });
   stage.addEventListener("click", follow);
   stage.addEventListener("pointermove", (event) => {
-    if (stage.hasPointerCapture(event.pointerId)) follow(event);
+    if (!stage.hasPointerCapture(event.pointerId)) return;
+    if (start) {
+      const across = Math.abs(event.clientX - start.clientX);
+      if (across <= Math.abs(event.clientY - start.clientY)) return;
+      start = null;
+    }
+    follow(event);
   });
   range.addEventListener("input", show);
   show();
@@ -77,7 +85,7 @@ if (table) {
       else heading.removeAttribute("aria-sort");
     }
     const first = headings[column].firstElementChild.dataset.first;
-    order.value = direction !== first ? null : column ? column - 1 : "";
+    order.value = direction !== first ? "reversed" : column ? column - 1 : "";
   };
   for (const [i, heading] of headings.entries()) {
     const button = heading.firstElementChild, first = button.dataset.first;
