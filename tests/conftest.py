@@ -1,0 +1,1 @@
+import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401
