@@ -21,7 +21,7 @@ class Config:
     save_every_seconds: float = 60.0
     """A stopped or killed run continues from a state that is at most this old."""
     steps_scaler: float = 1.0
-    """Multiplies every number of steps, the strategy's too; 0.1 is a ten times shorter run."""
+    """Multiplies all numbers of steps but refine_every; 0.1 is a ten times shorter run."""
     strategy: DefaultStrategy | MCMCStrategy = field(default_factory=DefaultStrategy)
     """How Gaussians are added and removed."""
 
@@ -103,12 +103,14 @@ class Config:
                 raise ValueError(f"--strategy.{name} must be at least 1")
 
     def scaled(self) -> Config:
-        """The same with steps_scaler worked into every number of steps."""
+        """The same with steps_scaler worked into the numbers of steps."""
 
         def times(steps: int) -> int:
             return max(1, round(steps * self.steps_scaler))
 
-        names = ("refine_start_iter", "refine_stop_iter", "refine_every", "reset_every")
+        # refine_every stays: gradients averaged over fewer views mislead densification (with a
+        # tenth of the steps and of the views the number of Gaussians explodes).
+        names = ("refine_start_iter", "refine_stop_iter", "reset_every")
         strategy = {n: times(getattr(self.strategy, n)) for n in names if hasattr(self.strategy, n)}
         return replace(
             self,

@@ -5,15 +5,16 @@
 # Settings are environment variables:
 #   STEPS   optimisation steps           (30000 with a GPU, 3000 without)
 #   FACTOR  photos at 1/FACTOR size      (embedded scene 2, else 1 with a GPU and 4 without)
+# Without a GPU the number of Gaussians is capped (30,000), and with it the time of a step.
 # Run it again to go on with a stopped run.
 CAPTURE=${1:+$(realpath -m "$1")}
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    STEPS=${STEPS:-30000} OWN_FACTOR=1
+    STEPS=${STEPS:-30000} OWN_FACTOR=1 PRESET=(default)
     say "a GPU is there: full length"
 else
-    STEPS=${STEPS:-3000} OWN_FACTOR=4
+    STEPS=${STEPS:-3000} OWN_FACTOR=4 PRESET=(mcmc --strategy.cap-max 30000)
     say "no GPU: small pictures and $STEPS steps, so that it takes minutes"
 fi
 if [ -z "$CAPTURE" ]; then
@@ -28,6 +29,6 @@ fi
 SCALER=$(python -c 'import sys; print(int(sys.argv[1]) / 30000)' "$STEPS")
 
 say "reconstructing $CAPTURE into $RESULT"
-python -m examples.gsplat.simple_trainer_difix3d default --data_dir "$CAPTURE" \
+python -m examples.gsplat.simple_trainer_difix3d "${PRESET[@]}" --data_dir "$CAPTURE" \
     --data_factor "$FACTOR" --result_dir "$RESULT" --steps_scaler "$SCALER" --no-fix
 say "done: open $RESULT/report/index.html, or look around with: python -m splats.view $RESULT"

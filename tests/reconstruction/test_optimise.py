@@ -163,12 +163,12 @@ def test_means_rate_decays_to_one_percent():
     assert means_rate(config, 2.0, 1000) == pytest.approx(3.2e-6)
 
 
-def test_steps_scaler_scales_every_number_of_steps():
+def test_steps_scaler_shortens_the_whole_schedule():
     scaled = Config(max_steps=30_000, eval_steps=(7_000,), steps_scaler=0.1).scaled()
     assert (scaled.max_steps, scaled.eval_steps, scaled.sh_degree_interval) == (3000, (700,), 100)
     strategy = scaled.strategy
     assert (strategy.refine_start_iter, strategy.refine_stop_iter) == (50, 1500)
-    assert (strategy.refine_every, strategy.reset_every) == (10, 300)
+    assert (strategy.refine_every, strategy.reset_every) == (100, 300)
 
 
 def test_opacities_are_reset_although_gsplat_forgets_to(scene):
