@@ -260,7 +260,7 @@ class Builder:
             turned=_grain_turns(kind, size, np.array(self._grain)[material]),
             material=material,
             charts=charts,
-            light_map=np.zeros((total, 3), np.float32),
+            light_map=np.zeros((total, 4), np.float32),
             node_bounds=bounds,
             node_skip=skip,
             node_shape=shape,
@@ -273,13 +273,15 @@ class Builder:
             sky=self.sky,
             dome=self.dome,
         )
-        lit = np.zeros((total, 3), np.float32)
+        lit = np.zeros((total, 4), np.float32)
         bounced, gathered = np.zeros_like(lit), np.zeros_like(lit)
         raycaster.bake_direct(world, texels, direct, lit, bounced)
         flat_charts = charts.reshape(-1, 3)
         flat_charts = flat_charts[flat_charts[:, 1] > 0]
         # Later bounces arrive evenly: the mean light, dimmed by a usual albedo.
-        ambient = 0.3 * np.median(bounced[bounced.sum(1) > 1e-3], 0) if bounced.any() else lit[0]
+        ambient = np.zeros(3)
+        if bounced.any():
+            ambient = 0.3 * np.median(bounced[bounced.sum(1) > 1e-3, :3], 0)
         raycaster.bake_bounce(
             world, texels, bounce, bounced, ambient.astype(float), sky_light, gathered
         )

@@ -90,7 +90,9 @@ def bed(b: Builder, p: Palette, width: float, length: float = 2.0) -> None:
     b.box((0, 0, 0.2), (width, length, 0.16), wood, 0.01)
     for sx in (-1, 1):
         for sy in (-1, 1):
-            b.box((sx * (width / 2 - 0.06), sy * (length / 2 - 0.06), 0.06), (0.08, 0.08, 0.12), wood)
+            b.box(
+                (sx * (width / 2 - 0.06), sy * (length / 2 - 0.06), 0.06), (0.08, 0.08, 0.12), wood
+            )
     b.box((0, -length / 2 - 0.03, 0.5), (width + 0.06, 0.06, 1.0), wood, 0.02)
     b.box((0, 0, 0.38), (width - 0.04, length - 0.04, 0.22), p.linen, 0.06)
     b.box((0, length * 0.14, 0.42), (width + 0.04, length * 0.72, 0.22), blanket, 0.07)
@@ -115,7 +117,12 @@ def book_row(b: Builder, p: Palette, length: float, height: float, depth: float 
         tall = min(b.rng.uniform(0.7, 1.0) * 0.27, height * 0.95)
         deep = depth * b.rng.uniform(0.8, 1.0)
         cover = p.book()
-        b.box((x + thick / 2, deep / 2 - depth / 2, tall / 2), (thick - 0.001, deep, tall), cover, 0.002)
+        b.box(
+            (x + thick / 2, deep / 2 - depth / 2, tall / 2),
+            (thick - 0.001, deep, tall),
+            cover,
+            0.002,
+        )
         x += thick
         if b.rng.random() < 0.04:
             x += 0.06
@@ -184,11 +191,15 @@ def wardrobe(b: Builder, p: Palette, width: float, height: float, depth: float =
     b.box((0, 0.01, height + 0.02), (width + 0.06, depth + 0.06, 0.04), wood, 0.01)
     for sx in (-1, 1):
         x = sx * width / 4
-        b.box((x, depth / 2 + 0.006, height / 2 + 0.03), (width / 2 - 0.03, 0.02, height - 0.14), wood)
+        b.box(
+            (x, depth / 2 + 0.006, height / 2 + 0.03), (width / 2 - 0.03, 0.02, height - 0.14), wood
+        )
         for z in (0.3, 0.72):
             size = (width / 2 - 0.16, 0.014, height * 0.36)
             b.box((x, depth / 2 + 0.018, z * height), size, p.light_wood, 0.005)
-        b.rod((sx * 0.05, depth / 2 + 0.05, 0.95), (sx * 0.05, depth / 2 + 0.05, 1.15), 0.009, p.brass)
+        b.rod(
+            (sx * 0.05, depth / 2 + 0.05, 0.95), (sx * 0.05, depth / 2 + 0.05, 1.15), 0.009, p.brass
+        )
 
 
 def floor_lamp(b: Builder, p: Palette) -> None:
@@ -274,7 +285,9 @@ def plant(b: Builder, p: Palette, height: float) -> None:
             ) + [0, 0, z * 0.9]
             b.rod((0, 0, z * 0.88), tip, 0.006, p.leaves, 0.004)
             with b.at(*tip):
-                big_leaf(b, p, angle, rise - b.rng.uniform(0.3, 0.9), height * b.rng.uniform(0.22, 0.4))
+                big_leaf(
+                    b, p, angle, rise - b.rng.uniform(0.3, 0.9), height * b.rng.uniform(0.22, 0.4)
+                )
     else:
         b.rod((0, 0, z * 0.8), (0.02, 0.01, height * 0.62), 0.018, p.bark, 0.012)
         for k in range(26):
@@ -299,7 +312,12 @@ def mug(b: Builder, p: Palette, radius: float = 0.042) -> None:
     glaze, h = p.glaze(), radius * 2.3
     b.lathe([(radius * 0.85, 0), (radius * 0.97, h * 0.15), (radius, h)], glaze, closed=False)
     b.rod((0, 0, h * 0.8), (0, 0, h * 0.82), radius * 0.96, p.soil)
-    points = [(radius * 0.95, 0.8), (radius * 1.6, 0.72), (radius * 1.6, 0.36), (radius * 0.95, 0.25)]
+    points = [
+        (radius * 0.95, 0.8),
+        (radius * 1.6, 0.72),
+        (radius * 1.6, 0.36),
+        (radius * 0.95, 0.25),
+    ]
     for (x0, z0), (x1, z1) in zip(points[:-1], points[1:], strict=True):
         b.capsule((x0, 0, z0 * h), (x1, 0, z1 * h), radius * 0.14, glaze)
 
@@ -388,8 +406,9 @@ def tree(b: Builder, p: Palette, height: float) -> None:
     crown = height * 0.3
     for _ in range(5):
         angle, rise = b.rng.uniform(0, 6.28), b.rng.uniform(0.5, 1.2)
-        tip = np.array([math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise),
-                        math.sin(rise)]) * crown + [0, 0, trunk * 0.9]
+        tip = np.array(
+            [math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)]
+        ) * crown + [0, 0, trunk * 0.9]
         b.rod((0.03, 0.02, trunk * 0.9), tip, height * 0.018, p.bark, height * 0.006)
     for k in range(34):
         direction = b.rng.normal(size=3)
@@ -435,7 +454,15 @@ def fountain(b: Builder, stone: int, water: int, radius: float) -> None:
     b.lathe([(radius * r, z) for r, z in rim], stone, closed=False)
     b.lathe([(radius * 0.9, 0.02), (radius * 0.9, 0.5)], stone, closed=False)
     b.rod((0, 0, 0.3), (0, 0, 0.38), radius * 0.9, water)
-    pillar = [(0.3, 0.3), (0.28, 0.42), (0.12, 0.55), (0.1, 0.9), (0.16, 1.0), (0.5, 1.2), (0.55, 1.26)]
+    pillar = [
+        (0.3, 0.3),
+        (0.28, 0.42),
+        (0.12, 0.55),
+        (0.1, 0.9),
+        (0.16, 1.0),
+        (0.5, 1.2),
+        (0.55, 1.26),
+    ]
     b.lathe([(radius * r, z) for r, z in pillar], stone, closed=False)
     b.rod((0, 0, 1.2), (0, 0, 1.22), radius * 0.5, water)
     top = [(0.1, 1.22), (0.06, 1.32), (0.07, 1.5), (0.16, 1.58), (0.1, 1.68), (0.02, 1.78)]
@@ -447,7 +474,13 @@ def barrel(b: Builder, p: Palette, height: float = 0.8) -> None:
     shape = [(0.84, 0), (0.95, 0.25), (1.0, 0.5), (0.95, 0.75), (0.84, 1.0)]
     b.lathe([(r * x, height * z) for x, z in shape], p.wood())
     for z, x in ((0.12, 0.905), (0.35, 0.985), (0.65, 0.985), (0.88, 0.905)):
-        b.rod((0, 0, height * (z - 0.025)), (0, 0, height * (z + 0.025)), r * x * 1.015, p.iron, caps=0)
+        b.rod(
+            (0, 0, height * (z - 0.025)),
+            (0, 0, height * (z + 0.025)),
+            r * x * 1.015,
+            p.iron,
+            caps=0,
+        )
 
 
 def crate(b: Builder, p: Palette, side: float = 0.6) -> None:
@@ -457,7 +490,11 @@ def crate(b: Builder, p: Palette, side: float = 0.6) -> None:
         b.box((0, 0, side * z), (side, side, side * 0.11), wood, 0.004)
     for sx in (-1, 1):
         for sy in (-1, 1):
-            b.box((sx * side * 0.45, sy * side * 0.45, side / 2), (side * 0.11, side * 0.11, side), wood)
+            b.box(
+                (sx * side * 0.45, sy * side * 0.45, side / 2),
+                (side * 0.11, side * 0.11, side),
+                wood,
+            )
 
 
 def lamp_post(b: Builder, p: Palette, height: float = 3.2) -> None:

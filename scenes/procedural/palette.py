@@ -26,9 +26,7 @@ class Palette:
     def _woods(self) -> tuple[int, int]:
         picks = self.rng.permutation(len(WOODS))[:2]
         return tuple(
-            self.b.material(
-                tx.wood(self.rng, WOODS[k]), 0.8, grain=True, sharpness=60, mirror=0.25
-            )
+            self.b.material(tx.wood(self.rng, WOODS[k]), 0.8, grain=True, sharpness=60, mirror=0.25)
             for k in picks
         )
 
@@ -74,9 +72,7 @@ class Palette:
     @cached_property
     def _books(self) -> list[int]:
         return [
-            self.b.material(
-                self._covers[k % 5], tint=self.accent(0.6, 0.5), fit=True, sharpness=30
-            )
+            self.b.material(self._covers[k % 5], tint=self.accent(0.6, 0.5), fit=True, sharpness=30)
             for k in range(14)
         ]
 
@@ -98,15 +94,23 @@ class Palette:
     @cached_property
     def metal(self) -> int:
         return self.b.material(
-            tx.metal(self.rng, (0.62, 0.62, 0.63)), 0.4, tint=(0.9, 0.9, 0.92), f0=0.55,
-            sharpness=120, mirror=0.9,
+            tx.metal(self.rng, (0.62, 0.62, 0.63)),
+            0.4,
+            tint=(0.9, 0.9, 0.92),
+            f0=0.55,
+            sharpness=120,
+            mirror=0.9,
         )
 
     @cached_property
     def brass(self) -> int:
         return self.b.material(
-            tx.metal(self.rng, (0.7, 0.55, 0.3)), 0.4, tint=(1.0, 0.85, 0.55), f0=0.55,
-            sharpness=90, mirror=0.9,
+            tx.metal(self.rng, (0.7, 0.55, 0.3)),
+            0.4,
+            tint=(1.0, 0.85, 0.55),
+            f0=0.55,
+            sharpness=90,
+            mirror=0.9,
         )
 
     @cached_property

@@ -62,7 +62,9 @@ def orbit(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> n
         raise ValueError("there is no room for an orbit in this scene; choose the path walk")
     index = np.flatnonzero(keep)[np.round(np.linspace(0, keep.sum() - 1, n)).astype(int)]
     angle, radius, height = angle[index], radius[index], height[index]
-    position = np.stack([focus[0] + radius * np.cos(angle), focus[1] + radius * np.sin(angle), height], 1)
+    position = np.stack(
+        [focus[0] + radius * np.cos(angle), focus[1] + radius * np.sin(angle), height], 1
+    )
     across = focus - 0.2 * (position - focus) * [1, 1, 0]
     target = across + place.reach * 0.09 * _wander(rng, n, 2, 3)
     return _handheld(rng, position, target)
@@ -104,7 +106,9 @@ def walk(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> np
     weight = np.clip(0.72 + 0.25 * _wander(rng, n, 3)[:, 0], 0.4, 1.15)
     bearing = heading + weight * turn
     pitch = -0.2 + 0.07 * _wander(rng, n, 3)[:, 0]
-    look = np.stack([np.cos(bearing) * np.cos(pitch), np.sin(bearing) * np.cos(pitch), np.sin(pitch)], 1)
+    look = np.stack(
+        [np.cos(bearing) * np.cos(pitch), np.sin(bearing) * np.cos(pitch), np.sin(pitch)], 1
+    )
     return _handheld(rng, position, position + 2 * look)
 
 
@@ -113,7 +117,9 @@ def _loop(stops: np.ndarray, n: int) -> np.ndarray:
     t = np.linspace(0, len(stops), n, endpoint=False)
     i, f = t.astype(int), (t % 1)[:, None]
     a, b, c, d = (stops[(i + k) % len(stops)] for k in (-1, 0, 1, 2))
-    return 0.5 * (2 * b + (c - a) * f + (2 * a - 5 * b + 4 * c - d) * f**2 + (3 * b - a - 3 * c + d) * f**3)
+    return 0.5 * (
+        2 * b + (c - a) * f + (2 * a - 5 * b + 4 * c - d) * f**2 + (3 * b - a - 3 * c + d) * f**3
+    )
 
 
 def _push_free(line: np.ndarray, clear: Clearance) -> np.ndarray:

@@ -122,7 +122,9 @@ class Shell:
 
 def _floor_material(b: Builder) -> int:
     rng = b.rng
-    colour = tuple(np.array([(0.72, 0.54, 0.36), (0.55, 0.38, 0.25), (0.8, 0.68, 0.5)])[rng.integers(3)])
+    colour = tuple(
+        np.array([(0.72, 0.54, 0.36), (0.55, 0.38, 0.25), (0.8, 0.68, 0.5)])[rng.integers(3)]
+    )
     pick = rng.integers(5)
     if pick <= 1:
         return b.material(tx.planks(rng, colour), 1.5, sharpness=90, mirror=0.7)
@@ -237,7 +239,12 @@ def _window(
     b.window_light((o.x, -0.09, middle), half_u, half_v, radiance)
     if curtain is not None:
         top = min(o.high + 0.16, height - 0.1)
-        b.rod((o.x - o.width / 2 - 0.3, 0.09, top), (o.x + o.width / 2 + 0.3, 0.09, top), 0.014, p.brass)
+        b.rod(
+            (o.x - o.width / 2 - 0.3, 0.09, top),
+            (o.x + o.width / 2 + 0.3, 0.09, top),
+            0.014,
+            p.brass,
+        )
         bottom = 0.04 if b.rng.random() < 0.6 else max(o.low - 0.15, 0.04)
         for sx in (-1, 1):
             for k in range(7):
@@ -269,7 +276,9 @@ def _daylight(b: Builder, shell: Shell) -> None:
     x, y, turn = shell.pose(wall)
     angle = turn + math.pi / 2 + math.pi + b.rng.uniform(-0.6, 0.6)
     rise = b.rng.uniform(0.45, 0.85)
-    direction = np.array([math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)])
+    direction = np.array(
+        [math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)]
+    )
     if b.rng.random() < 0.7:
         b.sun = np.r_[direction, np.array([1.0, 0.88, 0.7]) * b.rng.uniform(10, 16)]
     b.sky = tx.sky(b.rng, direction, 1.1)
@@ -375,8 +384,26 @@ def _along_walls(b: Builder, p: Palette, shell: Shell, floor: Floor, use: str) -
         "parcels": (0.6, 0.5, False, lambda: ob.parcel(b, p, 0.5)),
     }
     wanted = {
-        "living": ["sofa", "shelf", "sideboard", "armchair", "lamp", "plant", "low shelf", "parcels"],
-        "bedroom": ["bed", "night table", "wardrobe", "sideboard", "chair", "lamp", "low shelf", "plant"],
+        "living": [
+            "sofa",
+            "shelf",
+            "sideboard",
+            "armchair",
+            "lamp",
+            "plant",
+            "low shelf",
+            "parcels",
+        ],
+        "bedroom": [
+            "bed",
+            "night table",
+            "wardrobe",
+            "sideboard",
+            "chair",
+            "lamp",
+            "low shelf",
+            "plant",
+        ],
         "study": ["desk", "shelf", "shelf", "armchair", "lamp", "plant", "sideboard", "parcels"],
         "dining": ["sideboard", "shelf", "plant", "lamp", "chair", "low shelf", "parcels", "plant"],
     }[use]
@@ -469,7 +496,9 @@ def courtyard(b: Builder) -> Place:
     rng, p = b.rng, Palette(b)
     b.texel, b.dome = 0.2, 90.0
     angle, rise = rng.uniform(0, 6.28), rng.uniform(0.6, 1.0)
-    direction = np.array([math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)])
+    direction = np.array(
+        [math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)]
+    )
     b.sun = np.r_[direction, np.array([1.0, 0.92, 0.78]) * rng.uniform(2.6, 3.4)]
     b.sky = tx.sky(rng, direction, 1.0)
     w, d = rng.uniform(11, 15), rng.uniform(10, 13)

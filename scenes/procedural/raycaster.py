@@ -56,7 +56,7 @@ class World(NamedTuple):
     turned: np.ndarray  # [P] bit a: swap u and v on the faces across axis a
     material: np.ndarray
     charts: np.ndarray
-    light_map: np.ndarray  # [T, 3] irradiance without the sun
+    light_map: np.ndarray  # [T, 4] irradiance without the sun, share of sunny texels around
     node_bounds: np.ndarray  # [8, N, 6]
     node_skip: np.ndarray  # [8, N] where to go on a miss
     node_shape: np.ndarray  # [8, N] the leaf's shape, else -1
@@ -254,8 +254,14 @@ def _trace(world, ox, oy, oz, dx, dy, dz, limit, any_hit):
     n = 0
     count = skip.shape[1]
     while n < count:
-        near = max((b[octant, n, x0] - ox) * ix, max((b[octant, n, y0] - oy) * iy, (b[octant, n, z0] - oz) * iz))
-        far = min((b[octant, n, x1] - ox) * ix, min((b[octant, n, y1] - oy) * iy, (b[octant, n, z1] - oz) * iz))
+        near = max(
+            (b[octant, n, x0] - ox) * ix,
+            max((b[octant, n, y0] - oy) * iy, (b[octant, n, z0] - oz) * iz),
+        )
+        far = min(
+            (b[octant, n, x1] - ox) * ix,
+            min((b[octant, n, y1] - oy) * iy, (b[octant, n, z1] - oz) * iz),
+        )
         if near > far or far < 0 or near > best:
             n = skip[octant, n]
             continue
@@ -421,7 +427,7 @@ def _chart_point(world, i, face, cu, cv):
 
 @_inline
 def _irradiance(world, values, i, face, cu, cv):
-    """Bilinear look-up in a face's light chart."""
+    """Bilinear look-up in a face's light chart: irradiance, and how much sun falls nearby."""
     c = world.charts
     start, columns, rows = c[i, face, 0], c[i, face, 1], c[i, face, 2]
     x = min(max(cu, 0.0), 1.0) * (columns - 1)
@@ -436,6 +442,7 @@ def _irradiance(world, values, i, face, cu, cv):
         w00 * v[a, 0] + w01 * v[a + 1, 0] + w10 * v[b, 0] + w11 * v[b + 1, 0],
         w00 * v[a, 1] + w01 * v[a + 1, 1] + w10 * v[b, 1] + w11 * v[b + 1, 1],
         w00 * v[a, 2] + w01 * v[a + 1, 2] + w10 * v[b, 2] + w11 * v[b + 1, 2],
+        w00 * v[a, 3] + w01 * v[a + 1, 3] + w10 * v[b, 3] + w11 * v[b + 1, 3],
     )
 
 
@@ -619,12 +626,13 @@ def _shade(world, ox, oy, oz, dx, dy, dz, spread, shiny):
         wide = narrow
     ar, ag, ab = _texture(world, m, tu, tv, narrow, wide, du, dv)
     nx, ny, nz = _to_world(world, i, nx, ny, nz)
-    er, eg, eb = _irradiance(world, world.light_map, i, face, cu, cv)
+    er, eg, eb, sunshine = _irradiance(world, world.light_map, i, face, cu, cv)
     x, y, z = x + nx * LIFT, y + ny * LIFT, z + nz * LIFT
     sun = world.sun
     towards = nx * sun[0] + ny * sun[1] + nz * sun[2]
     sunny = False
-    if towards > 0 and sun[3] > 0:
+    # Deep in shadow, as baked, no ray need be sent.
+    if towards > 0 and sunshine > 0:
         _, blocker, _ = _trace(world, x, y, z, sun[0], sun[1], sun[2], FAR, True)
         if blocker < 0:
             sunny = True
@@ -678,11 +686,12 @@ def render(world, camera, K, width, height, exposure, image, depth, keys):
     """One view into image [H, W, 3] and depth [H, W]; `keys` [H, W] int64 is scratch space.
 
     camera [3, 4] is camera to world. Depth is the exact z of the ray through the pixel's centre.
-    Pixels beside an edge average three more rays.
+    Pixels beside a visible edge average three more rays.
     """
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     ox, oy, oz = camera[0, 3], camera[1, 3], camera[2, 3]
     spread = 1 / fx
+    first = np.empty((height, width, 3), np.float32)
     for row in prange(height):
         for column in range(width):
             x, y = (column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy
@@ -693,20 +702,27 @@ def render(world, camera, K, width, height, exposure, image, depth, keys):
             t, r, g, b, key = _radiance(world, ox, oy, oz, dx, dy, dz, spread)
             depth[row, column] = t * n
             keys[row, column] = key
-            image[row, column, 0] = _tone(r, exposure)
-            image[row, column, 1] = _tone(g, exposure)
-            image[row, column, 2] = _tone(b, exposure)
+            first[row, column, 0] = _tone(r, exposure)
+            first[row, column, 1] = _tone(g, exposure)
+            first[row, column, 2] = _tone(b, exposure)
     for row in prange(height):
         for column in range(width):
-            key = keys[row, column]
-            edge = (
-                keys[max(row - 1, 0), column] != key
-                or keys[min(row + 1, height - 1), column] != key
-                or keys[row, max(column - 1, 0)] != key
-                or keys[row, min(column + 1, width - 1)] != key
-            )
+            edge = False
+            for k in range(4):
+                a = min(max(row + (-1, 1, 0, 0)[k], 0), height - 1)
+                b = min(max(column + (0, 0, -1, 1)[k], 0), width - 1)
+                if keys[a, b] != keys[row, column]:
+                    for c in range(3):
+                        here, there = first[row, column, c], first[a, b, c]
+                        edge |= abs(here - there) > 0.01 + 0.04 * max(here, there)
+            for c in range(3):
+                image[row, column, c] = first[row, column, c]
             if edge:
-                red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
+                red, green, blue = (
+                    first[row, column, 0],
+                    first[row, column, 1],
+                    first[row, column, 2],
+                )
                 for k in range(3):
                     px = column + (0.22, 0.82, 0.46)[k]
                     py = row + (0.32, 0.2, 0.86)[k]
@@ -735,7 +751,8 @@ def _fraction(k, n, turn):
 
 @_parallel
 def bake_direct(world, texels, samples, lit, bounced):
-    """Irradiance of lamps and windows with soft shadows into lit [T, 3]; plus the sun's in bounced.
+    """Irradiance of lamps and windows with soft shadows into lit [T, 4], whether the sun shines there in
+    its last column; lamps, windows and sun together in bounced [T, 4].
 
     texels [T, 6]: shape, face, chart u, chart v, column, row. A 2x2 pattern of texels shares the
     samples; `blur` then joins them.
@@ -779,19 +796,20 @@ def bake_direct(world, texels, samples, lit, bounced):
             er += total * light[12] / samples
             eg += total * light[13] / samples
             eb += total * light[14] / samples
-        lit[j, 0], lit[j, 1], lit[j, 2] = er, eg, eb
+        lit[j, 0], lit[j, 1], lit[j, 2], lit[j, 3] = er, eg, eb, 0.0
         sun = world.sun
         towards = nx * sun[0] + ny * sun[1] + nz * sun[2]
         if towards > 0 and sun[3] > 0:
             _, blocker, _ = _trace(world, x, y, z, sun[0], sun[1], sun[2], FAR, True)
             if blocker < 0:
+                lit[j, 3] = 1.0
                 er, eg, eb = er + sun[3] * towards, eg + sun[4] * towards, eb + sun[5] * towards
         bounced[j, 0], bounced[j, 1], bounced[j, 2] = er, eg, eb
 
 
 @_parallel
 def bake_bounce(world, texels, samples, bounced, ambient, sky_weight, out):
-    """Irradiance that arrives over one bounce and from the sky into out [T, 3].
+    """Irradiance that arrives over one bounce and from the sky into out [T, 4].
 
     ambient [3] stands for all later bounces. A 4x4 pattern of texels shares the directions.
     sky_weight 0 is for rooms, whose windows are lights already.
@@ -830,7 +848,7 @@ def bake_bounce(world, texels, samples, bounced, ambient, sky_weight, out):
                 world, h, x + t * dx - q[0], y + t * dy - q[1], z + t * dz - q[2]
             )
             f, cu, cv = _surface(world, h, f, hx, hy, hz)[:3]
-            r, g, bl = _irradiance(world, bounced, h, f, cu, cv)
+            r, g, bl, _ = _irradiance(world, bounced, h, f, cu, cv)
             s = world.surface[world.material[h]]
             glow = min(s[EMISSION], 1.0) * math.pi
             er += s[MEAN_R] * (r + ambient[0] + glow)
@@ -841,14 +859,14 @@ def bake_bounce(world, texels, samples, bounced, ambient, sky_weight, out):
 
 @_jit
 def blur(charts, values, width):
-    """Box-blur each chart of values [T, 3] over `width` texels, clamped at its borders."""
+    """Box-blur each chart of values [T, 4] over `width` texels, clamped at its borders."""
     out = np.empty_like(values)
     low = (width - 1) // 2
     for c in range(len(charts)):
         start, columns, rows = charts[c]
         for y in range(rows):
             for x in range(columns):
-                for channel in range(3):
+                for channel in range(4):
                     total, count = 0.0, 0
                     for b in range(max(y - low, 0), min(y - low + width, rows)):
                         for a in range(max(x - low, 0), min(x - low + width, columns)):

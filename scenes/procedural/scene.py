@@ -41,9 +41,7 @@ class ProceduralScene:
         Ks = cameras.Ks.cpu().double().numpy()
         for pose, K, image, depth in zip(poses, Ks, images, depths, strict=True):
             pose = np.ascontiguousarray(pose)
-            raycaster.render(
-                self.world, pose, K, width, height, self.exposure, image, depth, keys
-            )
+            raycaster.render(self.world, pose, K, width, height, self.exposure, image, depth, keys)
         return torch.from_numpy(images), torch.from_numpy(depths)
 
     def capture(
@@ -123,7 +121,7 @@ class ProceduralScene:
         a, b, c = 2.51 - 2.43 * linear, 0.03 - 0.59 * linear, -0.14 * linear
         light = (-b + (b * b - 4 * a * c).sqrt()) / (2 * a)
         grey = light.clamp(1e-4, 4.0).mean(-1)
-        return 0.2 / grey.log().mean().exp().item()
+        return 0.17 / grey.log().mean().exp().item()
 
 
 def generate(seed: int, kind: str | None = None) -> ProceduralScene:

@@ -171,7 +171,9 @@ def cobbles(rng: np.random.Generator, colour: Colour, cells: int = 8) -> np.ndar
     gap = second - first
     out = np.asarray(colour, np.float32) + (tone + 0.05 * noise(rng, 1.0))[..., None]
     out *= (0.72 + 0.28 * smooth(gap, 0.0, 0.5))[..., None]
-    return finish(mix(out, (0.27, 0.25, 0.22), 0.75 * smooth(gap + 0.02 * noise(rng, 0.7), 0.14, 0.06)))
+    return finish(
+        mix(out, (0.27, 0.25, 0.22), 0.75 * smooth(gap + 0.02 * noise(rng, 0.7), 0.14, 0.06))
+    )
 
 
 def plaster(rng: np.random.Generator, colour: Colour, strength: float = 1.0) -> np.ndarray:
@@ -255,8 +257,8 @@ def rug(rng: np.random.Generator) -> np.ndarray:
     u, v = grid()
     x, y = np.abs(u - 0.5) * 2, np.abs(v - 0.5) * 2
     hue = rng.random()
-    field = hsv(hue, rng.uniform(0.4, 0.75), rng.uniform(0.3, 0.6))
-    second = hsv(hue + rng.uniform(0.3, 0.6), 0.5, 0.7)
+    field = hsv(hue, rng.uniform(0.3, 0.55), rng.uniform(0.3, 0.55))
+    second = hsv(hue + rng.uniform(0.3, 0.6), 0.4, 0.6)
     cream = (0.85, 0.8, 0.68)
     out = np.broadcast_to(np.asarray(field, np.float32), (*u.shape, 3)).copy()
     waves = np.zeros_like(u)
@@ -497,7 +499,7 @@ def ball(rng: np.random.Generator, style: int) -> np.ndarray:
     """A toy ball: beach stripes, stars or a chequered band; meant to fit."""
     u, v = grid()
     hue = rng.random()
-    palette = [hsv(hue + k / 3, 0.75, 0.85) for k in range(3)] + [(0.95, 0.95, 0.92)]
+    palette = [hsv(hue + k / 3, 0.6, 0.75) for k in range(3)] + [(0.95, 0.95, 0.92)]
     if style == 0:
         which = (u * 8).astype(int) % 4
         out = np.asarray(palette, np.float32)[which]
