@@ -68,7 +68,7 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
     if config.init_type == "sfm" and len(scene.points) > 0:
         return from_points(scene.points, scene.point_colors, **values)
     if config.init_type == "sfm":
-        if scene.kind == "colmap":
+        if scene.kind != "transforms.json":
             raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
         log.info("the capture has no points: starting from random ones, as --init_type random")
     extent, center = config.init_extent * scene.scale, looked_at(scene.cameras)

@@ -40,7 +40,7 @@ def scene() -> Scene:
     noisy = points + 0.05 * torch.randn(150, 3, generator=generator)
     return Scene(
         path=Path("blobs"),
-        kind="colmap",
+        kind="COLMAP",
         names=tuple(f"{i:02d}.png" for i in range(VIEWS)),
         cameras=cameras,
         images=images,
