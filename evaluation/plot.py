@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 52  # margins around the axes
+LEFT, RIGHT, TOP, BOTTOM = 56, 30, 14, 52  # margins around the axes
 
 MOST_POINTS = 500  # of a curve; longer ones are thinned evenly
 
