@@ -230,7 +230,7 @@ class Builder:
 
     # Result
 
-    def build(self, direct: int = 8, bounce: int = 12, sky_light: float = 0.0) -> World:
+    def build(self, direct: int = 6, bounce: int = 8, sky_light: float = 0.0) -> World:
         """Pack everything, then bake shadows, one bounce and ambient light.
 
         direct, bounce: rays per light texel. sky_light: weight of the sky seen by surfaces
@@ -307,14 +307,14 @@ def _charts(
                 e = 2 * (s[:3] + s[3])
                 axis = face >> 1
                 lengths = (e[1] if axis == 0 else e[0], e[1] if axis == 2 else e[2])
-                step = np.clip(0.25 * max(e), 0.01, texel)
+                step = np.clip(0.4 * max(e), 0.012, texel)
                 out = rotation[i][axis] * (e[axis] / 2 if face & 1 else -e[axis] / 2)
                 centre = position[i] + out
                 if (centre < inside[0]).any() or (centre > inside[1]).any():
                     step = max(e)
             elif k == ELLIPSOID:
                 lengths = (6.28 * max(s[0], s[1]), 3.14 * max(s[:3]))
-                step = np.clip(0.3 * max(s[:3]), 0.01, texel)
+                step = np.clip(0.5 * max(s[:3]), 0.012, texel)
             elif k == FRUSTUM:
                 r = max(s[0], s[1])
                 caps = int(s[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -229,7 +230,7 @@ def pendant(b: Builder, p: Palette, ceiling: float, drop: float) -> None:
     b.rod((0, 0, z + 0.2), (0, 0, ceiling), 0.006, p.iron)
     shape = [(0.05, z + 0.21), (0.09, z + 0.17), (0.19, z + 0.05), (0.22, z)]
     lacquer = p.lacquer()
-    for (r0, z0), (r1, z1) in zip(shape[:-1], shape[1:], strict=True):
+    for (r0, z0), (r1, z1) in pairwise(shape):
         b.rod((0, 0, z1), (0, 0, z0), r1, lacquer, r0, caps=0)
     b.ball((0, 0, z + 0.07), 0.045, p.bulb)
     b.lamp((0, 0, z - 0.0), 0.06, (2.4, 2.1, 1.6))
@@ -258,7 +259,7 @@ def stems(b: Builder, p: Palette, z: float, length: float) -> None:
         b.rod((0, 0, z), tip, 0.003, p.leaves, 0.002)
         r = length * b.rng.uniform(0.06, 0.1)
         b.ellipsoid(tip, (r, r, r * 0.6), petals)
-        b.ellipsoid(tip + [0, 0, r * 0.45], (r * 0.4, r * 0.4, r * 0.3), p.brass)
+        b.ellipsoid(tip + np.array([0, 0, r * 0.45]), (r * 0.4, r * 0.4, r * 0.3), p.brass)
         with b.at(*(tip * 0.6 + np.array([0, 0, z * 0.4]))):
             big_leaf(b, p, angle, 0.9, length * 0.25)
 
@@ -318,7 +319,7 @@ def mug(b: Builder, p: Palette, radius: float = 0.042) -> None:
         (radius * 1.6, 0.36),
         (radius * 0.95, 0.25),
     ]
-    for (x0, z0), (x1, z1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, z0), (x1, z1) in pairwise(points):
         b.capsule((x0, 0, z0 * h), (x1, 0, z1 * h), radius * 0.14, glaze)
 
 
@@ -330,7 +331,7 @@ def teapot(b: Builder, p: Palette, radius: float = 0.09) -> None:
     b.ball((0, 0, r * 1.74), r * 0.13, glaze)
     b.rod((r * 0.7, 0, r * 0.7), (r * 1.65, 0, r * 1.45), r * 0.24, glaze, r * 0.11)
     arc = [(-0.85, 1.25), (-1.45, 1.35), (-1.6, 0.8), (-0.9, 0.5)]
-    for (x0, z0), (x1, z1) in zip(arc[:-1], arc[1:], strict=True):
+    for (x0, z0), (x1, z1) in pairwise(arc):
         b.capsule((x0 * r, 0, z0 * r), (x1 * r, 0, z1 * r), r * 0.1, glaze)
 
 
@@ -417,7 +418,7 @@ def tree(b: Builder, p: Palette, height: float) -> None:
         r = crown * b.rng.uniform(0.22, 0.38)
         R = turn_z(b.rng.uniform(0, 6.28)) @ tilt(0, b.rng.uniform(0, 3.14))
         radii = (r, r * b.rng.uniform(0.7, 1.0), r * b.rng.uniform(0.5, 0.8))
-        b.ellipsoid(centre + [0, 0, trunk + crown * 0.6], radii, p.foliage, R)
+        b.ellipsoid(centre + np.array([0, 0, trunk + crown * 0.6]), radii, p.foliage, R)
         if k % 2:
             continue
         for _ in range(4):  # twigs with leaves break the round outline

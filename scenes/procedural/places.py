@@ -119,6 +119,12 @@ class Shell:
         w, d = self.width / 2, self.depth / 2
         return ((0, -d, 0), (w, 0, math.pi / 2), (0, d, math.pi), (-w, 0, -math.pi / 2))[wall]
 
+    def point(self, wall: int, along: float, inward: float) -> tuple[float, float]:
+        """Where on the floor a point given in a wall's frame is."""
+        x, y, turn = self.pose(wall)
+        dx, dy, _ = turn_z(turn) @ [along, inward, 0]
+        return x + dx, y + dy
+
 
 def _floor_material(b: Builder) -> int:
     rng = b.rng
@@ -273,7 +279,7 @@ def room(b: Builder) -> Place:
 def _daylight(b: Builder, shell: Shell) -> None:
     """Sun through one of the windows, and what is outside."""
     wall = next(k for k in range(4) if any(not o.door for o in shell.openings[k]))
-    x, y, turn = shell.pose(wall)
+    turn = shell.pose(wall)[2]
     angle = turn + math.pi / 2 + math.pi + b.rng.uniform(-0.6, 0.6)
     rise = b.rng.uniform(0.45, 0.85)
     direction = np.array(
@@ -287,10 +293,9 @@ def _daylight(b: Builder, shell: Shell) -> None:
 def _keep_clear(shell: Shell, floor: Floor) -> None:
     """Room for the door to open."""
     for wall in range(4):
-        x, y, turn = shell.pose(wall)
         for o in shell.openings[wall]:
             if o.door:
-                px, py = (turn_z(turn) @ [o.x, 0.4, 0])[:2] + (x, y)
+                px, py = shell.point(wall, o.x, 0.4)
                 floor.take(px, py, 0.42, 0.42)
 
 
@@ -421,7 +426,7 @@ def _along_walls(b: Builder, p: Palette, shell: Shell, floor: Floor, use: str) -
                 continue
             gap = 0.16 if window else 0.03
             x, y, turn = shell.pose(wall)
-            px, py = (turn_z(turn) @ [along, depth / 2 + gap, 0])[:2] + (x, y)
+            px, py = shell.point(wall, along, depth / 2 + gap)
             hw, hd = (width / 2, depth / 2) if wall % 2 == 0 else (depth / 2, width / 2)
             if not floor.free(px, py, hw, hd):
                 continue
@@ -444,7 +449,7 @@ def _pictures(b: Builder, p: Palette, shell: Shell, floor: Floor) -> None:
                 at = rng.uniform(-reach, reach)
                 if any(abs(at - a) < width / 2 + c + 0.06 for a, c in taken):
                     continue
-                px, py = (turn_z(turn) @ [at, 0.2, 0])[:2] + (x, y)
+                px, py = shell.point(wall, at, 0.2)
                 low = floor.free(px, py, 0.1, 0.1, 0.3)
                 taken.append((at, width / 2))
                 with b.at(at, 0, rng.uniform(1.4, 1.55) if low else 1.72):
@@ -561,7 +566,7 @@ def courtyard(b: Builder) -> Place:
             x, y, turn = shell.pose(wall)
             along = rng.uniform(-1, 1) * (shell.length(wall) / 2 - radius - 0.3)
             inset = radius * 0.7 + rng.uniform(0.25, 2.0)
-            px, py = (turn_z(turn) @ [along, inset, 0])[:2] + (x, y)
+            px, py = shell.point(wall, along, inset)
             if floor.free(px, py, radius * 0.8, radius * 0.8, 0.15):
                 floor.take(px, py, radius * 0.8, radius * 0.8)
                 with b.at(px, py, 0, turn):

@@ -25,10 +25,13 @@ _OPTIONS = {
     "error_model": "numpy",
     "fastmath": {"nsz", "arcp", "contract", "afn"},
 }
-_jit = njit(**_OPTIONS)
-# A call that is not inlined copies the whole World, which costs more than most of these do; a row
-# taken out of an array (a[i] instead of a[i, 0]) costs two atomic operations.
-_inline = njit(forceinline=True, **_OPTIONS)
+_allocating = njit(**_OPTIONS)
+# Without the run-time's reference counts: they cost two atomic operations for every array that a
+# function touches, on a counter that all threads share, and doubled the time of a frame.
+# Nothing compiled in this way may allocate.
+_jit = njit(_nrt=False, **_OPTIONS)
+# A call that is not inlined copies the whole World, which costs more than most of these do.
+_inline = njit(_nrt=False, forceinline=True, **_OPTIONS)
 _parallel = njit(parallel=True, **_OPTIONS)
 
 
@@ -334,12 +337,7 @@ def _surface(world, i, face, x, y, z):
             tu, tv = (1 - cu if flip else cu), cv
         elif (world.turned[i] >> axis) & 1:
             tu, tv = tv, tu
-            if axis == 0:
-                ux, uy, uz = 0.0, 0.0, 1.0
-            elif axis == 1:
-                ux, uy, uz = 0.0, 0.0, 1.0
-            else:
-                ux, uy, uz = 0.0, 1.0, 0.0
+            ux, uy, uz = (0.0, 0.0, 1.0) if axis < 2 else (0.0, 1.0, 0.0)
         return face, cu, cv, tu, tv, nx, ny, nz, ux, uy, uz
     turns = world.detail[i, 2]
     if kind == ELLIPSOID:
@@ -503,10 +501,10 @@ def _sky(world, ox, oy, oz, dx, dy, dz):
     rows, columns, _ = world.sky.shape
     u = (math.atan2(y, x) / (2 * math.pi) + 0.5) * columns - 0.5
     v = math.acos(min(max(z, -1.0), 1.0)) / math.pi * rows - 0.5
-    u0 = int(math.floor(u))
+    u0 = math.floor(u)
     fu = u - u0
     a, b1 = u0 % columns, (u0 + 1) % columns
-    v0 = min(max(int(math.floor(v)), 0), rows - 2)
+    v0 = min(max(math.floor(v), 0), rows - 2)
     fv = min(max(v - v0, 0.0), 1.0)
     w00, w01, w10, w11 = (1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv
     s, v1 = world.sky, v0 + 1
@@ -681,65 +679,68 @@ def _tone(x, exposure):
     return min((x * (2.51 * x + 0.03)) / (x * (2.43 * x + 0.59) + 0.14), 1.0)
 
 
+@_inline
+def _pixel(world, camera, K, u, v):
+    """(z-depth, r, g, b, key) of the picture position (u, v)."""
+    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    n = 1 / math.sqrt(x * x + y * y + 1)
+    dx = (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2]) * n
+    dy = (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2]) * n
+    dz = (camera[2, 0] * x + camera[2, 1] * y + camera[2, 2]) * n
+    ox, oy, oz = camera[0, 3], camera[1, 3], camera[2, 3]
+    t, r, g, b, key = _radiance(world, ox, oy, oz, dx, dy, dz, 1 / K[0, 0])
+    return t * n, r, g, b, key
+
+
+@_jit
+def _first_pass(world, camera, K, row, exposure, first, depth, keys):
+    """One ray through the centre of every pixel of a row."""
+    for column in range(first.shape[1]):
+        z, r, g, b, key = _pixel(world, camera, K, column + 0.5, row + 0.5)
+        depth[row, column] = z
+        keys[row, column] = key
+        first[row, column, 0] = _tone(r, exposure)
+        first[row, column, 1] = _tone(g, exposure)
+        first[row, column, 2] = _tone(b, exposure)
+
+
+@_jit
+def _second_pass(world, camera, K, row, exposure, first, keys, image):
+    """Three more rays for the pixels of a row beside a visible edge; then the display's gamma."""
+    height, width, _ = first.shape
+    for column in range(width):
+        edge = False
+        for k in range(4):
+            a = min(max(row + (-1, 1, 0, 0)[k], 0), height - 1)
+            b = min(max(column + (0, 0, -1, 1)[k], 0), width - 1)
+            if keys[a, b] != keys[row, column]:
+                for c in range(3):
+                    here, there = first[row, column, c], first[a, b, c]
+                    edge |= abs(here - there) > 0.01 + 0.04 * max(here, there)
+        red, green, blue = first[row, column, 0], first[row, column, 1], first[row, column, 2]
+        if edge:
+            for k in range(3):
+                u, v = column + (0.22, 0.82, 0.46)[k], row + (0.32, 0.2, 0.86)[k]
+                _, r, g, b, _ = _pixel(world, camera, K, u, v)
+                red += _tone(r, exposure)
+                green += _tone(g, exposure)
+                blue += _tone(b, exposure)
+            red, green, blue = red / 4, green / 4, blue / 4
+        image[row, column, 0] = red ** (1 / 2.2)
+        image[row, column, 1] = green ** (1 / 2.2)
+        image[row, column, 2] = blue ** (1 / 2.2)
+
+
 @_parallel
-def render(world, camera, K, width, height, exposure, image, depth, keys):
-    """One view into image [H, W, 3] and depth [H, W]; `keys` [H, W] int64 is scratch space.
+def render(world, camera, K, exposure, image, depth, first, keys):
+    """One view into image [H, W, 3] and depth [H, W]; first [H, W, 3], keys [H, W] are scratch.
 
     camera [3, 4] is camera to world. Depth is the exact z of the ray through the pixel's centre.
-    Pixels beside a visible edge average three more rays.
     """
-    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-    ox, oy, oz = camera[0, 3], camera[1, 3], camera[2, 3]
-    spread = 1 / fx
-    first = np.empty((height, width, 3), np.float32)
-    for row in prange(height):
-        for column in range(width):
-            x, y = (column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy
-            n = 1 / math.sqrt(x * x + y * y + 1)
-            dx = (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2]) * n
-            dy = (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2]) * n
-            dz = (camera[2, 0] * x + camera[2, 1] * y + camera[2, 2]) * n
-            t, r, g, b, key = _radiance(world, ox, oy, oz, dx, dy, dz, spread)
-            depth[row, column] = t * n
-            keys[row, column] = key
-            first[row, column, 0] = _tone(r, exposure)
-            first[row, column, 1] = _tone(g, exposure)
-            first[row, column, 2] = _tone(b, exposure)
-    for row in prange(height):
-        for column in range(width):
-            edge = False
-            for k in range(4):
-                a = min(max(row + (-1, 1, 0, 0)[k], 0), height - 1)
-                b = min(max(column + (0, 0, -1, 1)[k], 0), width - 1)
-                if keys[a, b] != keys[row, column]:
-                    for c in range(3):
-                        here, there = first[row, column, c], first[a, b, c]
-                        edge |= abs(here - there) > 0.01 + 0.04 * max(here, there)
-            for c in range(3):
-                image[row, column, c] = first[row, column, c]
-            if edge:
-                red, green, blue = (
-                    first[row, column, 0],
-                    first[row, column, 1],
-                    first[row, column, 2],
-                )
-                for k in range(3):
-                    px = column + (0.22, 0.82, 0.46)[k]
-                    py = row + (0.32, 0.2, 0.86)[k]
-                    x, y = (px - cx) / fx, (py - cy) / fy
-                    n = 1 / math.sqrt(x * x + y * y + 1)
-                    dx = (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2]) * n
-                    dy = (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2]) * n
-                    dz = (camera[2, 0] * x + camera[2, 1] * y + camera[2, 2]) * n
-                    _, r, g, b, _ = _radiance(world, ox, oy, oz, dx, dy, dz, spread)
-                    red += _tone(r, exposure)
-                    green += _tone(g, exposure)
-                    blue += _tone(b, exposure)
-                image[row, column, 0] = red / 4
-                image[row, column, 1] = green / 4
-                image[row, column, 2] = blue / 4
-            for c in range(3):
-                image[row, column, c] = image[row, column, c] ** (1 / 2.2)
+    for row in prange(len(image)):
+        _first_pass(world, camera, K, row, exposure, first, depth, keys)
+    for row in prange(len(image)):
+        _second_pass(world, camera, K, row, exposure, first, keys, image)
 
 
 @_inline
@@ -749,62 +750,111 @@ def _fraction(k, n, turn):
     return value - math.floor(value)
 
 
+@_jit
+def _direct(world, texels, j, samples, lit, bounced):
+    """One texel of `bake_direct`."""
+    i, face = int(texels[j, 0]), int(texels[j, 1])
+    cu, cv = texels[j, 2], texels[j, 3]
+    x, y, z, nx, ny, nz = _chart_point(world, i, face, cu, cv)
+    x, y, z = _to_world(world, i, x, y, z)
+    nx, ny, nz = _to_world(world, i, nx, ny, nz)
+    p = world.position[i]
+    x, y, z = x + p[0] + nx * LIFT, y + p[1] + ny * LIFT, z + p[2] + nz * LIFT
+    pattern = (int(texels[j, 4]) & 1) + 2 * (int(texels[j, 5]) & 1)
+    er, eg, eb = 0.0, 0.0, 0.0
+    for l in range(len(world.lights)):
+        light = world.lights[l]
+        oriented = light[9] != 0 or light[10] != 0 or light[11] != 0
+        area = 4 * math.sqrt(
+            (light[3] ** 2 + light[4] ** 2 + light[5] ** 2)
+            * (light[6] ** 2 + light[7] ** 2 + light[8] ** 2)
+        )
+        total = 0.0
+        for k in range(samples):
+            a = 2 * _fraction(k, samples, pattern * 0.25 / samples) - 1
+            b = 2 * _fraction(k * 5 % samples, samples, pattern * 0.381966) - 1
+            lx = light[0] + a * light[3] + b * light[6] - x
+            ly = light[1] + a * light[4] + b * light[7] - y
+            lz = light[2] + a * light[5] + b * light[8] - z
+            distance = math.sqrt(lx * lx + ly * ly + lz * lz)
+            lx, ly, lz = lx / distance, ly / distance, lz / distance
+            weight = nx * lx + ny * ly + nz * lz
+            if oriented:
+                weight *= -(lx * light[9] + ly * light[10] + lz * light[11]) * area
+                if -(lx * light[9] + ly * light[10] + lz * light[11]) <= 0:
+                    continue
+            if weight <= 0:
+                continue
+            _, blocker, _ = _trace(world, x, y, z, lx, ly, lz, distance - 0.01, True)
+            if blocker < 0:
+                total += weight / (distance * distance + 0.02)
+        er += total * light[12] / samples
+        eg += total * light[13] / samples
+        eb += total * light[14] / samples
+    lit[j, 0], lit[j, 1], lit[j, 2], lit[j, 3] = er, eg, eb, 0.0
+    sun = world.sun
+    towards = nx * sun[0] + ny * sun[1] + nz * sun[2]
+    if towards > 0 and sun[3] > 0:
+        _, blocker, _ = _trace(world, x, y, z, sun[0], sun[1], sun[2], FAR, True)
+        if blocker < 0:
+            lit[j, 3] = 1.0
+            er, eg, eb = er + sun[3] * towards, eg + sun[4] * towards, eb + sun[5] * towards
+    bounced[j, 0], bounced[j, 1], bounced[j, 2] = er, eg, eb
+
+
 @_parallel
 def bake_direct(world, texels, samples, lit, bounced):
-    """Irradiance of lamps and windows with soft shadows into lit [T, 4], whether the sun shines there in
-    its last column; lamps, windows and sun together in bounced [T, 4].
+    """Irradiance of lamps and windows with soft shadows into lit [T, 4]; its last column: sunny or
+    not; lamps, windows and sun together in bounced [T, 4].
 
     texels [T, 6]: shape, face, chart u, chart v, column, row. A 2x2 pattern of texels shares the
     samples; `blur` then joins them.
     """
     for j in prange(len(texels)):
-        i, face = int(texels[j, 0]), int(texels[j, 1])
-        cu, cv = texels[j, 2], texels[j, 3]
-        x, y, z, nx, ny, nz = _chart_point(world, i, face, cu, cv)
-        x, y, z = _to_world(world, i, x, y, z)
-        nx, ny, nz = _to_world(world, i, nx, ny, nz)
-        p = world.position[i]
-        x, y, z = x + p[0] + nx * LIFT, y + p[1] + ny * LIFT, z + p[2] + nz * LIFT
-        pattern = (int(texels[j, 4]) & 1) + 2 * (int(texels[j, 5]) & 1)
-        er, eg, eb = 0.0, 0.0, 0.0
-        for l in range(len(world.lights)):
-            light = world.lights[l]
-            oriented = light[9] != 0 or light[10] != 0 or light[11] != 0
-            area = 4 * math.sqrt(
-                (light[3] ** 2 + light[4] ** 2 + light[5] ** 2)
-                * (light[6] ** 2 + light[7] ** 2 + light[8] ** 2)
-            )
-            total = 0.0
-            for k in range(samples):
-                a = 2 * _fraction(k, samples, pattern * 0.25 / samples) - 1
-                b = 2 * _fraction(k * 5 % samples, samples, pattern * 0.381966) - 1
-                lx = light[0] + a * light[3] + b * light[6] - x
-                ly = light[1] + a * light[4] + b * light[7] - y
-                lz = light[2] + a * light[5] + b * light[8] - z
-                distance = math.sqrt(lx * lx + ly * ly + lz * lz)
-                lx, ly, lz = lx / distance, ly / distance, lz / distance
-                weight = nx * lx + ny * ly + nz * lz
-                if oriented:
-                    weight *= -(lx * light[9] + ly * light[10] + lz * light[11]) * area
-                    if -(lx * light[9] + ly * light[10] + lz * light[11]) <= 0:
-                        continue
-                if weight <= 0:
-                    continue
-                _, blocker, _ = _trace(world, x, y, z, lx, ly, lz, distance - 0.01, True)
-                if blocker < 0:
-                    total += weight / (distance * distance + 0.02)
-            er += total * light[12] / samples
-            eg += total * light[13] / samples
-            eb += total * light[14] / samples
-        lit[j, 0], lit[j, 1], lit[j, 2], lit[j, 3] = er, eg, eb, 0.0
-        sun = world.sun
-        towards = nx * sun[0] + ny * sun[1] + nz * sun[2]
-        if towards > 0 and sun[3] > 0:
-            _, blocker, _ = _trace(world, x, y, z, sun[0], sun[1], sun[2], FAR, True)
-            if blocker < 0:
-                lit[j, 3] = 1.0
-                er, eg, eb = er + sun[3] * towards, eg + sun[4] * towards, eb + sun[5] * towards
-        bounced[j, 0], bounced[j, 1], bounced[j, 2] = er, eg, eb
+        _direct(world, texels, j, samples, lit, bounced)
+
+
+@_jit
+def _bounce(world, texels, j, samples, bounced, ambient, sky_weight, out):
+    """One texel of `bake_bounce`."""
+    i, face = int(texels[j, 0]), int(texels[j, 1])
+    x, y, z, nx, ny, nz = _chart_point(world, i, face, texels[j, 2], texels[j, 3])
+    x, y, z = _to_world(world, i, x, y, z)
+    nx, ny, nz = _to_world(world, i, nx, ny, nz)
+    p = world.position[i]
+    x, y, z = x + p[0] + nx * LIFT, y + p[1] + ny * LIFT, z + p[2] + nz * LIFT
+    # A frame around the normal (Duff et al. 2017).
+    sign = 1.0 if nz >= 0 else -1.0
+    a = -1 / (sign + nz)
+    b = nx * ny * a
+    pattern = (int(texels[j, 4]) & 3) + 4 * (int(texels[j, 5]) & 3)
+    er, eg, eb = 0.0, 0.0, 0.0
+    for k in range(samples):
+        rho2 = (k + (pattern + 0.5) / 16) / samples
+        phi = 2 * math.pi * (k * 0.618034 + pattern * 0.3819 * 0.618034)
+        rho = math.sqrt(rho2)
+        u, v, w = rho * math.cos(phi), rho * math.sin(phi), math.sqrt(1 - rho2)
+        dx = u * (1 + sign * nx * nx * a) + v * b + w * nx
+        dy = u * sign * b + v * (sign + ny * ny * a) + w * ny
+        dz = -u * sign * nx - v * ny + w * nz
+        t, h, f = _trace(world, x, y, z, dx, dy, dz, FAR, False)
+        if h < 0:
+            if sky_weight > 0:
+                _, r, g, bl = _sky(world, x, y, z, dx, dy, dz)
+                er += sky_weight * r * math.pi
+                eg += sky_weight * g * math.pi
+                eb += sky_weight * bl * math.pi
+            continue
+        q = world.position[h]
+        hx, hy, hz = _to_local(world, h, x + t * dx - q[0], y + t * dy - q[1], z + t * dz - q[2])
+        f, cu, cv = _surface(world, h, f, hx, hy, hz)[:3]
+        r, g, bl, _ = _irradiance(world, bounced, h, f, cu, cv)
+        s = world.surface[world.material[h]]
+        glow = min(s[EMISSION], 1.0) * math.pi
+        er += s[MEAN_R] * (r + ambient[0] + glow)
+        eg += s[MEAN_G] * (g + ambient[1] + glow)
+        eb += s[MEAN_B] * (bl + ambient[2] + glow)
+    out[j, 0], out[j, 1], out[j, 2] = er / samples, eg / samples, eb / samples
 
 
 @_parallel
@@ -815,49 +865,10 @@ def bake_bounce(world, texels, samples, bounced, ambient, sky_weight, out):
     sky_weight 0 is for rooms, whose windows are lights already.
     """
     for j in prange(len(texels)):
-        i, face = int(texels[j, 0]), int(texels[j, 1])
-        x, y, z, nx, ny, nz = _chart_point(world, i, face, texels[j, 2], texels[j, 3])
-        x, y, z = _to_world(world, i, x, y, z)
-        nx, ny, nz = _to_world(world, i, nx, ny, nz)
-        p = world.position[i]
-        x, y, z = x + p[0] + nx * LIFT, y + p[1] + ny * LIFT, z + p[2] + nz * LIFT
-        # A frame around the normal (Duff et al. 2017).
-        sign = 1.0 if nz >= 0 else -1.0
-        a = -1 / (sign + nz)
-        b = nx * ny * a
-        pattern = (int(texels[j, 4]) & 3) + 4 * (int(texels[j, 5]) & 3)
-        er, eg, eb = 0.0, 0.0, 0.0
-        for k in range(samples):
-            rho2 = (k + (pattern + 0.5) / 16) / samples
-            phi = 2 * math.pi * (k * 0.618034 + pattern * 0.3819 * 0.618034)
-            rho = math.sqrt(rho2)
-            u, v, w = rho * math.cos(phi), rho * math.sin(phi), math.sqrt(1 - rho2)
-            dx = u * (1 + sign * nx * nx * a) + v * b + w * nx
-            dy = u * sign * b + v * (sign + ny * ny * a) + w * ny
-            dz = -u * sign * nx - v * ny + w * nz
-            t, h, f = _trace(world, x, y, z, dx, dy, dz, FAR, False)
-            if h < 0:
-                if sky_weight > 0:
-                    _, r, g, bl = _sky(world, x, y, z, dx, dy, dz)
-                    er += sky_weight * r * math.pi
-                    eg += sky_weight * g * math.pi
-                    eb += sky_weight * bl * math.pi
-                continue
-            q = world.position[h]
-            hx, hy, hz = _to_local(
-                world, h, x + t * dx - q[0], y + t * dy - q[1], z + t * dz - q[2]
-            )
-            f, cu, cv = _surface(world, h, f, hx, hy, hz)[:3]
-            r, g, bl, _ = _irradiance(world, bounced, h, f, cu, cv)
-            s = world.surface[world.material[h]]
-            glow = min(s[EMISSION], 1.0) * math.pi
-            er += s[MEAN_R] * (r + ambient[0] + glow)
-            eg += s[MEAN_G] * (g + ambient[1] + glow)
-            eb += s[MEAN_B] * (bl + ambient[2] + glow)
-        out[j, 0], out[j, 1], out[j, 2] = er / samples, eg / samples, eb / samples
+        _bounce(world, texels, j, samples, bounced, ambient, sky_weight, out)
 
 
-@_jit
+@_allocating
 def blur(charts, values, width):
     """Box-blur each chart of values [T, 4] over `width` texels, clamped at its borders."""
     out = np.empty_like(values)
@@ -876,7 +887,7 @@ def blur(charts, values, width):
     return out
 
 
-@_jit
+@_allocating
 def hits(world, origins, directions):
     """Distances [R] to the nearest surface along unit rays; FAR if only sky is there."""
     out = np.empty(len(origins))
@@ -886,7 +897,7 @@ def hits(world, origins, directions):
     return out
 
 
-@_jit
+@_allocating
 def clearance(world, points):
     """About how far each point [Q, 3] is from the nearest surface; negative inside a shape."""
     out = np.empty(len(points))

@@ -36,12 +36,13 @@ class ProceduralScene:
         width, height = cameras.size
         images = np.empty((len(cameras), height, width, 3), np.float32)
         depths = np.empty((len(cameras), height, width), np.float32)
+        first = np.empty((height, width, 3), np.float32)
         keys = np.empty((height, width), np.int64)
         poses = np.linalg.inv(cameras.viewmats.cpu().double().numpy())[:, :3]
         Ks = cameras.Ks.cpu().double().numpy()
         for pose, K, image, depth in zip(poses, Ks, images, depths, strict=True):
             pose = np.ascontiguousarray(pose)
-            raycaster.render(self.world, pose, K, width, height, self.exposure, image, depth, keys)
+            raycaster.render(self.world, pose, K, self.exposure, image, depth, first, keys)
         return torch.from_numpy(images), torch.from_numpy(depths)
 
     def capture(
@@ -78,7 +79,7 @@ class ProceduralScene:
         """
         rng = np.random.default_rng([self.seed, 2, seed])
         small = cameras.scaled(min(1.0, 256 / max(cameras.size)))
-        width, height = small.size
+        width, _ = small.size
         share = np.diff(np.linspace(0, count, len(small) + 1).round().astype(int))
         found, colours = [], []
         for k, wanted in enumerate(share):

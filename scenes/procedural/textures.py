@@ -28,8 +28,9 @@ def noise(
     v = np.fft.fftfreq(n, 1 / n)[:, None] * stretch[0]
     u = np.fft.rfftfreq(n, 1 / n)[None, :] * stretch[1]
     f = np.hypot(v, u)
-    gain = np.where(f >= lowest, np.maximum(f, 1e-3) ** -slope, 0)
-    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((n, n))) * gain, s=(n, n))
+    gain = np.where(f >= lowest, np.maximum(f, 1e-3) ** -slope, 0).astype(np.float32)
+    white = rng.standard_normal((n, n), np.float32)
+    field = np.fft.irfft2(np.fft.rfft2(white) * gain, s=(n, n))
     return (field / (field.std() + 1e-9)).astype(np.float32)
 
 
@@ -61,7 +62,7 @@ def finish(picture: np.ndarray) -> np.ndarray:
 
 def wood(rng: np.random.Generator, colour: Colour) -> np.ndarray:
     """Grain along u."""
-    u, v = grid()
+    _, v = grid()
     bend = 0.05 * noise(rng, 2.2, (1, 3))
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.integers(5, 10) * (v + bend)))
     fibres = noise(rng, 0.9, (1, 24), 4)
@@ -462,7 +463,7 @@ def print_page(rng: np.random.Generator) -> np.ndarray:
 
 def cardboard(rng: np.random.Generator) -> np.ndarray:
     out = stone(rng, (0.66, 0.53, 0.38)) * 0.4 + 0.6 * np.asarray((0.66, 0.53, 0.38), np.float32)
-    u, v = grid()
+    u, _ = grid()
     out = mix(out, (0.8, 0.74, 0.6), 0.8 * smooth(np.abs(u - 0.5), 0.07, 0.065))
     write_text(rng, out, (0.08, 0.62, 0.42, 0.9), 4, (0.22, 0.17, 0.13))
     out[60:150, 320:450] = 0.92
