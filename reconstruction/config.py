@@ -28,7 +28,7 @@ class Config:
     init_type: Literal["sfm", "random"] = "sfm"
     """Start from the capture's points, or from random ones."""
     init_num_pts: int = 100_000
-    """Number of random points."""
+    """Number of random points, at most the strategy's cap_max."""
     init_extent: float = 3.0
     """Half the side of the random points' cube, in units of the cameras' spread."""
     init_opa: float = 0.1

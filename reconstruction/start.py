@@ -72,4 +72,5 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
             raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
         log.info("the capture has no points: starting from random ones, as --init_type random")
     extent, center = config.init_extent * scene.scale, looked_at(scene.cameras)
-    return random_splats(config.init_num_pts, extent, center=center, **values)
+    count = min(config.init_num_pts, getattr(config.strategy, "cap_max", config.init_num_pts))
+    return random_splats(count, extent, center=center, **values)
