@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from scenes.photos import (
     decode_smaller,
     find_sources,
     list_photos,
+    read_header,
 )
 from scenes.scene import Scene
 from scenes.split import make_split
@@ -38,6 +40,7 @@ def load(
     path: Path | str,
     *,
     data_factor: int = 1,
+    longest_side: int = 1600,
     split: str | None = None,
     test_every: int = 8,
     split_file: Path | str | None = None,
@@ -48,7 +51,8 @@ def load(
     """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else photos.
 
     Photos alone are posed by structure from motion, kept as `sparse/0` for the next time.
-    data_factor: photos at 1/N of their size (`images_N`, else resized and cached).
+    data_factor: photos at 1/N of their size (`images_N`, else resized and cached); 0: the smallest
+    N that leaves no photo with more than `longest_side` pixels on a side.
     split, test_every, split_file: see `scenes.split.make_split`; None detects the rule.
     image_folder: the photos' folder, if it is not the usual one (absolute or below `path`).
     normalize: recentre, align and scale the world; `Scene.transform` tells how.
@@ -58,8 +62,8 @@ def load(
     if not path.is_dir():
         reason = "is not a folder" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {reason}; give the folder of a capture")
-    if data_factor < 1 or data_factor != int(data_factor):
-        raise ValueError(f"--data-factor {data_factor} must be a whole number, 1 or more")
+    if data_factor < 0 or data_factor != int(data_factor):
+        raise ValueError(f"--data-factor {data_factor} must be a whole number, 0 or more")
     folder = None
     if image_folder is not None:
         folder = path / image_folder
@@ -68,7 +72,8 @@ def load(
 
     capture = _read(path, folder, progress)
     _need_views(len(capture.names), path, "name")
-    sources = find_sources(capture.photo_folder, capture.names, int(data_factor))
+    data_factor = int(data_factor) or _fitting_factor(capture, longest_side)
+    sources = find_sources(capture.photo_folder, capture.names, data_factor)
     notes = [*capture.notes, *sources.notes]
     views, skipped = _decode_all(capture, sources, progress)
     notes += skipped
@@ -94,7 +99,7 @@ def load(
         points=torch.from_numpy(points),
         point_colors=torch.from_numpy(capture.colors),
         split=make_split(names, split, test_every, split_file),
-        data_factor=int(data_factor),
+        data_factor=data_factor,
         transform=torch.from_numpy(transform),
         notes=tuple(notes),
     )
@@ -133,6 +138,15 @@ def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
     notes = sfm.structure_from_motion(photos, names, scene_folder, progress)
     capture = colmap.read(scene_folder / "sparse" / "0", photos)
     return replace(capture, notes=(*notes, *capture.notes))
+
+
+def _fitting_factor(capture: Capture, longest_side: int) -> int:
+    """The smallest factor at which no side of a readable photo is over `longest_side` pixels."""
+    sides = [1]
+    for path in find_sources(capture.photo_folder, capture.names, 1).paths:
+        with suppress(UnreadablePhoto):
+            sides += read_header(path)[:2] if path else []
+    return -(-max(sides) // longest_side)
 
 
 def _photos_of_model(path: Path, model: Path) -> Path:

@@ -4,17 +4,17 @@
 #   bash scripts/demo.sh FOLDER     your own capture -> results/<name of the folder>
 # Settings are environment variables:
 #   STEPS   optimisation steps           (30000 with a GPU, 3000 without)
-#   FACTOR  photos at 1/FACTOR size      (embedded scene 2, else 1 with a GPU and 4 without)
+#   FACTOR  photos at 1/FACTOR size      (0: at most 1600 pixels wide with a GPU, 500 without)
 # Without a GPU the number of Gaussians is capped (30,000), and with it the time of a step.
 # Run it again to go on with a stopped run.
 CAPTURE=${1:+$(realpath -m "$1")}
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    STEPS=${STEPS:-30000} OWN_FACTOR=1 PRESET=(default)
+    STEPS=${STEPS:-30000} PRESET=(default)
     say "a GPU is there: full length"
 else
-    STEPS=${STEPS:-3000} OWN_FACTOR=4 PRESET=(mcmc --strategy.cap-max 30000)
+    STEPS=${STEPS:-3000} PRESET=(mcmc --strategy.cap-max 30000)
     say "no GPU: small pictures and $STEPS steps, so that it takes minutes"
 fi
 if [ -z "$CAPTURE" ]; then
@@ -24,7 +24,7 @@ if [ -z "$CAPTURE" ]; then
         python -m scenes.procedural "$CAPTURE" --seed 0 --views 60 --width 512 --height 384
     fi
 else
-    RESULT=results/$(basename "$CAPTURE") FACTOR=${FACTOR:-$OWN_FACTOR}
+    RESULT=results/$(basename "$CAPTURE") FACTOR=${FACTOR:-0}
 fi
 SCALER=$(python -c 'import sys; print(int(sys.argv[1]) / 30000)' "$STEPS")
 

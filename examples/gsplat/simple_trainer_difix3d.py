@@ -54,7 +54,7 @@ class Flags:
     result_dir: Path = Path("results/garden")
     """Everything is written here. The same command resumes a stopped run."""
     data_factor: int = 4
-    """Use photos at 1/N of their size."""
+    """Use photos at 1/N of their size; 0: so that no side has over 1600 pixels, 500 on a CPU."""
     test_every: int | None = None
     """Train on every N-th view and test on the others, as Difix3D does (1: `_train_` and `_eval_`
     in the names decide; 0: all train). With --split gsplat the opposite: test on every N-th.
@@ -101,7 +101,7 @@ def main() -> None:
         raise ValueError("the fixer is not part of this version yet; add --no-fix")
     device = choose_device(flags.device)
     start = choose_start(flags)
-    scene = load_scene(flags)
+    scene = load_scene(flags, device)
     writable_folder(flags.result_dir)
     if flags.eval_only:
         reconstruction.evaluate_only(
@@ -146,7 +146,7 @@ def choose_start(flags: Flags) -> Start | None:
     return Start.newest(flags.result_dir) if flags.eval_only else None
 
 
-def load_scene(flags: Flags) -> scenes.Scene:
+def load_scene(flags: Flags, device: torch.device) -> scenes.Scene:
     """The capture; --test_every alone means Difix3D's rule, as in the published commands."""
     rule, every = flags.split, flags.test_every
     if every is not None and rule is None and flags.split_file is None:
@@ -154,6 +154,7 @@ def load_scene(flags: Flags) -> scenes.Scene:
     return scenes.load(
         flags.data_dir,
         data_factor=flags.data_factor,
+        longest_side=500 if device.type == "cpu" else 1600,
         split=rule,
         test_every=8 if every is None else every,
         split_file=flags.split_file,

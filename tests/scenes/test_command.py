@@ -56,7 +56,7 @@ def test_readable_summary_says_where_the_contact_sheet_is(capture):
         (["no/such/folder"], "no/such/folder does not exist"),
         (["EMPTY"], "holds no capture"),
         (["CAPTURE", "--test-every", "1"], "--test-every 1"),
-        (["CAPTURE", "--data-factor", "0"], "--data-factor 0"),
+        (["CAPTURE", "--data-factor", "-1"], "--data-factor -1"),
         (["CAPTURE", "--split", "json"], "--split-file"),
         (["CAPTURE", "--split-file", "none.json"], "none.json"),
         (["CAPTURE", "--contact-sheet", "sheet.xyz"], "sheet.xyz"),

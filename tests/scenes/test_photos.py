@@ -168,3 +168,12 @@ def test_a_camera_of_the_turned_size_means_the_turned_pixels(tmp_path):
     scene = load(tmp_path)
     assert np.array_equal(scene.images[0], upright)
     assert scene.cameras.Ks[0].tolist() == [[60, 0, 24], [0, 61, 32], [0, 0, 1]]
+
+
+def test_factor_0_fits_the_photos_into_the_longest_side(tmp_path):
+    write_capture(tmp_path)
+    full = load(tmp_path)
+    width = max(full.cameras.sizes[0].tolist())
+    fitted = load(tmp_path, data_factor=0, longest_side=-(-width // 2))
+    assert fitted.data_factor == 2
+    assert load(tmp_path, data_factor=0).data_factor == 1
