@@ -137,7 +137,7 @@ def _floor_material(b: Builder) -> int:
     if pick == 2:
         return b.material(tx.herringbone(rng, colour), 1.2, sharpness=90, mirror=0.6)
     if pick == 3:
-        first = tx.hsv(rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.6))
+        first = tx.hsv(rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.3, 0.55))
         picture = tx.tiles(rng, first, (0.84, 0.82, 0.77), int(rng.choice([2, 4])))
         return b.material(picture, 1.3, sharpness=150, mirror=0.9)
     return b.material(tx.carpet(rng, tx.hsv(rng.random(), 0.2, 0.6)), 0.6)

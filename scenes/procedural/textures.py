@@ -365,7 +365,8 @@ def write_text(
 
 def painting(rng: np.random.Generator, style: int) -> np.ndarray:
     """A framed picture: landscape, abstract blocks, flowers, a poster with text, or rings."""
-    u, v = grid()
+    n = SIDE // 2
+    u, v = grid(n)
     hue = rng.random()
     if style == 0:
         out = paint(v, hsv(hue, 0.5, 0.75), hsv(hue + 0.08, 0.25, 0.95), (0.98, 0.9, 0.75))
@@ -373,12 +374,12 @@ def painting(rng: np.random.Generator, style: int) -> np.ndarray:
         out = mix(out, (1.0, 0.95, 0.8), smooth(sun, 0.09, 0.07))
         for k in range(5):
             line = 0.42 + 0.11 * k
-            profile = 0.05 * noise(rng, 1.9, (1, 1))[0]
+            profile = 0.05 * noise(rng, 1.9, (1, 1), n=n)[0]
             shade = hsv(hue + 0.35 + 0.04 * k, 0.35 + 0.07 * k, 0.75 - 0.12 * k)
             out = mix(out, shade, smooth(v - line - profile[None] * (1.5 - 0.2 * k), -0.004, 0.004))
-        out += 0.03 * noise(rng, 0.8, (1, 4))[..., None]
+        out += 0.03 * noise(rng, 0.8, (1, 4), n=n)[..., None]
     elif style == 1:
-        out = np.full((SIDE, SIDE, 3), 0.93, np.float32)
+        out = np.full((n, n, 3), 0.93, np.float32)
         cuts = [np.sort(np.r_[0, rng.uniform(0.08, 0.92, 5), 1]) for _ in range(2)]
         for a, b in zip(cuts[0][:-1], cuts[0][1:], strict=True):
             for c, d in zip(cuts[1][:-1], cuts[1][1:], strict=True):
@@ -407,7 +408,7 @@ def painting(rng: np.random.Generator, style: int) -> np.ndarray:
             flower = d - 0.05 * (0.8 + 0.3 * np.cos(rng.integers(4, 8) * angle))
             out = mix(out, hsv(rng.random(), 0.6, 0.9), smooth(flower, 0.004, -0.004))
             out = mix(out, (0.95, 0.8, 0.3), smooth(d, 0.016, 0.012))
-        out += 0.025 * noise(rng, 0.7)[..., None]
+        out += 0.025 * noise(rng, 0.7, n=n)[..., None]
     elif style == 3:
         out = paint(v, hsv(hue, 0.6, 0.8), hsv(hue + 0.12, 0.7, 0.45))
         for _ in range(4):
@@ -417,7 +418,7 @@ def painting(rng: np.random.Generator, style: int) -> np.ndarray:
         write_text(rng, out, (0.08, 0.05, 0.95, 0.2), 1, (0.97, 0.95, 0.9))
         write_text(rng, out, (0.08, 0.8, 0.92, 0.96), 4, (0.97, 0.95, 0.9))
     else:
-        out = np.full((SIDE, SIDE, 3), 0.9, np.float32) * np.asarray(hsv(hue, 0.1, 1.0), np.float32)
+        out = np.full((n, n, 3), 0.9, np.float32) * np.asarray(hsv(hue, 0.1, 1.0), np.float32)
         for _ in range(9):
             x, y, r = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.06, 0.3)
             d = np.hypot(u - x, v - y)
@@ -425,7 +426,7 @@ def painting(rng: np.random.Generator, style: int) -> np.ndarray:
             out = mix(
                 out, hsv(hue + rng.choice([0, 0.08, 0.5, 0.58]), 0.7, rng.uniform(0.3, 0.9)), ring
             )
-        out += 0.02 * noise(rng, 0.7)[..., None]
+        out += 0.02 * noise(rng, 0.7, n=n)[..., None]
     mount = np.maximum(np.abs(u - 0.5), np.abs(v - 0.5))
     out = mix(out, (0.93, 0.92, 0.88), smooth(mount, 0.43, 0.434))
     return finish(out)
@@ -455,7 +456,7 @@ def print_page(rng: np.random.Generator) -> np.ndarray:
     out = np.full((SIDE, SIDE, 3), 0.94, np.float32)
     write_text(rng, out, (0.1, 0.06, 0.85, 0.14), 1, (0.15, 0.15, 0.18))
     write_text(rng, out, (0.1, 0.18, 0.92, 0.5), 12, (0.25, 0.25, 0.27))
-    picture = painting(rng, int(rng.integers(5)))[::2, ::2]
+    picture = painting(rng, int(rng.integers(5)))
     out[280:440, 60:300] = picture[48:208, 8:248]
     write_text(rng, out, (0.62, 0.55, 0.92, 0.86), 11, (0.25, 0.25, 0.27))
     return finish(out)
@@ -500,7 +501,7 @@ def ball(rng: np.random.Generator, style: int) -> np.ndarray:
     """A toy ball: beach stripes, stars or a chequered band; meant to fit."""
     u, v = grid()
     hue = rng.random()
-    palette = [hsv(hue + k / 3, 0.6, 0.75) for k in range(3)] + [(0.95, 0.95, 0.92)]
+    palette = [hsv(hue + k / 3, 0.55, 0.66) for k in range(3)] + [(0.95, 0.95, 0.92)]
     if style == 0:
         which = (u * 8).astype(int) % 4
         out = np.asarray(palette, np.float32)[which]
@@ -521,7 +522,7 @@ def ball(rng: np.random.Generator, style: int) -> np.ndarray:
 
 def screen(rng: np.random.Generator) -> np.ndarray:
     """A lit display: windows with text and a chart."""
-    out = painting(rng, 0)
+    out = painting(rng, 0).repeat(2, 0).repeat(2, 1)
     for _ in range(3):
         x, y = rng.integers(20, 230, 2)
         out[y : y + 200, x : x + 240] = (0.95, 0.95, 0.97)
@@ -593,8 +594,8 @@ def levels(picture: np.ndarray) -> np.ndarray:
     while True:
         n = len(light)
         flat = np.zeros((n * n, 4), np.uint8)
-        flat[:, :3] = np.round(np.sqrt(light.reshape(-1, 3)) * 255)
+        flat[:, :3] = np.sqrt(light.reshape(-1, 3)) * 255 + 0.5
         parts.append(flat)
         if n == 1:
             return np.concatenate(parts)
-        light = light.reshape(n // 2, 2, n // 2, 2, 3).mean((1, 3))
+        light = (light[::2, ::2] + light[1::2, ::2] + light[::2, 1::2] + light[1::2, 1::2]) / 4
