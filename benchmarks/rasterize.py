@@ -79,7 +79,7 @@ def median_ms(run: Callable[[], float], repeats: int) -> float:
 
 
 def measure(count: int, width: int, height: int, options: Options) -> dict[str, float]:
-    splats, cameras = random_splats(count, width, height, 1.9)
+    splats, cameras = random_splats(count, width, height, 2.1)
     hits = tile_hits(splats, cameras)
     splats = splats.to(options.device)
 

@@ -240,7 +240,7 @@ def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, mo
     viewer = run_viewer(tmp_path, "--port", free_port, "--width", 160)
     try:
         page = b""
-        for _ in range(300):
+        for _ in range(900):  # kernels may have to be compiled first
             try:
                 page = urllib.request.urlopen(f"http://127.0.0.1:{free_port}").read()
                 break
