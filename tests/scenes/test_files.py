@@ -1,0 +1,56 @@
+import sys
+
+import pytest
+
+from scenes.command import run_command
+from scenes.files import atomic_path, writable_folder
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("first")
+        assert not target.exists() and temporary.suffix == ".txt"
+    assert target.read_text() == "first"
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half of the sec")
+        raise RuntimeError
+    assert target.read_text() == "first"
+    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    assert writable_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", locked):
+        with pytest.raises(PermissionError, match=f"cannot write to the folder {folder}"):
+            writable_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "code"),
+    [
+        (ValueError("--flag 3 is odd; give 2"), "error: --flag 3 is odd; give 2\n", 2),
+        (FileNotFoundError(2, "No such file", "a.txt"), "error: a.txt: No such file\n", 2),
+        (KeyboardInterrupt(), "\nstopped\n", 130),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(error, text, code, capsys, monkeypatch):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert (stop.value.code, capsys.readouterr().err) == (code, text)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: sys.maxsize / 0)
+    monkeypatch.setenv("TRACEBACK", "1")
+    with pytest.raises(ValueError, match="shown"):
+        run_command(lambda: (_ for _ in ()).throw(ValueError("shown")))
