@@ -21,7 +21,7 @@ from scenes.photos import list_photos
 class Options:
     """Held-out quality of every capture in a folder: 7/8 of the views train, 1/8 are measured."""
 
-    data: Path
+    data: tyro.conf.Positional[Path]
     """Folder of captures."""
     results: Path = Path("results/captures")
     """A run per capture goes here; a run that is there already is not made again."""

@@ -1,5 +1,6 @@
 # Real spherical harmonics of degree 0 to 3 and their derivatives, in the polynomial form of
 # "Efficient Spherical Harmonic Evaluation" (Sloan, JCGT 2013), signs as in 3D Gaussian Splatting.
+# After a change here delete splats/cpu/__pycache__: numba's cache of project.py does not see it.
 from numba import njit
 
 
