@@ -24,7 +24,7 @@ class Options:
     data: tyro.conf.Positional[Path]
     """Folder of captures."""
     results: Path = Path("results/captures")
-    """A run per capture goes here; a run that is there already is not made again."""
+    """A run per capture goes here; one that is there is only measured again."""
     only: tuple[str, ...] = ()
     """Names of captures; all by default."""
     data_factor: int = 4

@@ -42,7 +42,7 @@ class Options:
     """cpu times our kernel, cuda gsplat's."""
 
 
-def random_splats(count: int, width: int, height: int, pixels: float, seed: int = 0):
+def picture_of(count: int, width: int, height: int, pixels: float, seed: int = 0):
     """Splats of about `pixels` standard deviation over the whole picture, depths 2 to 6."""
     g = torch.Generator().manual_seed(seed)
     focal = 0.8 * width
@@ -79,7 +79,7 @@ def median_ms(run: Callable[[], float], repeats: int) -> float:
 
 
 def measure(count: int, width: int, height: int, options: Options) -> dict[str, float]:
-    splats, cameras = random_splats(count, width, height, 2.1)
+    splats, cameras = picture_of(count, width, height, 2.1)
     hits = tile_hits(splats, cameras)
     splats = splats.to(options.device)
 

@@ -15,9 +15,8 @@ from reconstruction.config import Config
 from reconstruction.trainer import Trainer
 from scenes.command import run_command
 
-OPENSPLAT_MS = (
-    124.0  # OpenSplat's CPU mode on bonsai at factor 4: 15,265 Gaussians, 199x132, 2 cores
-)
+# OpenSplat's CPU mode on bonsai at factor 4: 15,265 Gaussians, 199x132, 2 cores
+OPENSPLAT_MS = 124.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def main() -> None:
     print(f"{trainer.state.splats.count} Gaussians, {width}x{height}, {options.device}, ", end="")
     print(f"{torch.get_num_threads()} threads: {step:.1f} ms a step")
     print(f"OpenSplat's CPU mode, bonsai at factor 4: {OPENSPLAT_MS:.0f} ms, ", end="")
-    print(f"{OPENSPLAT_MS / step:.1f} times as much")
+    print(f"{OPENSPLAT_MS / step:.1f} times as long")
 
 
 if __name__ == "__main__":

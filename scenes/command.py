@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,20 +13,36 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`; a ValueError or OSError becomes one sentence and exit code 2, Ctrl-C code 130.
 
-    With TRACEBACK=1 in the environment the traceback is shown instead.
+    So does a lack of memory; SIGTERM ends quietly with 143 where `main` does not handle it. With
+    TRACEBACK=1 in the environment the traceback is shown instead.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with logging_redirect_tqdm():
             main()
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         sys.exit(130)
-    except (OSError, ValueError) as error:
-        if os.environ.get("TRACEBACK"):
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        text = _sentence(error)
+        if text is None or os.environ.get("TRACEBACK"):
             raise
-        text = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.write(f"error: {' '.join(text.split())}\n")
         sys.exit(2)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user; None for a bug."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError | ValueError):
+        return str(error)
+    # torch has a class of its own on CUDA and a plain RuntimeError from its CPU allocator
+    lacks_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if lacks_memory or "not enough memory" in str(error) or "can't allocate memory" in str(error):
+        return (
+            "the memory is not enough; use smaller photos (--data_factor) or fewer Gaussians "
+            f"(mcmc with --strategy.cap-max) [{error}]"
+        )
+    return None

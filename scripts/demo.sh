@@ -1,34 +1,46 @@
 #!/usr/bin/env bash
 # The main job, from a fresh checkout: set up, then turn a capture into splats with a report.
-#   bash scripts/demo.sh            an embedded, procedurally made scene -> results/demo
-#   bash scripts/demo.sh FOLDER     your own capture -> results/<name of the folder>
-# Settings are environment variables:
-#   STEPS   optimisation steps           (30000 with a GPU, 3000 without)
-#   FACTOR  photos at 1/FACTOR size      (0: at most 1600 pixels wide with a GPU, 500 without)
-# Without a GPU the number of Gaussians is capped (30,000), and with it the time of a step.
-# Run it again to go on with a stopped run.
-CAPTURE=${1:+$(realpath -m "$1")}
+#   bash scripts/demo.sh                     an embedded, procedurally made scene -> results/demo
+#   bash scripts/demo.sh FOLDER [FLAG ...]   your own capture -> results/<name of the folder>
+# Further flags go to the trainer. Settings are environment variables:
+#   STEPS    optimisation steps            (30000 with a GPU, 3000 without)
+#   FACTOR   photos at 1/FACTOR size       (default: no side over 1600 pixels with a GPU, 500 without)
+#   RESULT   the folder of the result
+# Without a GPU at most 30,000 Gaussians are made, which bounds the time of a step.
+# Run it again to go on with a stopped run; other STEPS or FACTOR want another RESULT.
+set -euo pipefail
+
+fail() { echo "error: $1" >&2; exit 2; }
+
+[[ ${STEPS:-1} =~ ^[1-9][0-9]*$ ]] || fail "STEPS=$STEPS is not a number of steps; give 3000, say"
+[[ ${FACTOR:-0} =~ ^[0-9]+$ ]] || fail "FACTOR=$FACTOR is not a whole number; give 4, say"
+[ $# -eq 0 ] || [ -d "$1" ] || fail "$1 is not a folder; give the folder of a capture"
+
+CAPTURE=${1:+$(realpath "$1")}
+RESULT=${RESULT:+$(realpath -m "$RESULT")}
+[ $# -eq 0 ] || shift
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     STEPS=${STEPS:-30000} PRESET=(default)
-    say "a GPU is there: full length"
+    say "a GPU is there: $STEPS steps"
 else
     STEPS=${STEPS:-3000} PRESET=(mcmc --strategy.cap-max 30000)
     say "no GPU: small pictures and $STEPS steps, so that it takes minutes"
 fi
 if [ -z "$CAPTURE" ]; then
-    CAPTURE=captures/demo RESULT=results/demo FACTOR=${FACTOR:-2}
+    CAPTURE=captures/demo RESULT=${RESULT:-results/demo} FACTOR=${FACTOR:-2}
     if [ ! -d "$CAPTURE" ]; then
         say "making the embedded scene in $CAPTURE"
         python -m scenes.procedural "$CAPTURE" --seed 0 --views 60 --width 512 --height 384
     fi
 else
-    RESULT=results/$(basename "$CAPTURE") FACTOR=${FACTOR:-0}
+    RESULT=${RESULT:-results/$(basename "$CAPTURE")}
 fi
-SCALER=$(python -c 'import sys; print(int(sys.argv[1]) / 30000)' "$STEPS")
+SCALER=$(awk "BEGIN { print $STEPS / 30000 }")
 
 say "reconstructing $CAPTURE into $RESULT"
 python -m examples.gsplat.simple_trainer_difix3d "${PRESET[@]}" --data_dir "$CAPTURE" \
-    --data_factor "$FACTOR" --result_dir "$RESULT" --steps_scaler "$SCALER" --no-fix
-say "done: open $RESULT/report/index.html, or look around with: python -m splats.view $RESULT"
+    --data_factor "${FACTOR:-0}" --result_dir "$RESULT" --steps_scaler "$SCALER" --no-fix "$@"
+say "done: open $RESULT/report/index.html, or look around with"
+echo "   source .venv/bin/activate && python -m splats.view '$RESULT'"

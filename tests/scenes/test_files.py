@@ -1,6 +1,8 @@
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from scenes.command import run_command
 from scenes.files import atomic_path, writable_folder
@@ -34,6 +36,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     [
         (ValueError("--flag 3 is odd; give 2"), "error: --flag 3 is odd; give 2\n", 2),
         (FileNotFoundError(2, "No such file", "a.txt"), "error: a.txt: No such file\n", 2),
+        (ValueError("a\nb"), "error: a b\n", 2),
         (KeyboardInterrupt(), "\nstopped\n", 130),
     ],
 )
@@ -54,3 +57,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setenv("TRACEBACK", "1")
     with pytest.raises(ValueError, match="shown"):
         run_command(lambda: (_ for _ in ()).throw(ValueError("shown")))
+
+
+def test_a_lack_of_memory_says_what_to_do(capsys, monkeypatch):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+    for huge in (lambda: torch.empty(2**60), lambda: np.empty(2**56)):
+        with pytest.raises(SystemExit) as stop:
+            run_command(huge)
+        assert stop.value.code == 2 and "use smaller photos" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="shape"):
+        run_command(lambda: torch.zeros(2) @ torch.zeros(3, 3, 3).reshape(2, 2))
