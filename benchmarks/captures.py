@@ -50,11 +50,11 @@ def run(capture: Path, options: Options) -> dict[str, object]:
     files = ResultFolder(result)
     val = json.loads(files.val_stats(last).read_text())
     train = json.loads(files.train_stats(last).read_text())
-    height, width = scene.images[0].shape[:2]
+    sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
     return {
         "scene": capture.name,
         "views": f"{len(scene.split.train)} + {len(scene.split.test)}",
-        "resolution": f"{width}x{height}",
+        "resolution": ", ".join(sizes),
         "Gaussians": val["num_GS"],
         "steps": options.steps,
         "minutes": round(train["ellipse_time"] / 60, 1),
