@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,8 +29,10 @@ class Options:
     """Photos at 1/N of their size."""
     split: Literal["gsplat", "difix", "filename", "json", "all"] | None = None
     """Rule of the train/test split (default: by detection)."""
-    test_every: int = 8
-    """N of the gsplat and difix rules."""
+    test_every: int | None = None
+    """Train on every N-th view and test on the others, as Difix3D does (1: `_train_` and `_eval_`
+    in the names decide; 0: all train). With --split gsplat the opposite: test on every N-th.
+    Without it and --split, every 8th view is held out."""
     split_file: Path | None = None
     """Lists of names for the json rule."""
     image_folder: Path | None = None
@@ -37,7 +40,8 @@ class Options:
     normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Recentre, align and scale the world."""
     contact_sheet: Path | None = None
-    """Picture to write (default: contact_sheet.png in PATH, or here if PATH is read-only)."""
+    """Picture to write (default: contact_sheet.png in PATH, or one in the system's temporary folder
+    if PATH is read-only)."""
 
 
 def main(options: Options) -> None:
@@ -64,7 +68,7 @@ def _default_sheet(path: Path) -> Path:
     try:
         return writable_folder(path) / "contact_sheet.png"
     except PermissionError:
-        return Path("contact_sheet.png")
+        return Path(tempfile.gettempdir()) / f"{path.resolve().name}_contact_sheet.png"
 
 
 if __name__ == "__main__":

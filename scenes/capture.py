@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 LARGEST = 1e12  # coordinates beyond are damage; products of smaller ones stay finite in float32
+NOT_FINITE = f"that are not finite or beyond {LARGEST:g}"
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def check_poses(viewmats: np.ndarray, names: tuple[str, ...] | list[str], file: 
     """ValueError, naming the photo, unless every [N, 4, 4] pose is finite in float32 too."""
     for name, viewmat in zip(names, viewmats, strict=True):
         if not (np.abs(viewmat) < LARGEST).all():
-            raise ValueError(f"{file}: the pose of {name} has values that are not finite")
+            raise ValueError(f"{file}: the pose of {name} has values {NOT_FINITE}")
 
 
 def check_lens(lens: Lens, what: str) -> Lens:
     """The lens itself; ValueError that starts with `what` if no photo could be made by it."""
     fx, fy = lens.K[0, 0], lens.K[1, 1]
     if not (0 < lens.width <= 1_000_000 and 0 < lens.height <= 1_000_000):
-        raise ValueError(f"{what} has the image size {lens.width}x{lens.height}")
+        raise ValueError(f"{what} has the image size {lens.width:g}x{lens.height:g}")
     if not np.isfinite(lens.K).all() or not np.isfinite(lens.distortion).all():
         raise ValueError(f"{what} has intrinsics that are not finite")
     longest = max(lens.width, lens.height)

@@ -12,7 +12,8 @@ from torch import Tensor
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
 from scenes.colmap_check import check_binary, check_text
-from scenes.files import writable_folder
+from scenes.files import replace_folder, writable_folder
+from scenes.words import counted
 
 # Where a model lies below the folder a user names: COLMAP and gsplat, Difix, DL3DV-Benchmark.
 MODEL_FOLDERS = (
@@ -79,7 +80,8 @@ def read(model: Path, photo_folder: Path) -> Capture:
         colors = np.array([point.color for point in cloud]).astype(np.float32) / 255
         good = (np.abs(xyz) < LARGEST).all(1)
         if not good.all():
-            notes.append(f"{points}: skipped {(~good).sum()} points that are not finite")
+            skipped = counted(int((~good).sum()), "point")
+            notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
         xyz, colors = xyz[good].astype(np.float32), colors[good]
     return Capture(
         kind="COLMAP",
@@ -150,10 +152,7 @@ def write_model(model: pycolmap.Reconstruction, scene_folder: Path) -> Path:
     try:
         temporary.chmod(0o755)
         model.write_binary(temporary)
-        target = sparse / "0"
-        if target.exists():
-            shutil.rmtree(target)
-        return temporary.rename(target)
+        return replace_folder(temporary, sparse / "0")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

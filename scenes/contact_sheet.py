@@ -28,8 +28,10 @@ def write_contact_sheet(scene: Scene, file: Path | str) -> Path:
 
 def check_sheet_file(file: Path) -> Path:
     """The file itself; ValueError or PermissionError if no picture can be written there."""
+    if file.is_dir():
+        raise ValueError(f"--contact_sheet {file} is a folder; name a picture in it")
     if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--contact-sheet {file}: its name must end in .png, .jpg or .webp")
+        raise ValueError(f"--contact_sheet {file}: its name must end in .png, .jpg or .webp")
     writable_folder(file.parent)
     return file
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +35,8 @@ def writable_folder(path: Path | str) -> Path:
     """
     path = Path(path)
     try:
+        check_writable(path)
         path.mkdir(parents=True, exist_ok=True)
-        if not path.stat().st_mode & 0o222:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -44,3 +44,27 @@ def writable_folder(path: Path | str) -> Path:
             f"cannot write to the folder {path} ({error.strerror}); choose another one"
         ) from error
     return path
+
+
+def check_writable(path: Path) -> None:
+    """OSError if the folder, or the nearest one above it, is marked read-only; makes nothing."""
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not nearest.stat().st_mode & 0o222 or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def replace_folder(new: Path, target: Path) -> Path:
+    """Rename `new` to `target`; an older one is deleted only when the new one is in its place."""
+    aside = new.with_name(f"{new.name}-old")
+    try:
+        if target.exists():
+            target.rename(aside)
+        new.rename(target)
+    except BaseException:  # Ctrl-C too
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return target

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,16 @@ from scenes.photos import (
     find_sources,
     list_photos,
     read_header,
+    smaller_size,
 )
-from scenes.scene import Scene
+from scenes.scene import Scene, Split
 from scenes.split import make_split
 from scenes.undistort import remap, undistortion
+from scenes.words import counted, shortened
 
 log = logging.getLogger(__name__)
 FEWEST_VIEWS = 3
+SHORTEST_SIDE = 16  # of a photo in pixels; SSIM needs 11
 
 
 def load(
@@ -42,7 +45,7 @@ def load(
     data_factor: int = 1,
     longest_side: int = 1600,
     split: str | None = None,
-    test_every: int = 8,
+    test_every: int | None = None,
     split_file: Path | str | None = None,
     image_folder: Path | str | None = None,
     normalize: bool = False,
@@ -53,7 +56,8 @@ def load(
     Photos alone are posed by structure from motion, kept as `sparse/0` for the next time.
     data_factor: photos at 1/N of their size (`images_N`, else resized and cached); 0: the smallest
     N that leaves no photo with more than `longest_side` pixels on a side.
-    split, test_every, split_file: see `scenes.split.make_split`; None detects the rule.
+    split, test_every, split_file: see `scenes.split.make_split`; without them the rule is
+        detected, and `test_every` alone means Difix3D's: every N-th view trains.
     image_folder: the photos' folder, if it is not the usual one (absolute or below `path`).
     normalize: recentre, align and scale the world; `Scene.transform` tells how.
     Raises FileNotFoundError or ValueError, with a sentence that names the file or flag.
@@ -62,22 +66,28 @@ def load(
     if not path.is_dir():
         reason = "is not a folder" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {reason}; give the folder of a capture")
-    if data_factor < 0 or data_factor != int(data_factor):
-        raise ValueError(f"--data-factor {data_factor} must be a whole number, 0 or more")
+    data_factor = _whole("--data_factor", data_factor, 0)
+    longest_side = _whole("longest_side", longest_side, SHORTEST_SIDE)
     folder = None
     if image_folder is not None:
         folder = path / image_folder
         if not folder.is_dir():
-            raise FileNotFoundError(f"the image folder {folder} does not exist")
+            reason = "is not a folder" if folder.exists() else "does not exist"
+            raise FileNotFoundError(f"--image_folder {folder} {reason}")
+    split_of = partial(make_split, rule=split, test_every=test_every, split_file=split_file)
 
-    capture = _read(path, folder, progress)
-    _need_views(len(capture.names), path, "name")
-    data_factor = int(data_factor) or _fitting_factor(capture, longest_side)
+    capture = _read(path, folder, split_of, progress)
+    _need_views(len(capture.names), "view", path, " with a pose")
+    data_factor = data_factor or _fitting_factor(capture, longest_side)
     sources = find_sources(capture.photo_folder, capture.names, data_factor)
-    notes = [*capture.notes, *sources.notes]
-    views, skipped = _decode_all(capture, sources, progress)
-    notes += skipped
-    _need_views(len(views), path, "have photos for")
+    pairs = zip(capture.names, sources.paths, strict=True)
+    names = tuple(name for name, photo in pairs if photo)
+    _need_views(len(names), "view", path, " with a photo")
+    split_of(names)  # a wrong one costs no decoding
+    _check_sizes(sources, data_factor)
+    views, skipped = _decode_all(capture, sources, data_factor, progress)
+    notes = [*capture.notes, *sources.notes, *skipped]
+    _need_views(len(views), "view", path, " with a readable photo")
 
     viewmats = np.stack([view.viewmat for view in views])
     points, transform = capture.points, np.eye(4)
@@ -98,7 +108,7 @@ def load(
         images=tuple(view.image for view in views),
         points=torch.from_numpy(points),
         point_colors=torch.from_numpy(capture.colors),
-        split=make_split(names, split, test_every, split_file),
+        split=split_of(names),
         data_factor=data_factor,
         transform=torch.from_numpy(transform),
         notes=tuple(notes),
@@ -114,7 +124,15 @@ def load(
     return scene
 
 
-def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
+def _whole(name: str, value: object, least: int) -> int:
+    if not isinstance(value, int | float | np.integer) or value < least or value % 1 != 0:
+        raise ValueError(f"{name} {value} must be a whole number, {least} or more")
+    return int(value)
+
+
+def _read(
+    path: Path, folder: Path | None, split_of: Callable[[tuple[str, ...]], Split], progress: bool
+) -> Capture:
     """The capture in a folder, by the first format that is there."""
     model = colmap.find_model(path)
     if model is not None:
@@ -133,7 +151,8 @@ def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
             f"{path} holds no capture: no COLMAP model (sparse/0), no transforms.json and no "
             "photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
         )
-    _need_views(len(names), path, "be photos in")
+    _need_views(len(names), "photo", path)
+    split_of(tuple(names))  # a wrong one costs no structure from motion
     scene_folder = path if photos == path or folder is not None else photos.parent
     notes = sfm.structure_from_motion(photos, names, scene_folder, progress)
     capture = colmap.read(scene_folder / "sparse" / "0", photos)
@@ -142,11 +161,29 @@ def _read(path: Path, folder: Path | None, progress: bool) -> Capture:
 
 def _fitting_factor(capture: Capture, longest_side: int) -> int:
     """The smallest factor at which no side of a readable photo is over `longest_side` pixels."""
-    sides = [1]
-    for path in find_sources(capture.photo_folder, capture.names, 1).paths:
+    paths = find_sources(capture.photo_folder, capture.names, 1).paths
+    longest = max((max(size) for _, *size in _sizes(paths)), default=1)
+    return -(-longest // longest_side)
+
+
+def _check_sizes(sources: Sources, factor: int) -> None:
+    """ValueError if a photo has too few pixels to be of use at this factor."""
+    for path, *size in _sizes(sources.paths):
+        width, height = smaller_size(*size, sources.shrink)
+        if min(width, height) < SHORTEST_SIDE:
+            raise ValueError(
+                f"{path} is {width}x{height}, under {SHORTEST_SIDE} pixels a side"
+                if factor == 1
+                else f"--data_factor {factor} makes the photos {width}x{height} ({path.name}), "
+                f"under {SHORTEST_SIDE} pixels a side; use a smaller factor"
+            )
+
+
+def _sizes(paths: list[Path | None]) -> Iterator[tuple[Path, int, int]]:
+    """Path, width and height of every photo that is there and readable."""
+    for path in filter(None, paths):
         with suppress(UnreadablePhoto):
-            sides += read_header(path)[:2] if path else []
-    return -(-max(sides) // longest_side)
+            yield path, *read_header(path)[:2]
 
 
 def _photos_of_model(path: Path, model: Path) -> Path:
@@ -158,9 +195,10 @@ def _photos_of_model(path: Path, model: Path) -> Path:
     return next((folder for folder in (sparse.parent, path) if list_photos(folder)), path)
 
 
-def _need_views(n: int, path: Path, what: str) -> None:
+def _need_views(n: int, noun: str, path: Path, kind: str = "") -> None:
     if n < FEWEST_VIEWS:
-        raise ValueError(f"{path}: there must {what} at least {FEWEST_VIEWS} views, found {n}")
+        few = counted(n, noun)
+        raise ValueError(f"{path} has only {few}{kind}; at least {FEWEST_VIEWS} are needed")
 
 
 @dataclass(frozen=True)
@@ -169,12 +207,13 @@ class _View:
     image: np.ndarray
     K: np.ndarray
     viewmat: np.ndarray
+    scaled: str  # "NAME is WxH, not WxH" if the camera states another size of the photo, else ""
 
 
 def _decode_all(
-    capture: Capture, sources: Sources, progress: bool
+    capture: Capture, sources: Sources, factor: int, progress: bool
 ) -> tuple[list[_View], list[str]]:
-    """The views whose photo could be read, in order, and notes on the others."""
+    """The views whose photo could be read, in order, and notes on what was not as expected."""
     # Views that share a lens share its maps; a few suffice, since views come in order.
     maps_of = _memo(undistortion)
 
@@ -184,7 +223,8 @@ def _decode_all(
             return ""
         try:
             return _view(
-                capture.names[i], path, capture.lenses[i], capture.viewmats[i], sources, maps_of
+                *(capture.names[i], path, capture.lenses[i], capture.viewmats[i]),
+                *(sources, factor, maps_of),
             )
         except UnreadablePhoto as error:
             return f"{capture.names[i]} {error}"
@@ -203,17 +243,20 @@ def _decode_all(
     notes = []
     if missing:
         notes.append(
-            f"{len(missing)} photos of the capture are not in {capture.photo_folder} "
-            f"({missing[0]}, ...); their views are skipped"
+            f"skipped {counted(len(missing), 'view')} without a photo in {capture.photo_folder}: "
+            f"{shortened(missing, 3)}"
         )
     if unreadable:
-        notes.append(f"skipped {len(unreadable)} unreadable photos: {_shortened(unreadable)}")
+        what = counted(len(unreadable), "unreadable photo")
+        notes.append(f"skipped {what}: {shortened(unreadable)}")
+    scaled = [view.scaled for view in views if view.scaled]
+    if scaled:
+        at_factor = f" at --data_factor {factor}" if factor > 1 else ""
+        notes.append(
+            f"{counted(len(scaled), 'photo')} not of the size that the camera states{at_factor} "
+            f"({scaled[0]}); the cameras are scaled to fit"
+        )
     return views, notes
-
-
-def _shortened(items: list[str], most: int = 10) -> str:
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
 
 
 def _memo(function: Callable) -> Callable[[Lens], tuple]:
@@ -238,6 +281,7 @@ def _view(
     lens: Lens,
     viewmat: np.ndarray,
     sources: Sources,
+    factor: int,
     maps_of: Callable[[Lens], tuple],
 ) -> _View:
     """One view at the wanted size, undistorted and upright."""
@@ -258,6 +302,10 @@ def _view(
             f"{path} is {width}x{height}, but its camera says {lens.width}x{lens.height}: another "
             "shape, not just another size; use the photos that the capture was made from"
         )
+    stated = smaller_size(lens.width, lens.height, factor)
+    scaled = ""
+    if abs(width - stated[0]) > max(1, 0.01 * stated[0]):
+        scaled = f"{name} is {width}x{height}, not {stated[0]}x{stated[1]}"
     lens = lens.resized(width, height)
     if not lens.is_pinhole:
         try:
@@ -268,7 +316,7 @@ def _view(
     K = lens.K
     if orientation in TURNS:  # make the view upright together with its camera
         image, K, viewmat = turn_view(image, K, viewmat, TURNS[orientation])
-    return _View(name, np.ascontiguousarray(image), K, viewmat)
+    return _View(name, np.ascontiguousarray(image), K, viewmat, scaled)
 
 
 def _same_shape(lens: Lens, width: int, height: int) -> bool:

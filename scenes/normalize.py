@@ -1,4 +1,4 @@
-# World normalisation as in gsplat's examples: z up, centred where the cameras look, unit size.
+# World normalisation as in gsplat's examples: centred where the cameras look, unit size.
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +8,9 @@ def normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[4, 4] similarity (scale times rotation, then translation) from [N,4,4] poses, [P,3] points.
 
     The cameras' mean up direction becomes z, the point nearest to their optical axes the origin,
-    their median distance from it 1; then the points' principal axes are aligned, up kept up.
+    their median distance from it 1. Then, as in gsplat, the points' principal axes become x, y
+    and z: z is the one in which they vary least, up for a scene on level ground, but the normal
+    of the wall for a flat facade.
     """
     upright = _from_cameras(camtoworlds)
     if len(points) < 3:

@@ -1,6 +1,7 @@
 # Photos on disk: finding them, decoding them, and smaller copies of them for a data factor.
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from scenes.files import atomic_path, writable_folder
+from scenes.files import atomic_path, check_writable
+from scenes.words import counted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+MOST_PIXELS = 500_000_000  # of one photo
 ORIENTATION = 0x0112  # the EXIF tag
 # Quarter turns, counter-clockwise as np.rot90, that make a photo of this EXIF orientation upright.
 TURNS = {3: 2, 6: 3, 8: 1}
@@ -88,11 +91,12 @@ def find_sources(folder: Path, names: tuple[str, ...], factor: int) -> Sources:
         notes = [f"{ready} has {found} of {wanted} photos; resizing those of {folder.name} instead"]
     if not any(full):
         raise FileNotFoundError(_no_photos(folder, names))
+    cache = _beside(folder, f"_{factor}_cache")
     try:
-        cache = writable_folder(_beside(folder, f"_{factor}_cache"))
-    except PermissionError:
-        cache = None
-        notes.append(f"{folder.parent} is read-only, so photos are resized anew each time")
+        check_writable(cache)
+    except OSError:
+        notes.append(f"{cache} cannot be written, so photos are resized anew each time")
+        return Sources(full, factor, None, tuple(notes))
     return Sources(full, factor, cache, tuple(notes))
 
 
@@ -103,14 +107,15 @@ def _beside(folder: Path, ending: str) -> Path:
 
 
 def _no_photos(folder: Path, names: tuple[str, ...]) -> str:
-    text = f"{folder} has none of the {len(names)} photos that the capture names ({names[0]}, ...)"
+    photos = counted(len(names), "photo")
+    text = f"{folder} has none of the {photos} that the capture names ({names[0]}, ...)"
     smaller = sorted(
         (path.name.rsplit("_", 1)[1] for path in folder.parent.glob(f"{folder.name}_*")), key=len
     )
     smaller = [ending for ending in smaller if ending.isdigit()]
     if smaller:
-        return f"{text}; {folder.name}_{smaller[0]} is there: use --data-factor {smaller[0]}"
-    return f"{text}; put them there or name their folder (image_folder)"
+        return f"{text}; {folder.name}_{smaller[0]} is there: use --data_factor {smaller[0]}"
+    return f"{text}; put them there or name their folder (--image_folder)"
 
 
 class UnreadablePhoto(ValueError):
@@ -119,7 +124,7 @@ class UnreadablePhoto(ValueError):
 
 def read_header(path: Path) -> tuple[int, int, int]:
     """Width and height as stored, and EXIF orientation (1 to 8); UnreadablePhoto otherwise."""
-    with _open(path) as image:
+    with open_photo(path) as image:
         return *image.size, _orientation(image)
 
 
@@ -129,7 +134,7 @@ def decode(path: Path, upright: bool = False) -> tuple[np.ndarray, int]:
     `upright` turns them as EXIF says. Grey, 16-bit and palette photos become RGB; transparency is
     laid over white. Raises UnreadablePhoto.
     """
-    with _open(path) as image:
+    with open_photo(path) as image:
         orientation = _orientation(image)
         if upright and orientation != 1:
             image = ImageOps.exif_transpose(image)
@@ -144,8 +149,10 @@ def decode(path: Path, upright: bool = False) -> tuple[np.ndarray, int]:
         return np.array(image.convert("RGB")), orientation
 
 
-class _open:
-    """Opens and fully reads a photo; whatever the decoder raises becomes UnreadablePhoto."""
+class open_photo:
+    """Opens a photo to be read within; whatever the decoder raises becomes UnreadablePhoto."""
+
+    _limit = threading.Lock()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -154,11 +161,22 @@ class _open:
         try:
             if self.path.stat().st_size == 0:
                 raise UnreadablePhoto("is empty")
-            self.image = Image.open(self.path)
+            # Pillow refuses from 179 megapixels on, by a global: our own limit is in its place.
+            with self._limit:
+                limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                try:
+                    self.image = Image.open(self.path)
+                finally:
+                    Image.MAX_IMAGE_PIXELS = limit
         except UnreadablePhoto:
             raise
         except Exception:
             raise UnreadablePhoto("is not a photo that can be read") from None
+        width, height = self.image.size
+        if width * height > MOST_PIXELS:
+            self.image.close()
+            most = MOST_PIXELS // 1_000_000
+            raise UnreadablePhoto(f"has {width}x{height} pixels, more than {most} megapixels")
         return self.image
 
     def __exit__(self, kind, error, trace) -> None:
@@ -172,13 +190,17 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def smaller_size(width: int, height: int, factor: int) -> tuple[int, int]:
+    return max(1, round(width / factor)), max(1, round(height / factor))
+
+
 def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.ndarray, int]:
     """`decode` at 1/factor of the size (area average); kept in and taken from `cached`.
 
     The copy is a .png with the photo's EXIF orientation, used while it is newer than the photo.
     """
     width, height, _ = read_header(path)
-    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    size = smaller_size(width, height, factor)
     if cached is not None and _is_fresh(cached, path):
         try:
             pixels, orientation = decode(cached)

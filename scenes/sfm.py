@@ -14,8 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from scenes.colmap import write_model
-from scenes.files import writable_folder
-from scenes.photos import ORIENTATION, UnreadablePhoto, decode
+from scenes.files import check_writable
+from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo
+from scenes.words import counted, shortened
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ def structure_from_motion(
         copied, sizes, unreadable = _copy(photo_folder, names, copies, progress)
         notes = []
         if unreadable:
-            notes.append(f"skipped {len(unreadable)} unreadable photos: {', '.join(unreadable)}")
+            what = counted(len(unreadable), "unreadable photo")
+            notes.append(f"skipped {what}: {shortened(unreadable)}")
         if len(sizes) < 3:
             raise ValueError(
-                f"{photo_folder}: {len(sizes)} photos can be read ({'; '.join(notes)}); "
+                f"{photo_folder}: {counted(len(sizes), 'photo')} readable ({'; '.join(notes)}); "
                 "structure from motion needs at least 3"
             )
         pycolmap.set_random_seed(SEED)
@@ -61,10 +63,9 @@ def structure_from_motion(
         )
     left_out = sorted(set(sizes) - {image.name for image in model.images.values()})
     if left_out:
-        few = ", ".join(copied[copy] for copy in left_out[:10])
+        few = shortened([copied[copy] for copy in left_out])
         notes.append(
             f"structure from motion posed {posed} of {len(sizes)} photos; without a pose: {few}"
-            + (f" and {len(left_out) - 10} more" if len(left_out) > 10 else "")
         )
     for image in model.images.values():
         size = sizes[image.name]
@@ -93,17 +94,13 @@ def pairs_to_match(n: int) -> list[tuple[int, int]]:
 
 
 def _check_writable(scene_folder: Path) -> None:
-    sparse = scene_folder / "sparse"
-    was_there = sparse.exists()
     try:
-        writable_folder(sparse)
-    except PermissionError:
+        check_writable(scene_folder / "sparse")
+    except OSError:
         raise PermissionError(
             f"{scene_folder} has no poses, and structure from motion cannot save them there; "
             "copy the photos to a folder you can write to"
         ) from None
-    if not was_there:
-        sparse.rmdir()
 
 
 def _copy(
@@ -121,7 +118,7 @@ def _copy(
         except UnreadablePhoto as error:
             unreadable.append(f"{name} {error}")
             continue
-        with Image.open(photo_folder / name) as photo:
+        with open_photo(photo_folder / name) as photo:
             exif = photo.getexif()
         exif.pop(ORIENTATION, None)
         copy = f"{index:06d}.jpg"
@@ -203,9 +200,9 @@ def _map(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """pycolmap's running commentary off, only its errors on."""
+    """pycolmap's commentary off, also on Ctrl-C; its errors are exceptions."""
     level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from scenes.scene import Split
@@ -13,11 +14,13 @@ RULES = ("gsplat", "difix", "filename", "json", "all")
 def make_split(
     names: tuple[str, ...],
     rule: str | None = None,
-    test_every: int = 8,
+    test_every: int | None = None,
     split_file: Path | str | None = None,
 ) -> Split:
-    """Split views, given in sorted order, by one of RULES; None detects the rule.
+    """Split views, given in sorted order, by one of RULES.
 
+    Without a rule, `split_file` means json and `test_every` difix, as in Difix3D's commands;
+    without these too, names with `_train_` and `_eval_` mean filename, others gsplat with 8.
     gsplat: view i is held out if i % test_every == 0. difix: the opposite, view i *trains* if
     i % test_every == 0; 1 means the filename rule and 0 means all. filename: `_train_` and
     `_eval_` in the name. json: lists of names in `split_file`, {"train", "test" or "val"} or
@@ -25,9 +28,12 @@ def make_split(
     Raises ValueError if no view trains, or none is held out (but for `all`).
     """
     if rule is None:
-        rule = "json" if split_file is not None else detect_rule(names)
+        rule = _rule(names, test_every, split_file)
     if rule not in RULES:
         raise ValueError(f"--split {rule} is not known; choose one of {', '.join(RULES)}")
+    if split_file is not None and rule != "json":
+        raise ValueError(f"--split {rule} does not use --split_file {split_file}; give one of them")
+    test_every = 8 if test_every is None else test_every
     n = len(names)
     if rule == "all" or (rule == "difix" and test_every == 0):
         return Split(rule, tuple(range(n)), (), f"{rule}: all {n} views train, none is held out")
@@ -35,11 +41,11 @@ def make_split(
         return _checked(rule, names, *_by_filename(names))
     if rule == "json":
         if split_file is None:
-            raise ValueError("--split json needs --split-file with the lists of names")
+            raise ValueError("--split json needs --split_file with the lists of names")
         return _checked(rule, names, *_by_file(names, Path(split_file)))
     if test_every < 2:
         raise ValueError(
-            f"--test-every {test_every} leaves no split; use 2 or more, or --split all"
+            f"--test_every {test_every} leaves no split; use 2 or more, or --split all"
         )
     chosen = tuple(range(0, n, test_every))
     others = tuple(i for i in range(n) if i % test_every)
@@ -48,7 +54,12 @@ def make_split(
     return _checked(rule, names, chosen, others, f"every {test_every}th view trains")
 
 
-def detect_rule(names: tuple[str, ...]) -> str:
+def _rule(names: tuple[str, ...], test_every: int | None, split_file: Path | str | None) -> str:
+    """The rule that the other arguments imply."""
+    if split_file is not None:
+        return "json"
+    if test_every is not None:
+        return "difix"
     has_train = any("_train_" in name for name in names)
     has_eval = any("_eval_" in name for name in names)
     return "filename" if has_train and has_eval else "gsplat"
@@ -57,7 +68,7 @@ def detect_rule(names: tuple[str, ...]) -> str:
 def _checked(
     rule: str, names: tuple[str, ...], train: tuple[int, ...], test: tuple[int, ...], why: str
 ) -> Split:
-    remedy = "change --test-every or --split, or use --split all to train on every view"
+    remedy = "change --test_every or --split, or use --split all to train on every view"
     if rule == "json":
         remedy = "correct the file, or use another --split"
     if rule == "filename":
@@ -93,25 +104,26 @@ def _by_file(names: tuple[str, ...], file: Path) -> tuple[tuple[int, ...], tuple
             f'{file} needs two lists, {{"train": [...], "test": [...]}}; "val" also means "test"'
         )
     # A name is matched whole, then without folders, then without suffix; a number is an index.
-    index_of: dict[str | int, int] = {}
+    indices_of: dict[str | int, list[int]] = {i: [i] for i in range(len(names))}
     for key in (str, lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem):
+        alike = defaultdict(list)
         for i, name in enumerate(names):
-            index_of.setdefault(key(name), i)
-    index_of |= {i: i for i in range(len(names))}
+            alike[key(name)].append(i)
+        indices_of = alike | indices_of
 
-    def find(entries: list) -> tuple[int, ...]:
-        keys = [entry if type(entry) is int else _key(str(entry), index_of) for entry in entries]
-        return tuple(sorted({index_of[key] for key in keys if key in index_of}))
+    def find(entry: object) -> list[int]:
+        path = PurePosixPath(str(entry))
+        keys = [entry] if type(entry) is int else [str(entry), path.name, path.stem]
+        found = next((indices_of[key] for key in keys if key in indices_of), [])
+        if len(found) > 1 and path.name == str(entry):
+            both = " or ".join(names[i] for i in found[:2])
+            raise ValueError(f"{file}: {entry} is ambiguous, {both}; name the photo in full")
+        return found if len(found) == 1 else []
 
-    found = find(train), find(test)
+    found = [tuple(sorted({i for entry in part for i in find(entry)})) for part in (train, test)]
     both = set(found[0]) & set(found[1])
     if both:
         raise ValueError(f"{file} lists {names[min(both)]} both as train and as test")
     unknown = len(train) + len(test) - len(found[0]) - len(found[1])
     why = f"the lists of {file.name} decide"
     return *found, why + (f" ({unknown} entries match no photo)" if unknown > 0 else "")
-
-
-def _key(entry: str, index_of: dict[str | int, int]) -> str:
-    path = PurePosixPath(entry)
-    return next((key for key in (entry, path.name, path.stem) if key in index_of), entry)

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from scenes.cameras import Cameras
-from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
+from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses, no_points
 from scenes.files import atomic_path
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 from scenes.ply_points import read_ply_points
+from scenes.words import counted, shortened
 
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
@@ -47,16 +48,17 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         seen.setdefault(name, (path, frame))
     if not seen:
         raise FileNotFoundError(
-            f"none of the {len(missing)} photos that {file} names is there ({folder / missing[0]})"
+            f"none of the {counted(len(missing), 'photo')} that {file} names is there "
+            f"({folder / missing[0]})"
         )
     notes = []
     if missing:
         notes.append(
-            f"{file.name} names {len(missing)} photos that are not there ({missing[0]}, ...); "
-            "their frames are skipped"
+            f"{file.name} names {counted(len(missing), 'photo')} not to be found "
+            f"({shortened(missing, 1)}); the frames are skipped"
         )
     if twice:
-        notes.append(f"{file.name} names {twice} photos twice; their first pose is used")
+        notes.append(f"{file.name} names {counted(twice, 'photo')} twice; the first pose is used")
 
     names = tuple(sorted(seen))
     lenses = []
@@ -246,7 +248,7 @@ def _viewmat(frame: dict, name: str, file: Path) -> np.ndarray:
     if pose.shape != (4, 4):
         raise ValueError(f"{file}: the pose of {name} has the shape {pose.shape}; {rule}")
     if not (np.abs(pose) < LARGEST).all():
-        raise ValueError(f"{file}: the pose of {name} has values that are not finite; {rule}")
+        raise ValueError(f"{file}: the pose of {name} has values {NOT_FINITE}; {rule}")
     R = pose[:3, :3]
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6 or np.abs(R.T @ R - np.eye(3)).max() > 0.02:
         raise ValueError(f"{file}: the pose of {name} is not rigid; {rule}")

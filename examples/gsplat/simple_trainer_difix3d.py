@@ -147,16 +147,13 @@ def choose_start(flags: Flags) -> Start | None:
 
 
 def load_scene(flags: Flags, device: torch.device) -> scenes.Scene:
-    """The capture; --test_every alone means Difix3D's rule, as in the published commands."""
-    rule, every = flags.split, flags.test_every
-    if every is not None and rule is None and flags.split_file is None:
-        rule = "difix"
+    """The capture; --data_factor 0 fits its photos to the device."""
     return scenes.load(
         flags.data_dir,
         data_factor=flags.data_factor,
         longest_side=500 if device.type == "cpu" else 1600,
-        split=rule,
-        test_every=8 if every is None else every,
+        split=flags.split,
+        test_every=flags.test_every,
         split_file=flags.split_file,
         normalize=flags.normalize_world_space,
     )

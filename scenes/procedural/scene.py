@@ -13,6 +13,7 @@ from scenes.procedural.builder import Builder
 from scenes.procedural.places import KINDS, Place
 from scenes.procedural.raycaster import World
 
+LONGEST_SIDE = 16384  # of a picture, in pixels
 PATHS = {"orbit": paths.orbit, "walk": paths.walk}
 
 
@@ -51,10 +52,11 @@ class ProceduralScene:
         """Cameras [n_views] on a path as people film: "orbit" or "walk" (None: by the seed).
 
         The wider side's field of view is 60 to 70 degrees. `seed` varies the path in the same
-        place. ValueError for an unknown path or sizes below 1.
+        place. ValueError for an unknown path or sizes below 1 or over LONGEST_SIDE.
         """
         if min(n_views, width, height) < 1:
             raise ValueError(f"views and sizes must be at least 1, got {n_views}, {width}x{height}")
+        check_size(width, height)
         rng = np.random.default_rng([self.seed, 1, seed])
         if path is None:
             path = "orbit" if self.kind == "tabletop" else str(rng.choice(sorted(PATHS)))
@@ -123,6 +125,11 @@ class ProceduralScene:
         light = (-b + (b * b - 4 * a * c).sqrt()) / (2 * a)
         grey = light.clamp(1e-4, 4.0).mean(-1)
         return 0.17 / grey.log().mean().exp().item()
+
+
+def check_size(width: int, height: int) -> None:
+    if max(width, height) > LONGEST_SIDE:
+        raise ValueError(f"a side has at most {LONGEST_SIDE} pixels, got {width}x{height}")
 
 
 def generate(seed: int, kind: str | None = None) -> ProceduralScene:

@@ -1,7 +1,6 @@
 # A procedural capture on disk, as a COLMAP scene: images/frame_00001.png ..., sparse/0.
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,8 +8,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from scenes import colmap
-from scenes.files import writable_folder
-from scenes.procedural.scene import generate
+from scenes.files import replace_folder, writable_folder
+from scenes.loading import FEWEST_VIEWS, SHORTEST_SIDE
+from scenes.procedural.scene import check_size, generate
 
 
 def write(
@@ -35,11 +35,13 @@ def write(
         raise ValueError(f"{folder} is a file; name a folder for the scene")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty; name a new folder, or overwrite it (--overwrite)")
-    if min(n_views, width, height) < 1 or points < 0:
+    # What `scenes.load` would refuse is not written.
+    if n_views < FEWEST_VIEWS or min(width, height) < SHORTEST_SIDE or points < 0:
         raise ValueError(
-            f"views and sizes must be at least 1 and points at least 0, "
+            f"views must be at least {FEWEST_VIEWS}, sizes {SHORTEST_SIDE} and points 0, "
             f"got {n_views} views of {width}x{height} and {points} points"
         )
+    check_size(width, height)
     writable_folder(folder.absolute().parent)
     scene = generate(seed, kind)
     cameras = scene.capture(n_views, width, height, path)
@@ -53,7 +55,4 @@ def write(
             image = scene.render(cameras[k])[0][0]
             Image.fromarray((image * 255).round().byte().numpy()).save(staged / "images" / name)
         colmap.write(staged, cameras, names, *scene.points(cameras, points))
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.replace(folder)
-    return folder
+        return replace_folder(staged, folder)

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -135,7 +136,7 @@ def test_missing_photos_are_skipped_in_one_note(capture):
         (capture / "images" / name).unlink()
     scene = load(capture)
     assert len(scene) == 6 and len(scene.notes) == 1
-    assert scene.notes[0].startswith("2 photos of the capture are not in")
+    assert scene.notes[0].startswith("skipped 2 views without a photo in")
     assert np.allclose(scene.cameras.viewmats, camera_ring(8)[[0, 2, 3, 4, 6, 7]], atol=1e-6)
 
 
@@ -147,7 +148,7 @@ def test_no_photos_at_all_names_the_folder(capture):
 
 def test_fewer_than_three_views_is_refused(tmp_path):
     write_capture(tmp_path, ["a.png", "b.png"])
-    with pytest.raises(ValueError, match="at least 3 views, found 2"):
+    with pytest.raises(ValueError, match="only 2 views with a pose; at least 3"):
         load(tmp_path)
 
 
@@ -189,6 +190,31 @@ def test_a_failed_write_keeps_the_older_model(capture, monkeypatch):
     assert {file.name: file.read_bytes() for file in (capture / "sparse/0").iterdir()} == before
     assert [folder.name for folder in (capture / "sparse").iterdir()] == ["0"]
     assert len(scene) == 8
+
+
+def test_the_older_model_outlives_a_failure_to_replace_it(capture, monkeypatch):
+    before = {file.name: file.read_bytes() for file in (capture / "sparse/0").iterdir()}
+    rename = Path.rename
+
+    def fail_once(self, target):
+        if Path(target).name == "0" and not self.name.endswith("-old"):
+            assert {file.name for file in self.iterdir()} >= {"cameras.bin", "images.bin"}
+            raise OSError("gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="gone"):
+        colmap.write_model(colmap_model(["a.png"]), capture)
+    assert {file.name: file.read_bytes() for file in (capture / "sparse/0").iterdir()} == before
+    assert [folder.name for folder in (capture / "sparse").iterdir()] == ["0"]
+
+
+def test_an_absurd_camera_size_is_told_shortly(tmp_path):
+    write_capture(tmp_path, text=True)
+    file = tmp_path / "sparse/0/cameras.txt"
+    file.write_text(file.read_text().replace("PINHOLE 64 48", "PINHOLE 9000000000000000 48"))
+    with pytest.raises(ValueError, match=r"has the image size 9e\+15x48"):
+        load(tmp_path)
 
 
 @pytest.mark.skipif(not SHARED_SCENES.is_dir(), reason="no shared scenes beside the project")

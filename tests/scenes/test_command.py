@@ -30,12 +30,12 @@ def run(*arguments, cwd=ROOT):
 def test_json_is_all_of_stdout_and_the_contact_sheet_is_a_picture(capture, tmp_path):
     (capture / "images/003.png").write_bytes(b"")
     sheet = tmp_path / "sheet.png"
-    done = run(capture, "--json", "--data_factor", 2, "--test-every", 4, "--contact-sheet", sheet)
+    done = run(capture, "--json", "--data_factor", 2, "--test_every", 4, "--contact_sheet", sheet)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["kind"] == "COLMAP" and summary["views"] == 7 and summary["points"] == 20
     assert summary["image_sizes"] == [{"width": 32, "height": 24, "views": 7}]
-    assert summary["split"]["test"] == ["000.png", "005.png"]
+    assert summary["split"]["train"] == ["000.png", "005.png"]  # as Difix3D's
     assert "003.png is empty" in summary["notes"][0]
     pixels = np.array(Image.open(sheet)).reshape(-1, 3)
     for color in ((42, 110, 187), (217, 95, 14)):  # train and test are marked
@@ -50,16 +50,33 @@ def test_readable_summary_says_where_the_contact_sheet_is(capture):
     assert (capture / "contact_sheet.png").is_file()
 
 
+def test_the_contact_sheet_of_a_read_only_capture_is_in_the_temporary_folder(
+    capture, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    capture.chmod(0o555)
+    main(tyro.cli(Options, args=[str(capture)]))
+    sheet = tmp_path / "capture_contact_sheet.png"
+    assert sheet.is_file() and str(sheet) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["no/such/folder"], "no/such/folder does not exist"),
         (["EMPTY"], "holds no capture"),
-        (["CAPTURE", "--test-every", "1"], "--test-every 1"),
-        (["CAPTURE", "--data-factor", "-1"], "--data-factor -1"),
-        (["CAPTURE", "--split", "json"], "--split-file"),
-        (["CAPTURE", "--split-file", "none.json"], "none.json"),
-        (["CAPTURE", "--contact-sheet", "sheet.xyz"], "sheet.xyz"),
+        (["CAPTURE", "--split", "gsplat", "--test_every", "1"], "--test_every 1"),
+        (["CAPTURE", "--data_factor", "-1"], "--data_factor -1"),
+        (["CAPTURE", "--split", "json"], "--split_file"),
+        (["CAPTURE", "--split_file", "none.json", "--data_factor", "2"], "none.json"),
+        (["CAPTURE", "--contact_sheet", "sheet.xyz"], "sheet.xyz"),
+        (["CAPTURE", "--contact_sheet", "empty", "--data_factor", "2"], "empty is a folder"),
+        (["CAPTURE", "--image_folder", "sparse/0/cameras.bin"], "is not a folder"),
+        (["CAPTURE", "--data_factor", "1000"], "--data_factor 1000 makes the photos 1x1"),
+        (
+            ["CAPTURE", "--data_factor", "2", "--split", "all", "--split_file", "x.json"],
+            "--split all does not use",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence_and_exit_code_2(

@@ -26,9 +26,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", locked):
+    below = locked / "new" / "sub"
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", locked, below):
         with pytest.raises(PermissionError, match=f"cannot write to the folder {folder}"):
             writable_folder(folder)
+    assert not list(locked.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -60,51 +60,106 @@ def test_an_incomplete_images_n_folder_is_not_used(capture):
 
 
 def test_renamed_smaller_photos_are_matched_in_order(capture):
-    (capture / "images_4").mkdir()
+    (capture / "images_3").mkdir()
     for i in range(8):
-        Image.fromarray(np.full((12, 16, 3), i * 20, np.uint8)).save(
-            capture / "images_4" / f"image{i}.png"
+        Image.fromarray(np.full((16, 21, 3), i * 20, np.uint8)).save(
+            capture / "images_3" / f"image{i}.png"
         )
-    scene = load(capture, data_factor=4)
+    scene = load(capture, data_factor=3)
+    assert len(scene.notes) == 1
     assert [int(image[0, 0, 0]) for image in scene.images] == [i * 20 for i in range(8)]
     assert "other names" in scene.notes[0]
 
 
 def test_only_smaller_photos_are_suggested_or_used(capture):
     (capture / "images").rename(capture / "images_4")
-    with pytest.raises(FileNotFoundError, match="use --data-factor 4"):
+    with pytest.raises(FileNotFoundError, match="use --data_factor 4"):
         load(capture)
-    assert load(capture, data_factor=4).cameras.size == (64, 48)
+    scene = load(capture, data_factor=4)
+    assert scene.cameras.size == (64, 48)
+    assert scene.notes == (
+        "8 photos not of the size that the camera states at --data_factor 4 "
+        "(000.png is 64x48, not 16x12); the cameras are scaled to fit",
+    )
+
+
+def test_photos_of_another_size_than_the_camera_states_are_counted(capture):
+    assert load(capture).notes == ()
+    Image.fromarray(photo(128, 96)).save(capture / "images/002.png")
+    scene = load(capture)
+    assert scene.cameras.Ks[2, 0, 0] == 120
+    assert scene.notes[0].startswith("1 photo not of the size") and "002.png" in scene.notes[0]
 
 
 def test_resized_photos_are_cached_and_renewed(capture):
-    scene = load(capture, data_factor=4)
-    assert scene.cameras.size == (16, 12)
-    expected = cv2.resize(photo(64, 48, 1), (16, 12), interpolation=cv2.INTER_AREA)
+    scene = load(capture, data_factor=2)
+    assert scene.cameras.size == (32, 24)
+    expected = cv2.resize(photo(64, 48, 1), (32, 24), interpolation=cv2.INTER_AREA)
     assert np.array_equal(scene.images[0], expected)
-    assert scene.cameras.Ks[0].tolist() == [[15, 0, 8], [0, 15.25, 6], [0, 0, 1]]
-    copy = capture / "images_4_cache" / "000.png.png"
+    assert scene.cameras.Ks[0].tolist() == [[30, 0, 16], [0, 30.5, 12], [0, 0, 1]]
+    copy = capture / "images_2_cache" / "000.png.png"
     stamp = copy.stat().st_mtime_ns
-    again = load(capture, data_factor=4)
+    again = load(capture, data_factor=2)
     assert copy.stat().st_mtime_ns == stamp and np.array_equal(again.images[0], expected)
 
     Image.fromarray(photo(64, 48, 99)).save(capture / "images/000.png")
     os.utime(capture / "images/000.png", ns=(stamp + 10**9, stamp + 10**9))
-    copy_of_other = capture / "images_4_cache" / "001.png.png"
+    copy_of_other = capture / "images_2_cache" / "001.png.png"
     copy_of_other.write_bytes(copy_of_other.read_bytes()[:50])  # a damaged copy is written anew
-    renewed = load(capture, data_factor=4)
-    fresh = cv2.resize(photo(64, 48, 99), (16, 12), interpolation=cv2.INTER_AREA)
+    renewed = load(capture, data_factor=2)
+    fresh = cv2.resize(photo(64, 48, 99), (32, 24), interpolation=cv2.INTER_AREA)
     assert np.array_equal(renewed.images[0], fresh)
     assert np.array_equal(renewed.images[1], scene.images[1])
 
 
-def test_without_a_writable_folder_photos_are_resized_in_memory(capture, monkeypatch):
-    def refuse(path):
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(photos, "writable_folder", refuse)
+@pytest.mark.parametrize("obstacle", ["a read-only capture", "a file"])
+def test_without_a_writable_folder_photos_are_resized_in_memory(capture, obstacle):
+    if obstacle == "a file":
+        (capture / "images_2_cache").write_text("mine")
+    else:
+        capture.chmod(0o555)
     scene = load(capture, data_factor=2)
-    assert scene.cameras.size == (32, 24) and "read-only" in scene.notes[0]
+    assert scene.cameras.size == (32, 24)
+    assert "images_2_cache cannot be written" in scene.notes[0]
+    assert not (capture / "images_2_cache").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"data_factor": 4}, r"--data_factor 4 makes the photos 16x12 .* use a smaller factor"),
+        ({"data_factor": "4"}, "--data_factor 4 must be a whole number"),
+        ({"data_factor": float("inf")}, "--data_factor inf must be a whole number"),
+        ({"data_factor": 0, "longest_side": 0}, "longest_side 0 must be a whole number"),
+        ({"data_factor": 2, "split": "half"}, "--split half is not known"),
+        ({"data_factor": 2, "split": "filename"}, "name photos with _train_"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_photo_is_decoded(
+    capture, monkeypatch, options, sentence
+):
+    monkeypatch.setattr(photos, "decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=sentence):
+        load(capture, **options)
+    assert sorted(file.name for file in capture.iterdir()) == ["images", "sparse"]
+
+
+def test_photos_that_are_all_empty_leave_no_cache(capture):
+    for file in (capture / "images").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="only 0 views with a readable photo"):
+        load(capture, data_factor=2)
+    assert not (capture / "images_2_cache").exists()
+
+
+def test_photos_beyond_the_limit_of_pillow_are_read_up_to_our_own(tmp_path, monkeypatch):
+    Image.fromarray(photo(64, 48)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    assert photos.decode(tmp_path / "large.png")[0].shape == (48, 64, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(photos, "MOST_PIXELS", 3000)
+    with pytest.raises(photos.UnreadablePhoto, match="has 64x48 pixels, more than"):
+        photos.decode(tmp_path / "large.png")
 
 
 def test_unreadable_photos_are_named_and_skipped(capture):
@@ -121,7 +176,7 @@ def test_unreadable_photos_are_named_and_skipped(capture):
 def test_too_few_readable_photos(capture):
     for i in range(6):
         (capture / f"images/00{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="at least 3 views, found 2"):
+    with pytest.raises(ValueError, match="only 2 views with a readable photo; at least 3"):
         load(capture)
 
 

@@ -1,5 +1,6 @@
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 
@@ -83,16 +84,27 @@ def test_photos_that_cannot_be_posed_leave_nothing_behind(tmp_path):
     assert all(file.suffix == ".jpg" for file in tmp_path.iterdir())
 
 
-def test_a_read_only_folder_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
     for i in range(3):
         Image.fromarray(photo(160, 120, i)).save(tmp_path / f"{i}.jpg")
 
-    def refuse(path):
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(sfm, "writable_folder", refuse)
+    tmp_path.chmod(0o555)
     with pytest.raises(PermissionError, match="copy the photos to a folder you can write to"):
         scenes.load(tmp_path, progress=False)
+
+
+def test_a_wrong_split_is_refused_before_any_work(tmp_path, monkeypatch):
+    for i in range(3):
+        Image.fromarray(photo(160, 120, i)).save(tmp_path / f"{i}.jpg")
+    monkeypatch.setattr(sfm, "structure_from_motion", lambda *_: pytest.fail("ran"))
+    with pytest.raises(ValueError, match="name photos with _train_"):
+        scenes.load(tmp_path, split="filename", progress=False)
+
+
+def test_the_commentary_of_colmap_is_silent_even_on_ctrl_c(capfd):
+    with sfm._quiet():
+        pycolmap.logging.error("Stopping thread...")  # what it says then
+    assert capfd.readouterr().err == ""
 
 
 def test_pairs_of_many_photos_are_few_but_connect_all():

@@ -27,7 +27,29 @@ def test_difix_special_values():
 def test_detection():
     assert make_split(NAMED).rule == "filename"
     assert make_split(NAMES).rule == "gsplat" and make_split(NAMES).test == (0, 8)
-    assert make_split(NAMED[3:], test_every=2).rule == "gsplat"  # only _train_ names
+    assert make_split(NAMED[3:]).rule == "gsplat"  # only _train_ names
+
+
+def test_test_every_alone_means_the_published_rule_of_difix():
+    for names in (NAMES, NAMED):
+        assert make_split(names, test_every=3) == make_split(names, "difix", 3)
+    assert make_split(NAMED, test_every=1).test == (0, 1, 2)
+
+
+def test_a_name_that_two_photos_share_is_ambiguous(tmp_path):
+    names, file = ("a/0.jpg", "a/1.jpg", "b/0.jpg"), tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["0.jpg"], "test": ["1.jpg"]}))
+    with pytest.raises(ValueError, match=r"0\.jpg is ambiguous, a/0\.jpg or b/0\.jpg"):
+        make_split(names, split_file=file)
+    # in full, each is itself; one that is not there is not mistaken for either
+    file.write_text(json.dumps({"train": ["b/0.jpg", "c/0.jpg"], "test": ["1.jpg"]}))
+    split = make_split(names, split_file=file)
+    assert (split.train, split.test) == ((2,), (1,)) and "1 entries match no photo" in split.text
+
+
+def test_a_split_file_is_not_ignored():
+    with pytest.raises(ValueError, match=r"--split gsplat does not use --split_file lists\.json"):
+        make_split(NAMES, "gsplat", split_file="lists.json")
 
 
 @pytest.mark.parametrize(
@@ -65,12 +87,12 @@ def test_bad_lists(tmp_path, content, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("gsplat", 1), "--test-every 1"),
-        (("gsplat", 0), "--test-every 0"),
-        (("gsplat", -3), "--test-every -3"),
+        (("gsplat", 1), "--test_every 1"),
+        (("gsplat", 0), "--test_every 0"),
+        (("gsplat", -3), "--test_every -3"),
         (("difix", 1), "no view to train on"),
         (("filename", 8), "name photos with _train_ and _eval_"),
-        (("json", 8), "needs --split-file"),
+        (("json", 8), "needs --split_file"),
         (("half", 8), "choose one of gsplat, difix"),
     ],
 )

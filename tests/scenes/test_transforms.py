@@ -85,7 +85,7 @@ def test_missing_photos_are_counted_in_one_note(tmp_path):
         (tmp_path / f"images/{i}.png").unlink()
     scene = load(tmp_path)
     assert scene.names == ("0.png", "1.png", "3.png", "5.png", "6.png")
-    assert len(scene.notes) == 1 and "names 2 photos that are not there" in scene.notes[0]
+    assert len(scene.notes) == 1 and "names 2 photos not to be found" in scene.notes[0]
 
 
 def test_points_of_the_ply_file(tmp_path):
@@ -152,6 +152,8 @@ NAN_POSE = [[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         (lambda c: c.pop("frames"), 'has no "frames"'),
         (lambda c: c["frames"].__setitem__(0, 7), 'frame 0 has no "file_path"'),
         (bad_pose(NAN_POSE), r"pose of 1\.png has values that are not finite"),
+        (bad_pose((1e40 * np.eye(4)).tolist()), r"pose of 1\.png has values .* beyond 1e\+12"),
+        (lambda c: c.update(w=1e300), r"has the image size 1e\+300x48"),
         (bad_pose([[1, 0, 0], [0, 1, 0], [0, 0, 1]]), r"pose of 1\.png has the shape"),
         (bad_pose("here"), r"pose of 1\.png is not numbers"),
         (bad_pose(None), r"pose of 1\.png"),
@@ -176,7 +178,7 @@ def test_text_that_is_not_json(tmp_path):
 def test_fox_has_50_photos_and_17_frames_without_one():
     scene = load(SHARED_SCENES / "fox")
     assert len(scene) == 50 and scene.cameras.size == (540, 960)
-    assert len(scene.notes) == 1 and "17 photos" in scene.notes[0]
+    assert len(scene.notes) == 2 and "17 photos" in scene.notes[0] and "1080" in scene.notes[1]
     # the file states 1080x1920 and fl_x 1375.52 (its camera_angle_x disagrees)
     assert abs(scene.cameras.Ks[0, 0, 0].item() / (1375.52 / 2) - 1) < 0.05
     # every camera looks at the fox: the axes pass near one point in front of all
@@ -198,9 +200,9 @@ def test_a_file_whose_photos_are_all_missing(tmp_path):
 
 
 def test_smaller_photos_alone_are_found_at_their_factor(tmp_path):
-    write(tmp_path, size=(16, 12))
-    (tmp_path / "images").rename(tmp_path / "images_4")
-    scene = load(tmp_path, data_factor=4)
-    assert scene.cameras.size == (16, 12) and scene.cameras.Ks[0, 0, 0] == 15
-    with pytest.raises(FileNotFoundError, match="use --data-factor 4"):
+    write(tmp_path, size=(20, 16))
+    (tmp_path / "images").rename(tmp_path / "images_3")
+    scene = load(tmp_path, data_factor=3)
+    assert scene.cameras.size == (20, 16) and scene.cameras.Ks[0, 0, 0] == 18.75
+    with pytest.raises(FileNotFoundError, match="use --data_factor 3"):
         load(tmp_path)
