@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -22,10 +23,10 @@ class Arguments:
     views: int = 60
     width: int = 512
     height: int = 384
-    kind: str | None = None
-    """room, tabletop or courtyard; None: the seed chooses."""
-    path: str | None = None
-    """orbit or walk; None: the seed chooses."""
+    kind: Literal["room", "tabletop", "courtyard"] | None = None
+    """Of place; None: the seed chooses."""
+    path: Literal["orbit", "walk"] | None = None
+    """Of the camera; None: the seed chooses."""
     points: int = 10000
     """Surface points in the model."""
     overwrite: bool = False

@@ -175,6 +175,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
         (lambda: generate(-1), "must not be negative"),
         (lambda: place(3, "room").capture(2, 8, 8, "fly"), "unknown path 'fly'"),
         (lambda: place(3, "room").capture(0, 8, 8), "at least 1"),
+        (lambda: place(3, "room").capture(3, 10**9, 8), "at most 16384 pixels"),
+        (lambda: write("new", 0, width=8, height=10**9), "sizes 16"),
+        (lambda: write("new", 0, height=10**9), "at most 16384 pixels"),
+        (lambda: write("new", 0, n_views=2), "views must be at least 3"),
     ],
 )
 def test_wrong_inputs_are_one_sentence(call, message):
@@ -183,15 +187,15 @@ def test_wrong_inputs_are_one_sentence(call, message):
 
 
 def test_the_command_writes_a_scene_and_refuses_wrong_input(tmp_path):
-    command = [sys.executable, "-m", "scenes.procedural", str(tmp_path / "out"), "--views", "2"]
+    command = [sys.executable, "-m", "scenes.procedural", str(tmp_path / "out"), "--views", "3"]
     small = ["--width", "32", "--height", "24", "--kind", "room", "--path", "walk", "--seed", "3"]
     done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 3
     for wrong in (["--kind", "cave"], []):  # the second: the folder is not empty now
         out = tmp_path / ("new" if wrong else "out")
         done = subprocess.run(
             [*command[:3], str(out), *wrong], cwd=ROOT, capture_output=True, text=True
         )
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert ("courtyard" if wrong else "error: ") in done.stderr
