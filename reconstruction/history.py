@@ -20,6 +20,16 @@ class History:
 
     @classmethod
     def from_checkpoint(cls, saved: dict[str, Any]) -> History:
-        """The history in a checkpoint, empty if another program wrote it."""
+        """The history in a checkpoint, empty if another program wrote it; ValueError if broken."""
         text = saved.get("history")
-        return cls(**json.loads(text)) if isinstance(text, str) else cls()
+        if not isinstance(text, str):
+            return cls()
+        try:
+            values = json.loads(text)
+            curve = [(int(step), float(psnr)) for step, psnr in values["curve"]]
+            evaluations = [{**known, "step": int(known["step"])} for known in values["evaluations"]]
+            return cls(float(values["seconds"]), curve, evaluations)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(
+                "the checkpoint's history is damaged; use another checkpoint"
+            ) from None

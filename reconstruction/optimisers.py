@@ -19,6 +19,6 @@ def make_optimisers(
     }
 
 
-def means_rate(config: Config, scene_scale: float, steps: int) -> float:
-    """Learning rate of the means after `steps` steps: exponential, 1 % after max_steps."""
-    return config.means_lr * scene_scale * 0.01 ** (steps / config.max_steps)
+def means_rate(config: Config, scene_scale: float, progress: float) -> float:
+    """Learning rate of the means: exponential, 1 % at the end; progress from 0 to 1."""
+    return config.means_lr * scene_scale * 0.01**progress

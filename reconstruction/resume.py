@@ -58,7 +58,11 @@ def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any])
     ways = "start over with --no-resume, or choose another --result_dir"
     if not isinstance(saved.get("settings"), str):
         raise ValueError(f"{folder.path} holds checkpoints of something else; {ways}")
-    old, new = json.loads(saved["settings"]), json.loads(json.dumps(settings))
+    new = json.loads(json.dumps(settings))
+    try:
+        old = dict(json.loads(saved["settings"]))
+    except (ValueError, TypeError):
+        raise ValueError(f"{folder.path} holds a damaged checkpoint; {ways}") from None
     differing = [
         f"--{key} was {old.get(key)}, now {new.get(key)}"
         for key in dict.fromkeys((*new, *old))

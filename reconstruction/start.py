@@ -65,12 +65,18 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
         "scale": config.init_scale,
         "generator": generator,
     }
+    cap = getattr(config.strategy, "cap_max", None)
     if config.init_type == "sfm" and len(scene.points) > 0:
-        return from_points(scene.points, scene.point_colors, **values)
+        points, colors = scene.points, scene.point_colors
+        if cap and len(points) > cap:
+            log.info("starting from %d of the capture's %d points (cap_max)", cap, len(points))
+            chosen = torch.randperm(len(points), generator=generator)[:cap]
+            points, colors = points[chosen], colors[chosen]
+        return from_points(points, colors, **values)
     if config.init_type == "sfm":
         if scene.kind != "transforms.json":
             raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
         log.info("the capture has no points: starting from random ones, as --init_type random")
     extent, center = config.init_extent * scene.scale, looked_at(scene.cameras)
-    count = min(config.init_num_pts, getattr(config.strategy, "cap_max", config.init_num_pts))
+    count = min(config.init_num_pts, cap or config.init_num_pts)
     return random_splats(count, extent, center=center, **values)

@@ -74,7 +74,8 @@ class Trainer:
         loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
         loss.backward()
 
-        rate = means_rate(config, self.scene_scale, number - self.first_step)
+        progress = (number - self.first_step) / (config.max_steps - self.first_step)
+        rate = means_rate(config, self.scene_scale, progress)
         optimisers["means"].param_groups[0]["lr"] = rate
         for optimiser in optimisers.values():
             optimiser.step()

@@ -160,7 +160,7 @@ def test_a_diverging_run_stops_with_a_sentence_and_keeps_the_last_good_state(sce
 def test_means_rate_decays_to_one_percent():
     config = Config(max_steps=1000)
     assert means_rate(config, 2.0, 0) == pytest.approx(3.2e-4)
-    assert means_rate(config, 2.0, 1000) == pytest.approx(3.2e-6)
+    assert means_rate(config, 2.0, 1.0) == pytest.approx(3.2e-6)
 
 
 def test_steps_scaler_shortens_the_whole_schedule():
@@ -218,3 +218,10 @@ def test_result_folder_clears_only_what_runs_write(tmp_path: Path):
     folder.clear(first=10)
     assert folder.checkpoint(5).exists() and (tmp_path / "notes").exists()
     assert not folder.checkpoint(20).exists() and not folder.resume.exists()
+
+
+def test_the_cap_holds_for_the_captures_points_too(scene):
+    config = reconstruction.mcmc()
+    cap = len(scene.points) // 2
+    config = replace(config, strategy=replace(config.strategy, cap_max=cap))
+    assert initial_splats(scene, config).count == cap
