@@ -1,0 +1,137 @@
+# Sizes of GS-VAR, and its presets.
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from models.var.schedule import Schedule
+from models.var.segments import RefAttends
+from models.vqvae.config import VQVAEConfig
+
+
+@dataclass(frozen=True)
+class GSVARConfig:
+    """Every size of a GS-VAR model. The defaults are the original's at depth 24."""
+
+    depth: int = 24
+    """Transformer blocks."""
+    width: int = 1536
+    heads: int = 24
+    patch_nums: str = "1_2_3_4_6_9_13_18_24_32"
+    """Tokens along each side of every scale; rows x columns where they differ: 1_2x3_..._18x32."""
+    prefix_channels: tuple[int, ...] = (32, 128, 256, 512, 1536)
+    """Channels of the prefix encoder; each step halves the size, so there is one more than halvings."""
+    refiner_width: int = 1024
+    refiner_blocks: int = 6
+    labels: int = 2
+    """Label embeddings: 0 is the render's, 1 the reference's."""
+    mixing_blocks: tuple[int, ...] | None = None
+    """Blocks in which render and references see each other; None is all."""
+    ref_attends: RefAttends = "all"
+    """What reference tokens see: "all" as the original, or "self", so that a reference's keys can be reused."""
+    shared_adaln: bool = False
+    qk_norm: bool = True
+    drop_path: float = 0.1
+    """Stochastic depth of the last block in training, growing from 0 at the first."""
+    rope_extent: float = 32.0
+    """Length of the latent's longer side in rotary positions."""
+    vqvae_width: int = 160
+    vqvae_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    vqvae_blocks: int = 2
+    vqvae_groups: int = 32
+    latent_channels: int = 32
+    vocabulary: int = 4096
+    phi_on_last: bool = False
+    """phi on the last scale too: plain VAR tokenizers."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "patch_nums", Schedule.of(self.patch_nums).text)
+        for field in fields(self):  # lists arrive from JSON
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ValueError(
+                f"width {self.width} must split into {self.heads} heads of a width divisible by 4"
+            )
+        if len(self.prefix_channels) != len(self.vqvae_multipliers):
+            raise ValueError(
+                "prefix_channels and vqvae_multipliers must have the same number of steps"
+            )
+        if any(c % self.vqvae_groups for c in self.vqvae.channels):
+            raise ValueError(f"vqvae_groups {self.vqvae_groups} must divide {self.vqvae.channels}")
+        if self.mixing_blocks is not None and not set(self.mixing_blocks) <= set(range(self.depth)):
+            raise ValueError(
+                f"mixing_blocks {self.mixing_blocks} names blocks outside 0..{self.depth - 1}"
+            )
+        if self.ref_attends not in ("all", "self"):
+            raise ValueError(f"ref_attends is 'all' or 'self', not {self.ref_attends!r}")
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return Schedule.of(self.patch_nums)
+
+    @cached_property
+    def vqvae(self) -> VQVAEConfig:
+        """The tokenizer's sizes."""
+        return VQVAEConfig(
+            width=self.vqvae_width,
+            multipliers=self.vqvae_multipliers,
+            res_blocks=self.vqvae_blocks,
+            groups=self.vqvae_groups,
+            latent_channels=self.latent_channels,
+            vocabulary=self.vocabulary,
+            phi_on_last=self.phi_on_last,
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels that the model was made for."""
+        rows, columns = self.schedule.latent
+        return rows * self.vqvae.stride, columns * self.vqvae.stride
+
+
+def original_d24() -> GSVARConfig:
+    """GS-VAR and VARSR as published: 1.1 B parameters and a VQ-VAE of 109 M, at 512x512."""
+    return GSVARConfig()
+
+
+def original_d16() -> GSVARConfig:
+    """The same at depth 16: 371 M parameters."""
+    return GSVARConfig(depth=16, width=1024, heads=16)
+
+
+def small() -> GSVARConfig:
+    """About 20 M parameters in all, at 256x256: trains on one GPU in hours, runs on a CPU in seconds."""
+    return GSVARConfig(
+        depth=8,
+        width=256,
+        heads=8,
+        patch_nums="1_2_3_4_6_9_13_18_24_32",
+        prefix_channels=(32, 64, 128, 256),
+        refiner_width=256,
+        refiner_blocks=3,
+        vqvae_width=48,
+        vqvae_multipliers=(1, 2, 2, 4),
+        vqvae_blocks=1,
+        vqvae_groups=16,
+        ref_attends="self",
+    )
+
+
+def tiny() -> GSVARConfig:
+    """About 5 M parameters in all, at 128x128: for tests, and for seeing the whole chain work."""
+    return GSVARConfig(
+        depth=4,
+        width=128,
+        heads=4,
+        patch_nums="1_2_3_4_6_8_12_16",
+        prefix_channels=(16, 32, 64, 128),
+        refiner_width=128,
+        refiner_blocks=2,
+        vqvae_width=32,
+        vqvae_multipliers=(1, 1, 2, 4),
+        vqvae_blocks=1,
+        vqvae_groups=16,
+        latent_channels=16,
+        vocabulary=1024,
+        ref_attends="self",
+    )

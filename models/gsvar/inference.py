@@ -1,0 +1,233 @@
+# Restoring renders: scale by scale with a preallocated K/V cache, the label-dependent AdaLN folded into tables.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from models.gsvar import diffusion
+from models.gsvar.memory import ReferenceMemory
+from models.layers.blocks import modulate
+from models.layers.cache import KVCache
+from models.var.schedule import Schedule
+from models.var.transformer import Cached
+
+if TYPE_CHECKING:
+    from models.gsvar.model import GSVAR
+
+Observer = Callable[[int, Tensor], None]
+Draw = Callable[[int, tuple[int, int]], Tensor]
+
+
+class Restorer:
+    """A model with what inference needs computed once: modulation tables of the labels, the refiner's time codes."""
+
+    def __init__(self, model: GSVAR):
+        self.model = model
+        with torch.no_grad():
+            self.tables = model.transformer.modulations(model.label.weight)  # each [labels,6,C]
+            self.head_table = model.head_adaln(model.label.weight)  # [labels,2,C]
+
+    # the token stream -------------------------------------------------------------------------------------------
+
+    def caches(
+        self, batch: int, views: int, lengths: tuple[int, ...], kept: int = 0
+    ) -> list[Cached]:
+        """A cache for each block: one for all views where they mix, one a view where they do not.
+
+        `views` go through the blocks; where they mix there is room for `kept` more, written beforehand.
+        """
+        config, weight = self.model.config, self.model.word.weight
+        caches = []
+        for mixes in self.model.transformer.mixes:
+            rows, room = (batch, views + kept) if mixes else (batch * views, 1)
+            cache = KVCache.empty(
+                rows,
+                config.heads,
+                room * sum(lengths),
+                config.width // config.heads,
+                weight.device,
+                weight.dtype,
+            )
+            caches.append(Cached(cache, lengths, room, mixes))
+        return caches
+
+    def step(
+        self, x: Tensor, scale: int, caches: list[Cached], rope: Tensor, labels: Tensor
+    ) -> Tensor:
+        """One scale's tokens x [B,V,L,C] through all blocks; labels [V] of the views in x."""
+        for cache in caches:
+            cache.scale = scale
+        tables = [table[labels][None] for table in self.tables]
+        return self.model.transformer(x, tables, rope, caches)
+
+    def words(self, maps: Tensor, scale: int) -> Tensor:
+        """Tokens [...,L,C] of a scale from its downsampled latent [...,L,Cz]."""
+        model = self.model
+        return model.word(maps.to(model.word.weight.dtype)) + model.scale_embedding.weight[scale]
+
+    def reference_inputs(self, references: Tensor, schedule: Schedule) -> list[Tensor]:
+        """What references [B,R,3,H,W] feed at scales 1, 2, ...: [B,R,L,Cz] each, from their own tokens."""
+        vqvae = self.model.vqvae
+        tokens = vqvae.tokens(references.flatten(0, 1), schedule.grids)
+        inputs = vqvae.quantizer.inputs(tokens.indices, schedule.grids)
+        inputs = rearrange(inputs, "(b r) l z -> b r l z", b=references.shape[0])
+        return list(inputs.split(schedule.lengths[1:], 2))
+
+    # public -----------------------------------------------------------------------------------------------------
+
+    def encode_references(self, references: Tensor) -> ReferenceMemory:
+        """See GSVAR.encode_references."""
+        model = self.model
+        if model.config.ref_attends != "self":
+            raise ValueError(
+                'references can be encoded ahead only where they attend to themselves (ref_attends="self")'
+            )
+        B, R = references.shape[:2]
+        schedule = self.schedule_for(references)
+        lengths, rope = model.segment_lengths(schedule), model.rope(schedule)
+        flat = references.reshape(B * R, 1, *references.shape[2:])
+        caches = self.caches(B * R, 1, lengths)
+        labels = torch.ones(1, dtype=torch.long, device=model.device)
+        inputs = self.reference_inputs(flat, schedule)
+        x = model.prefix_tokens(flat, labels[None])
+        for scale, table in enumerate(rope.split(lengths, 1)):
+            self.step(x, scale, caches, table, labels)
+            if scale < len(inputs):
+                x = self.words(inputs[scale], scale + 1)
+        blocks = tuple(
+            (c.cache.keys.unflatten(0, (B, R)), c.cache.values.unflatten(0, (B, R)))
+            if mixes
+            else None
+            for c, mixes in zip(caches, model.transformer.mixes, strict=True)
+        )
+        return ReferenceMemory(blocks, B, R, tuple(references.shape[-2:]))
+
+    def restore(
+        self,
+        render: Tensor,
+        references: Tensor | ReferenceMemory | None,
+        *,
+        generator: torch.Generator | None,
+        refiner: diffusion.Sampler,
+        refiner_steps: int,
+        draw: Draw | None,
+        observer: Observer | None,
+    ) -> Tensor:
+        """See GSVAR.restore."""
+        model = self.model
+        quantizer = model.vqvae.quantizer
+        schedule = self.schedule_for(render)
+        lengths, rope = model.segment_lengths(schedule), model.rope(schedule)
+        B = render.shape[0]
+        views, inputs = render[:, None], []
+        if references is None or (isinstance(references, Tensor) and references.shape[1] == 0):
+            caches = self.caches(B, 1, lengths)
+        elif model.config.ref_attends == "self":
+            if isinstance(references, Tensor):
+                references = self.encode_references(references)
+            caches = self.remembering(references, B, tuple(render.shape[-2:]), lengths)
+        else:
+            if not isinstance(references, Tensor):
+                raise ValueError('a reference memory is of use only with ref_attends="self"')
+            if references.shape[-2:] != render.shape[-2:]:
+                raise ValueError("references and render must have the same size")
+            views = torch.cat((views, references), 1)
+            caches = self.caches(B, views.shape[1], lengths)
+            inputs = self.reference_inputs(references, schedule)
+
+        labels = model.default_labels(views.shape[1])[0]
+        f_hat = None
+        x = model.prefix_tokens(views, labels[None])
+        for scale, table in enumerate(rope.split(lengths, 1)):
+            hidden = self.step(x, scale, caches, table, labels)
+            if observer is not None:
+                observer(scale, hidden)
+            last = (
+                hidden[:, 0, -1:] if scale == 0 else hidden[:, 0]
+            )  # [B,L,C]: only the render is predicted
+            indices = self.predict(last)
+            part = quantizer.spread(quantizer.codebook(indices), scale, schedule.grids)
+            f_hat = part if f_hat is None else f_hat + part
+            if scale + 1 < len(schedule):
+                map_ = quantizer.shrink(f_hat, schedule.grids[scale + 1])[:, None]
+                if inputs:
+                    map_ = torch.cat((map_, inputs[scale]), 1)
+                x = self.words(map_, scale + 1)
+        if refiner == "none":
+            return f_hat
+        condition = model.refiner_condition(last, indices).flatten(0, 1)
+        residual = self.refine(
+            condition, refiner=refiner, steps=refiner_steps, generator=generator, draw=draw
+        )
+        rows, columns = schedule.latent
+        return f_hat + rearrange(residual, "(b r c) z -> b z r c", r=rows, c=columns)
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """The likeliest codes [B,L] for the render's last output [B,L,C]."""
+        scale, shift = self.head_table[0]
+        return self.model.head(modulate(hidden, scale, shift)).argmax(-1)
+
+    def refine(
+        self,
+        condition: Tensor,
+        *,
+        refiner: diffusion.Sampler,
+        steps: int,
+        generator: torch.Generator | None = None,
+        draw: Draw | None = None,
+    ) -> Tensor:
+        """The residual [N,Cz] (float32) to add to the last scale's codes, for conditions [N,C]."""
+        model = self.model
+        exact = torch.promote_types(condition.dtype, torch.float32)
+        shape = condition.shape[0], model.config.latent_channels
+        if draw is None:
+
+            def draw(k: int, shape: tuple[int, int]) -> Tensor:
+                return torch.randn(shape, generator=generator, device=condition.device, dtype=exact)
+
+        condition = model.refiner.condition(condition)
+        timesteps = diffusion.respaced_process(steps).t.to(condition.device)
+        times = model.refiner.embed_time(timesteps)  # [steps, width]
+
+        def denoise(x: Tensor, i: int) -> Tensor:
+            return model.refiner.denoise(x.to(condition.dtype), times[i : i + 1], condition)
+
+        sample = diffusion.sample(
+            denoise, steps=steps, sampler=refiner, draw=lambda k: draw(k, shape).to(exact)
+        )
+        return sample * diffusion.TARGET_SCALE
+
+    # parts ------------------------------------------------------------------------------------------------------
+
+    def schedule_for(self, images: Tensor) -> Schedule:
+        """The schedule for images [...,H,W]."""
+        stride = self.model.config.vqvae.stride
+        height, width = images.shape[-2:]
+        if height % stride or width % stride:
+            raise ValueError(
+                f"images must be multiples of {stride} pixels a side, not {height}x{width}"
+            )
+        return self.model.schedule(height // stride, width // stride)
+
+    def remembering(
+        self, memory: ReferenceMemory, batch: int, size: tuple[int, int], lengths: tuple[int, ...]
+    ) -> list[Cached]:
+        """Caches of `batch` renders that hold the references' keys and values already."""
+        if memory.batch not in (1, batch) or memory.size != size:
+            raise ValueError(
+                f"{memory.batch} references of size {memory.size} do not go with {batch} renders of {size}"
+            )
+        caches = self.caches(batch, 1, lengths, kept=memory.references)
+        for cached, block in zip(caches, memory.blocks, strict=True):
+            if block is None:
+                continue
+            for view in range(memory.references):
+                scales = [t[:, view].split(lengths, 2) for t in block]
+                for scale, (keys, values) in enumerate(zip(*scales, strict=True)):
+                    start = cached.starts[scale] + (view + 1) * lengths[scale]
+                    cached.cache.write(keys, values, start)
+        return caches

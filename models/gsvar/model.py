@@ -1,0 +1,256 @@
+# GS-VAR: prefix encoder, next-scale transformer, refiner and VQ-VAE put together.
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.gsvar import diffusion
+from models.gsvar.config import GSVARConfig
+from models.gsvar.inference import Observer, Restorer
+from models.gsvar.init import initialise
+from models.gsvar.memory import ReferenceMemory
+from models.gsvar.prefix import PrefixEncoder
+from models.gsvar.refiner import Refiner
+from models.layers.blocks import EPS, AdaLN, modulate
+from models.layers.rope import rope_table
+from models.var.schedule import Schedule
+from models.var.segments import views_by_scale
+from models.var.transformer import Masked, Transformer
+from models.vqvae.model import VQVAE
+
+# B batch, V view (0 the render, then the references), R references, L tokens, C channels, Cz latent channels
+
+log = logging.getLogger(__name__)
+
+
+class GSVAR(nn.Module):
+    """Next-scale restoration of a render, guided by any number of reference views.
+
+    Images are [B,3,H,W] in [-1,1]. A new model is initialised for training; weights come from
+    `models.checkpoints.load`.
+    """
+
+    def __init__(self, config: GSVARConfig):
+        super().__init__()
+        self.config = config
+        width, latent = config.width, config.latent_channels
+        rows, columns = config.schedule.latent
+        self.vqvae = VQVAE(config.vqvae)
+        self.prefix = PrefixEncoder(config.prefix_channels, width)
+        self.prefix_position = nn.Parameter(torch.empty(1, rows * columns + 1, width))
+        self.label = nn.Embedding(config.labels, width)
+        self.scale_embedding = nn.Embedding(len(config.schedule), width)
+        self.word = nn.Linear(latent, width)
+        self.transformer = Transformer(
+            config.depth,
+            width,
+            config.heads,
+            mixing_blocks=config.mixing_blocks,
+            qk_norm=config.qk_norm,
+            drop_path=config.drop_path,
+            shared_adaln=config.shared_adaln,
+        )
+        self.head_adaln = AdaLN(width, 2)
+        self.head = nn.Linear(width, config.vocabulary)
+        self.refiner_norm = nn.LayerNorm(width, eps=EPS)
+        self.refiner = Refiner(latent, width, config.refiner_width, config.refiner_blocks)
+        self._restorer: Restorer | None = None
+        initialise(self)
+
+    # what the model is ------------------------------------------------------------------------------------------
+
+    @property
+    def has_bridge(self) -> bool:
+        """Whether bridge weights were loaded or added."""
+        return self.vqvae.bridge is not None
+
+    @property
+    def device(self) -> torch.device:
+        return self.word.weight.device
+
+    def accepts(self, rows: int, columns: int) -> bool:
+        """Whether a latent of this shape can be restored in one piece (not that the weights have seen its like)."""
+        try:
+            self.schedule(rows, columns)
+        except ValueError:
+            return False
+        return True
+
+    def schedule(self, rows: int, columns: int) -> Schedule:
+        """The scales for a latent of this shape; ValueError if it is less than half or more than twice the trained."""
+        own = self.config.schedule.latent
+        for have, made_for in zip((rows, columns), own, strict=True):
+            if not made_for <= 2 * have <= 4 * made_for:
+                raise ValueError(
+                    f"a latent of {rows}x{columns} is beyond half to twice the trained {own[0]}x{own[1]}"
+                )
+        return self.config.schedule.fitted(rows, columns)
+
+    # embeddings -------------------------------------------------------------------------------------------------
+
+    def prefix_tokens(self, views: Tensor, labels: Tensor) -> Tensor:
+        """Views [B,V,3,H,W] and labels [1 or B,V] -> prefix and label tokens [B,V,P+1,C]."""
+        B, V = views.shape[:2]
+        images = views.flatten(0, 1).to(self.word.weight.dtype)
+        rows, columns = (n // self.config.vqvae.stride for n in images.shape[-2:])
+        prefix = rearrange(self.prefix(images), "(b v) p c -> b v p c", b=B)
+        label = self.label(labels).expand(B, V, -1)[:, :, None]
+        position = self.positions(rows, columns) + self.scale_embedding.weight[0]
+        return torch.cat((prefix, label), 2) + position
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Learned positions of the prefix and label tokens [1,P+1,C], interpolated for another latent shape."""
+        own = self.config.schedule.latent
+        if (rows, columns) == own:
+            return self.prefix_position
+        grid = rearrange(self.prefix_position[:, :-1], "b (r c) d -> b d r c", r=own[0])
+        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
+        return torch.cat((rearrange(grid, "b d r c -> b (r c) d"), self.prefix_position[:, -1:]), 1)
+
+    def rope(self, schedule: Schedule) -> Tensor:
+        """Rotary table [2, P+1+L-1, d/2] of a whole view: prefix grid, label, scales 1, 2, ..."""
+        dtype = torch.promote_types(self.word.weight.dtype, torch.float32)
+        head_dim = self.config.width // self.config.heads
+        return cached_rope(schedule, head_dim, self.config.rope_extent, dtype, self.device)
+
+    @staticmethod
+    def segment_lengths(schedule: Schedule) -> tuple[int, ...]:
+        """Tokens of a view at each scale; the first has the prefix before its one token."""
+        return (schedule.lengths[-1] + 1, *schedule.lengths[1:])
+
+    # training ---------------------------------------------------------------------------------------------------
+
+    def forward(self, views: Tensor, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of all scales.
+
+        `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from `vqvae.quantizer.inputs` (for the
+        render the ground truth's tokens, for a reference its own); `labels` [B,V], by default 0, 1, 1, ...
+        """
+        V = views.shape[1]
+        rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
+        schedule = self.schedule(rows, columns)
+        lengths = self.segment_lengths(schedule)
+        if labels is None:
+            labels = self.default_labels(V)
+        scales = torch.arange(1, len(lengths), device=self.device)
+        scales = scales.repeat_interleave(torch.tensor(lengths[1:], device=self.device))
+        x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
+        x = torch.cat((self.prefix_tokens(views, labels), x), 2)
+        mixed, apart = (
+            Masked(sequence_mask(lengths, v, self.config.ref_attends, self.device, x.dtype), v > 1)
+            for v in (V, 1)
+        )
+        attends = [mixed if mixes else apart for mixes in self.transformer.mixes]
+        modulations = self.transformer.modulations(self.label(labels))
+        x = self.transformer(x, modulations, self.rope(schedule), attends)
+        return x[:, :, lengths[0] - 1 :]
+
+    def default_labels(self, views: int) -> Tensor:
+        """Labels [1,V]: 0 for the render, 1 for the references."""
+        return torch.arange(views, device=self.device).clamp(max=1)[None]
+
+    def logits(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or B,V]."""
+        scale, shift = self.head_adaln(self.label(labels)).unsqueeze(-3).unbind(-2)
+        return self.head(modulate(hidden, scale, shift))
+
+    def refiner_condition(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """What the refiner is told of each token: last-scale output [...,L,C] and code indices [...,L] -> [...,L,C]."""
+        codes = self.vqvae.quantizer.codebook(indices).to(hidden.dtype)
+        return self.refiner_norm(hidden + self.word(codes))
+
+    # inference --------------------------------------------------------------------------------------------------
+
+    @property
+    def restorer(self) -> Restorer:
+        """The model prepared for restoring; made at the first use after weights, device or mode change."""
+        if self._restorer is None:
+            self._restorer = Restorer(self)
+        return self._restorer
+
+    @torch.no_grad()
+    def restore(
+        self,
+        render: Tensor,
+        references: "Tensor | ReferenceMemory | None" = None,
+        *,
+        generator: torch.Generator | None = None,
+        refiner: diffusion.Sampler = "ancestral",
+        refiner_steps: int = 10,
+        draw: Callable[[int, tuple[int, int]], Tensor] | None = None,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
+
+        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the likeliest ones;
+        only the refiner draws: from `generator`, or `draw(k, shape)` gives draw number k. `observer(scale, hidden)`
+        sees the last block's output [B,V,L,C] at each scale. Raises ValueError for sizes the schedule cannot take.
+        """
+        return self.restorer.restore(
+            render,
+            references,
+            generator=generator,
+            refiner=refiner,
+            refiner_steps=refiner_steps,
+            draw=draw,
+            observer=observer,
+        )
+
+    @torch.no_grad()
+    def encode_references(self, references: Tensor) -> ReferenceMemory:
+        """Keys and values of references [B,R,3,H,W], to be used with any number of renders.
+
+        Only where reference tokens see nothing but their own view (`ref_attends="self"`), else ValueError.
+        """
+        return self.restorer.encode_references(references)
+
+    @torch.no_grad()
+    def decode(
+        self, f_hat: Tensor, render: Tensor | None = None, *, bridge: bool = False
+    ) -> Tensor:
+        """Images [B,3,H,W] in [-1,1] for f_hat [B,Cz,h,w], of any size; with `bridge` the render is fused in."""
+        return self.vqvae.decode(f_hat, render, bridge=bridge).clamp(-1, 1).to(f_hat.dtype)
+
+    def set_precision(self, dtype: torch.dtype) -> "GSVAR":
+        """Cast the networks; the quantizer stays in float32 (or float64), since its sums must not drift."""
+        self.to(dtype)
+        exact = torch.promote_types(dtype, torch.float32)
+        for part in (self.vqvae.quantizer, self.vqvae.quant_conv, self.vqvae.post_quant_conv):
+            part.to(exact)
+        return self
+
+    def train(self, mode: bool = True) -> "GSVAR":
+        self._restorer = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args, **kwargs):
+        self._restorer = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args, **kwargs):
+        self._restorer = None
+        return super()._apply(*args, **kwargs)
+
+
+@lru_cache(maxsize=16)
+def cached_rope(
+    schedule: Schedule, head_dim: int, extent: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """`rope_table` of a view's whole sequence: prefix grid, label, scales 1, 2, ..."""
+    grids = (schedule.latent, *schedule.grids)
+    return rope_table(grids, head_dim, extent).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def sequence_mask(
+    lengths: tuple[int, ...], views: int, ref_attends: str, device: torch.device, dtype: torch.dtype
+):
+    """The training mask: FlexAttention's on CUDA in half precision, dense elsewhere."""
+    sequence = views_by_scale(lengths, views, ref_attends)
+    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
+        return sequence.block_mask(device)
+    return sequence.dense_mask(device)

@@ -1,0 +1,27 @@
+# The prefix encoder: an image as the tokens that come before all scales.
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class PrefixEncoder(nn.Module):
+    """Images [B,3,H,W] in [-1,1] -> tokens [B, H/stride * W/stride, width], row-major."""
+
+    def __init__(self, channels: Sequence[int], width: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for c, wider in zip(channels, channels[1:], strict=False):
+            self.blocks += [
+                nn.Conv2d(c, c, 3, padding=1),
+                nn.Conv2d(c, wider, 3, padding=1, stride=2),
+            ]
+        self.conv_out = nn.Conv2d(channels[-1], width, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h = F.silu(self.conv_in(images))
+        for conv in self.blocks:
+            h = F.silu(conv(h))
+        return rearrange(self.conv_out(h), "b c h w -> b (h w) c")

@@ -1,0 +1,1 @@
+# Parts that know no system: attention, rotary positions, blocks, K/V cache, convolutions, LoRA.

@@ -1,0 +1,50 @@
+# The one attention core: softmax(q k^T * scale) v, on whichever kernel is fastest for the tensors in hand.
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+try:  # optional: needs a CUDA compiler to install
+    from flash_attn import flash_attn_func
+except ImportError:
+    flash_attn_func = None
+
+
+@lru_cache(maxsize=1)
+def compiled_flex():
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None = None, scale: float = 1.0
+) -> Tensor:
+    """Attention of q [B,H,L,d] to k, v [B,H,M,d]: [B,H,L,d] in q's type.
+
+    `mask` is True where a query sees a key ([L,M] or broadcastable to [B,H,L,M]), a FlexAttention
+    BlockMask (CUDA), or None where every query sees every key. Softmax is in float32 or better.
+    """
+    if isinstance(mask, BlockMask):
+        return compiled_flex()(q, k, v, block_mask=mask, scale=scale)
+    if mask is None and flash_is_faster(q):
+        out = flash_attn_func(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), softmax_scale=scale
+        )
+        return out.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def flash_is_faster(q: Tensor) -> bool:
+    """Whether flash-attn is here and takes q: half precision on CUDA (SDPA's own flash kernel is its elder)."""
+    return flash_attn_func is not None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+
+
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    """The formula written out: the twin that the tests hold `attention` to."""
+    scores = q @ k.transpose(-1, -2) * scale
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v

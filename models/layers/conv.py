@@ -1,0 +1,80 @@
+# Convolutional blocks of the VQ-VAE and its bridge (the design of latent diffusion's autoencoder).
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.attention import attention
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, 3x3, twice, plus the input (through a 1x1 where the channels change): [B,C,h,w] -> [B,C',h,w]."""
+
+    def __init__(self, channels: int, out_channels: int, groups: int):
+        super().__init__()
+        self.norm1 = group_norm(channels, groups)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels, groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class SpatialAttention(nn.Module):
+    """Single-head attention over all places of a feature map, with a residual: [B,C,h,w] -> the same."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = group_norm(channels, groups)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, h, w = x.shape
+        tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(B, 1, h * w, 3 * C)
+        out = attention(*tokens.split(C, -1), scale=C**-0.5)
+        return x + self.proj(out.reshape(B, h, w, C).permute(0, 3, 1, 2))
+
+
+class Downsample(nn.Module):
+    """Half the size: 3x3 with stride 2, padded on the right and below only."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the size: nearest neighbour, then 3x3."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def final(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Norm, SiLU and convolution, as every encoder and decoder ends."""
+    return conv(F.silu(norm(x)))
+
+
+@torch.no_grad()
+def zero_output(block: ResBlock, bias: float) -> None:
+    """Make a block answer `bias` whatever its input: the start of a gate that must open by training."""
+    for conv in (block.conv2, block.shortcut):
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.zero_()
+            conv.bias.zero_()
+    block.conv2.bias.fill_(bias)

@@ -1,0 +1,88 @@
+# The next-scale transformer: a stack of blocks, and the two ways to attend: masked (training) and cached (decoding).
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+
+from models.layers.attention import attention
+from models.layers.blocks import AdaLN, Attend, Block
+from models.layers.cache import KVCache
+
+
+class Transformer(nn.Module):
+    """`depth` blocks; those in `mixing_blocks` let the views see each other, the others keep them apart."""
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int,
+        *,
+        mixing_blocks: Sequence[int] | None = None,
+        qk_norm: bool = True,
+        drop_path: float = 0.0,
+        shared_adaln: bool = False,
+    ):
+        super().__init__()
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, qk_norm=qk_norm, drop_path=rate, shared_adaln=shared_adaln)
+            for rate in rates
+        )
+        self.shared_adaln = AdaLN(width, 6) if shared_adaln else None
+        chosen = range(depth) if mixing_blocks is None else mixing_blocks
+        self.mixes = tuple(i in chosen for i in range(depth))
+
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """Each block's modulation [...,6,C] for conditions [...,C]."""
+        shared = None if self.shared_adaln is None else self.shared_adaln(condition)
+        return [block.modulation(condition, shared) for block in self.blocks]
+
+    def forward(
+        self, x: Tensor, modulations: Sequence[Tensor], rope: Tensor, attends: Sequence[Attend]
+    ) -> Tensor:
+        """x [B,V,L,C] through all blocks, block i attending by attends[i]."""
+        for block, modulation, attend in zip(self.blocks, modulations, attends, strict=True):
+            x = block(x, modulation, rope, attend)
+        return x
+
+
+class Masked:
+    """Attends over whole sequences under a mask: over all views jointly if `mixing`, else each view alone."""
+
+    def __init__(self, mask: Tensor | BlockMask | None, mixing: bool):
+        self.mask, self.mixing = mask, mixing
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        views, pattern = (
+            q.shape[1],
+            "b v l h d -> b h (v l) d" if self.mixing else "b v l h d -> (b v) h l d",
+        )
+        back = "b h (v l) d -> b v l h d" if self.mixing else "(b v) h l d -> b v l h d"
+        q, k, v = (rearrange(t, pattern) for t in (q, k, v))
+        return rearrange(attention(q, k, v, self.mask), back, v=views)
+
+
+class Cached:
+    """Attends from one scale of some views to the cache's tokens up to the end of that scale.
+
+    The cache holds scale after scale, and within a scale view after view, so that what a scale sees is a prefix.
+    `views` is how many views the cache holds (1 where views are kept apart: then they are batch).
+    """
+
+    def __init__(self, cache: KVCache, lengths: Sequence[int], views: int, mixing: bool):
+        self.cache, self.mixing, self.views = cache, mixing, views
+        self.starts = [views * sum(lengths[:s]) for s in range(len(lengths) + 1)]
+        self.scale = 0
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        views, pattern = (
+            q.shape[1],
+            "b v l h d -> b h (v l) d" if self.mixing else "b v l h d -> (b v) h l d",
+        )
+        back = "b h (v l) d -> b v l h d" if self.mixing else "(b v) h l d -> b v l h d"
+        q, k, v = (rearrange(t, pattern) for t in (q, k, v))
+        out = self.cache.attend(q, k, v, self.starts[self.scale], self.starts[self.scale + 1])
+        return rearrange(out, back, v=views)

@@ -1,0 +1,61 @@
+# The VAE-bridge of GS-VAR: encoder features of the render enter the decoder through gates, and a mask blends
+# the decoded image with the render.
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.conv import ResBlock, zero_output
+from models.vqvae.config import VQVAEConfig
+
+CLOSED = -4.0  # a gate's logit at an identity start: 2 % open, and its gradient still alive
+
+
+class Gate(nn.Module):
+    """h, feature -> h mixed with content made from both, by a gate made from both."""
+
+    def __init__(self, channels: int, out_channels: int, groups: int):
+        super().__init__()
+        self.content = ResBlock(channels, out_channels, groups)
+        self.weight = ResBlock(channels, out_channels, groups)
+
+    def forward(self, h: Tensor, feature: Tensor) -> Tensor:
+        both = torch.cat((h, feature), 1)
+        return torch.lerp(h, self.content(both), self.weight(both).sigmoid())
+
+
+class Blend(nn.Module):
+    """A mask per pixel and channel: 1 keeps the decoded image, 0 the render."""
+
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(9, width, 7, padding=3)
+        self.block = ResBlock(width, width, groups)
+        self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3, 1)
+
+    def forward(self, decoded: Tensor, image: Tensor) -> Tensor:
+        h = self.conv_in(torch.cat((decoded, image, (decoded - image).abs()), 1))
+        mask = self.conv_out(F.relu(self.conv_mid(self.block(h)))).sigmoid()
+        return torch.lerp(image, decoded, mask)
+
+
+class Bridge(nn.Module):
+    """Gates at every level of the decoder and at pixel level, and the final blend (58 M parameters at width 160)."""
+
+    def __init__(self, config: VQVAEConfig):
+        super().__init__()
+        channels, groups = config.channels, config.groups
+        entering = channels[1:] + channels[-1:]  # the decoder's channels as it enters each level
+        self.levels = nn.ModuleList(
+            Gate(h + feature, h, groups) for h, feature in zip(entering, channels, strict=True)
+        )
+        self.pixels = Gate(2 * channels[0], channels[0], groups)
+        self.blend = Blend(channels[0], groups)
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Close every gate and keep the render in the blend, so that a fresh bridge returns the render (to 2 %)."""
+        for gate in (*self.levels, self.pixels):
+            zero_output(gate.weight, CLOSED)
+        self.blend.conv_out.weight.zero_()
+        self.blend.conv_out.bias.fill_(CLOSED)

@@ -1,0 +1,32 @@
+# Sizes of the VQ-VAE.
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """Sizes of a multi-scale residual VQ-VAE. The defaults are VAR's and VARSR's (109 M parameters, 16 pixels a latent)."""
+
+    width: int = 160
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Channels at each level, in widths; each level but the last halves the size."""
+    res_blocks: int = 2
+    """Residual blocks a level in the encoder; the decoder has one more."""
+    groups: int = 32
+    """Groups of the group norms; must divide every level's channels."""
+    latent_channels: int = 32
+    vocabulary: int = 4096
+    phis: int = 4
+    """Convolutions that follow the upsampled code vectors, shared between neighbouring scales."""
+    phi_on_last: bool = False
+    """Apply phi to the last scale too, as VAR's own tokenizer does; VARSR and GS-VAR do not."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent cell, along each side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level, from full resolution down."""
+        return tuple(self.width * m for m in self.multipliers)

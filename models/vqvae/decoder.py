@@ -1,0 +1,51 @@
+# The VQ-VAE's decoder: latent -> image, with the bridge between its levels where one is given.
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.layers.conv import Upsample, final, group_norm
+from models.vqvae.bridge import Bridge
+from models.vqvae.config import VQVAEConfig
+from models.vqvae.encoder import Level, Middle
+
+
+class Decoder(nn.Module):
+    """Latent [B,Cz,h,w] -> image [B,3,h*stride,w*stride], not clamped."""
+
+    def __init__(self, config: VQVAEConfig):
+        super().__init__()
+        channels, groups = config.channels, config.groups
+        lowest = len(channels) - 1
+        self.conv_in = nn.Conv2d(config.latent_channels, channels[-1], 3, padding=1)
+        self.middle = Middle(channels[-1], groups)
+        self.levels = nn.ModuleList(
+            Level(
+                channels[min(i + 1, lowest)],
+                channels[i],
+                config.res_blocks + 1,
+                groups,
+                attend=i == lowest,
+                step=Upsample(channels[i]) if i > 0 else nn.Identity(),
+            )
+            for i in range(len(channels))
+        )
+        self.norm_out = group_norm(channels[0], groups)
+        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
+
+    def forward(
+        self,
+        z: Tensor,
+        bridge: Bridge | None = None,
+        image: Tensor | None = None,
+        features: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """With a bridge: `image` [B,3,H,W] is what it blends with, `features` the encoder's for that image."""
+        h = self.middle(self.conv_in(z))
+        for i in reversed(range(len(self.levels))):
+            if bridge is not None:
+                h = bridge.levels[i](h, features[i + 1])
+            h = self.levels[i].step(self.levels[i].refine(h))
+        if bridge is not None:
+            h = bridge.pixels(h, features[0])
+        out = final(self.norm_out, self.conv_out, h)
+        return out if bridge is None else bridge.blend(out, image)

@@ -1,0 +1,80 @@
+# The VQ-VAE as a whole: images to tokens, latents to images.
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.vqvae.bridge import Bridge
+from models.vqvae.config import VQVAEConfig
+from models.vqvae.decoder import Decoder
+from models.vqvae.encoder import Encoder
+from models.vqvae.quantizer import Grids, Quantizer, Tokens
+
+
+class VQVAE(nn.Module):
+    """Multi-scale residual VQ-VAE. Images are [B,3,H,W] in [-1,1], H and W multiples of `config.stride`.
+
+    `bridge` is None until `add_bridge` is called or bridge weights are loaded.
+    """
+
+    def __init__(self, config: VQVAEConfig = VQVAEConfig(), bridge: bool = False):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantizer = Quantizer(config)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(
+            config.latent_channels, config.latent_channels, 3, padding=1
+        )
+        self.bridge = Bridge(config) if bridge else None
+
+    def add_bridge(self, identity: bool = True) -> None:
+        """A fresh bridge; `identity` makes it return the render at the start, else PyTorch's own random start."""
+        weight = self.post_quant_conv.weight
+        self.bridge = Bridge(self.config).to(weight.device, weight.dtype)
+        if identity:
+            self.bridge.start_as_identity()
+
+    def latent(self, images: Tensor) -> Tensor:
+        """Continuous latent [B,Cz,h,w]."""
+        return self.quant_conv(self.encoder(images))
+
+    def tokens(self, images: Tensor, grids: Grids) -> Tokens:
+        """Token maps of images at the scales `grids`."""
+        return self.quantizer.encode(self.latent(images), grids)
+
+    def decode(
+        self,
+        f_hat: Tensor,
+        render: Tensor | None = None,
+        *,
+        bridge: bool = False,
+        features: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """f_hat [B,Cz,h,w] -> images [B,3,h*stride,w*stride], not clamped.
+
+        With `bridge`, the render [B,3,H,W] is fused in (its encoder features are computed unless given).
+        Raises ValueError if a bridge is asked for and there is none.
+        """
+        z = self.post_quant_conv(f_hat)
+        if not bridge:
+            return self.decoder(z)
+        if self.bridge is None:
+            raise ValueError(
+                "these weights have no VAE-bridge: load a stage-2 file, or leave the bridge off"
+            )
+        if features is None:
+            features = self.encoder.features(render)
+        return self.decoder(z, self.bridge, render, features)
+
+    def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:
+        """Images through the tokens and back: reconstruction (not clamped) and tokens."""
+        tokens = self.tokens(images, grids)
+        f_hat = self.quantizer.partial_sums(tokens.indices, grids)[-1]
+        return self.decode(f_hat), tokens
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, grids: Grids) -> Tensor:
+        """The images as the tokenizer sees them, in [-1,1]: the ceiling of what any token can say."""
+        return self(images, grids)[0].clamp(-1, 1)
