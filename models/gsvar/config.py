@@ -18,7 +18,8 @@ class GSVARConfig:
     patch_nums: str = "1_2_3_4_6_9_13_18_24_32"
     """Tokens along each side of every scale; rows x columns where they differ: 1_2x3_..._18x32."""
     prefix_channels: tuple[int, ...] = (32, 128, 256, 512, 1536)
-    """Channels of the prefix encoder; each step halves the size, so there is one more than halvings."""
+    """Channels of the prefix encoder; each step halves the size, so there is one more than
+    halvings."""
     refiner_width: int = 1024
     refiner_blocks: int = 6
     labels: int = 2
@@ -26,7 +27,8 @@ class GSVARConfig:
     mixing_blocks: tuple[int, ...] | None = None
     """Blocks in which render and references see each other; None is all."""
     ref_attends: RefAttends = "all"
-    """What reference tokens see: "all" as the original, or "self", so that a reference's keys can be reused."""
+    """What reference tokens see: "all" as the original, or "self", so that a reference's keys can
+    be reused."""
     shared_adaln: bool = False
     qk_norm: bool = True
     drop_path: float = 0.1
@@ -100,7 +102,8 @@ def original_d16() -> GSVARConfig:
 
 
 def small() -> GSVARConfig:
-    """About 20 M parameters in all, at 256x256: trains on one GPU in hours, runs on a CPU in seconds."""
+    """About 20 M parameters in all, at 256x256: trains on one GPU in hours, runs on a CPU in
+    seconds."""
     return GSVARConfig(
         depth=8,
         width=256,

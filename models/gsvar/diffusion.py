@@ -14,7 +14,8 @@ Sampler = Literal["ancestral", "ddim", "mean", "none"]
 
 
 class Process:
-    """Tables of a diffusion over the timesteps `t` (ascending, of the 1000 trained ones), float64 [n] each."""
+    """Tables of a diffusion over the timesteps `t` (ascending, of the 1000 trained ones), float64
+    [n] each."""
 
     def __init__(self, t: Tensor, alphas_bar: Tensor):
         self.t = t
@@ -80,10 +81,11 @@ def sample(
 ) -> Tensor:
     """A sample of x_0 [N,C].
 
-    `denoise(x, i)` gives noise estimate and variance logits [N,2C] at step i of `respaced_process(steps)`;
-    `draw(k)` the k-th standard normal tensor [N,C], 0 being the start. "ancestral" is DDPM's chain, "ddim"
-    (arXiv 2010.02502, eta 0) draws the start only, "mean" follows the chain with every draw replaced by its
-    mean, zero, so that it is the same each time.
+    `denoise(x, i)` gives noise estimate and variance logits [N,2C] at step i of
+    `respaced_process(steps)`; `draw(k)` the k-th standard normal tensor [N,C], 0 being the start.
+    "ancestral" is DDPM's chain, "ddim" (arXiv 2010.02502, eta 0) draws the start only, "mean"
+    follows the chain with every draw replaced by its mean, zero, so that it is the same each
+    time.
     """
     process = respaced_process(steps)
     x = draw(0)
@@ -110,10 +112,11 @@ def sample(
 def losses(
     output: Tensor, x0: Tensor, x: Tensor, i: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Training losses of each token, [N] each: squared error of the noise, and the variational bound in bits.
+    """Training losses of each token, [N] each: squared error of the noise, and the variational
+    bound in bits.
 
-    `output` [N,2C] answers x [N,C], which is x0 noised by `noise` at steps i of the full process. The bound
-    trains the variance only.
+    `output` [N,2C] answers x [N,C], which is x0 noised by `noise` at steps i of the full process.
+    The bound trains the variance only.
     """
     process = training_process()
     eps, logits = output.chunk(2, -1)

@@ -1,4 +1,5 @@
-# Restoring renders: scale by scale with a preallocated K/V cache, the label-dependent AdaLN folded into tables.
+# Restoring renders: scale by scale with a preallocated K/V cache, the label-dependent AdaLN
+# folded into tables.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,7 +24,8 @@ Draw = Callable[[int, tuple[int, int]], Tensor]
 
 
 class Restorer:
-    """A model with what inference needs computed once: modulation tables of the labels, the refiner's time codes."""
+    """A model with what inference needs computed once: modulation tables of the labels, the
+    refiner's time codes."""
 
     def __init__(self, model: GSVAR):
         self.model = model
@@ -31,14 +33,15 @@ class Restorer:
             self.tables = model.transformer.modulations(model.label.weight)  # each [labels,6,C]
             self.head_table = model.head_adaln(model.label.weight)  # [labels,2,C]
 
-    # the token stream -------------------------------------------------------------------------------------------
+    # the token stream --------------------------------------------------------------------------
 
     def caches(
         self, batch: int, views: int, lengths: tuple[int, ...], kept: int = 0
     ) -> list[Cached]:
         """A cache for each block: one for all views where they mix, one a view where they do not.
 
-        `views` go through the blocks; where they mix there is room for `kept` more, written beforehand.
+        `views` go through the blocks; where they mix there is room for `kept` more, written
+        beforehand.
         """
         config, weight = self.model.config, self.model.word.weight
         caches = []
@@ -70,14 +73,15 @@ class Restorer:
         return model.word(maps.to(model.word.weight.dtype)) + model.scale_embedding.weight[scale]
 
     def reference_inputs(self, references: Tensor, schedule: Schedule) -> list[Tensor]:
-        """What references [B,R,3,H,W] feed at scales 1, 2, ...: [B,R,L,Cz] each, from their own tokens."""
+        """What references [B,R,3,H,W] feed at scales 1, 2, ...: [B,R,L,Cz] each, from their own
+        tokens."""
         vqvae = self.model.vqvae
         tokens = vqvae.tokens(references.flatten(0, 1), schedule.grids)
         inputs = vqvae.quantizer.inputs(tokens.indices, schedule.grids)
         inputs = rearrange(inputs, "(b r) l z -> b r l z", b=references.shape[0])
         return list(inputs.split(schedule.lengths[1:], 2))
 
-    # public -----------------------------------------------------------------------------------------------------
+    # public ------------------------------------------------------------------------------------
 
     def encode_references(self, references: Tensor) -> ReferenceMemory:
         """See GSVAR.encode_references."""
@@ -201,7 +205,7 @@ class Restorer:
         )
         return sample * diffusion.TARGET_SCALE
 
-    # parts ------------------------------------------------------------------------------------------------------
+    # parts -------------------------------------------------------------------------------------
 
     def schedule_for(self, images: Tensor) -> Schedule:
         """The schedule for images [...,H,W]."""
@@ -219,15 +223,10 @@ class Restorer:
         """Caches of `batch` renders that hold the references' keys and values already."""
         if memory.batch not in (1, batch) or memory.size != size:
             raise ValueError(
-                f"{memory.batch} references of size {memory.size} do not go with {batch} renders of {size}"
-            )
-        caches = self.caches(batch, 1, lengths, kept=memory.references)
-        for cached, block in zip(caches, memory.blocks, strict=True):
-            if block is None:
-                continue
-            for view in range(memory.references):
-                scales = [t[:, view].split(lengths, 2) for t in block]
-                for scale, (keys, values) in enumerate(zip(*scales, strict=True)):
-                    start = cached.starts[scale] + (view + 1) * lengths[scale]
-                    cached.cache.write(keys, values, start)
-        return caches
+                f"{memory.batch} references of size {memory.size} do not go with {batch} renders
+                of {size}" ) caches = self.caches(batch, 1, lengths, kept=memory.references) for
+                cached, block in zip(caches, memory.blocks, strict=True): if block is None:
+                continue for view in range(memory.references): scales = [t[:, view].split(lengths,
+                2) for t in block] for scale, (keys, values) in enumerate(zip(*scales,
+                strict=True)): start = cached.starts[scale] + (view + 1) * lengths[scale]
+                cached.cache.write(keys, values, start) return caches

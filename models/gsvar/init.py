@@ -9,7 +9,8 @@ from torch import nn
 def initialise(
     model: nn.Module, gate: float = 1e-5, modulation: float = 0.5, head: float = 0.02
 ) -> None:
-    """Truncated normals of deviation sqrt(1/3C); gates, other modulations and head smaller by the given factors.
+    """Truncated normals of deviation sqrt(1/3C); gates, other modulations and head smaller by the
+    given factors.
 
     The refiner's modulations and output start at zero, so that it begins as an identity.
     """

@@ -22,7 +22,8 @@ from models.var.segments import views_by_scale
 from models.var.transformer import Masked, Transformer
 from models.vqvae.model import VQVAE
 
-# B batch, V view (0 the render, then the references), R references, L tokens, C channels, Cz latent channels
+# B batch, V view (0 the render, then the references), R references, L tokens, C channels, Cz
+# latent channels
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class GSVAR(nn.Module):
         self._restorer: Restorer | None = None
         initialise(self)
 
-    # what the model is ------------------------------------------------------------------------------------------
+    # what the model is -------------------------------------------------------------------------
 
     @property
     def has_bridge(self) -> bool:
@@ -73,7 +74,8 @@ class GSVAR(nn.Module):
         return self.word.weight.device
 
     def accepts(self, rows: int, columns: int) -> bool:
-        """Whether a latent of this shape can be restored in one piece (not that the weights have seen its like)."""
+        """Whether a latent of this shape can be restored in one piece (not that the weights have
+        seen its like)."""
         try:
             self.schedule(rows, columns)
         except ValueError:
@@ -81,16 +83,16 @@ class GSVAR(nn.Module):
         return True
 
     def schedule(self, rows: int, columns: int) -> Schedule:
-        """The scales for a latent of this shape; ValueError if it is less than half or more than twice the trained."""
+        """The scales for a latent of this shape; ValueError if it is less than half or more than
+        twice the trained."""
         own = self.config.schedule.latent
         for have, made_for in zip((rows, columns), own, strict=True):
             if not made_for <= 2 * have <= 4 * made_for:
                 raise ValueError(
-                    f"a latent of {rows}x{columns} is beyond half to twice the trained {own[0]}x{own[1]}"
-                )
-        return self.config.schedule.fitted(rows, columns)
+                    f"a latent of {rows}x{columns} is beyond half to twice the trained
+                    {own[0]}x{own[1]}" ) return self.config.schedule.fitted(rows, columns)
 
-    # embeddings -------------------------------------------------------------------------------------------------
+    # embeddings --------------------------------------------------------------------------------
 
     def prefix_tokens(self, views: Tensor, labels: Tensor) -> Tensor:
         """Views [B,V,3,H,W] and labels [1 or B,V] -> prefix and label tokens [B,V,P+1,C]."""
@@ -103,7 +105,8 @@ class GSVAR(nn.Module):
         return torch.cat((prefix, label), 2) + position
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Learned positions of the prefix and label tokens [1,P+1,C], interpolated for another latent shape."""
+        """Learned positions of the prefix and label tokens [1,P+1,C], interpolated for another
+        latent shape."""
         own = self.config.schedule.latent
         if (rows, columns) == own:
             return self.prefix_position
@@ -122,13 +125,15 @@ class GSVAR(nn.Module):
         """Tokens of a view at each scale; the first has the prefix before its one token."""
         return (schedule.lengths[-1] + 1, *schedule.lengths[1:])
 
-    # training ---------------------------------------------------------------------------------------------------
+    # training ----------------------------------------------------------------------------------
 
     def forward(self, views: Tensor, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of all scales.
+        """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of
+        all scales.
 
-        `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from `vqvae.quantizer.inputs` (for the
-        render the ground truth's tokens, for a reference its own); `labels` [B,V], by default 0, 1, 1, ...
+        `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from
+        `vqvae.quantizer.inputs` (for the render the ground truth's tokens, for a reference its
+        own); `labels` [B,V], by default 0, 1, 1, ...
         """
         V = views.shape[1]
         rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
@@ -154,20 +159,23 @@ class GSVAR(nn.Module):
         return torch.arange(views, device=self.device).clamp(max=1)[None]
 
     def logits(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or B,V]."""
+        """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or
+        B,V]."""
         scale, shift = self.head_adaln(self.label(labels)).unsqueeze(-3).unbind(-2)
         return self.head(modulate(hidden, scale, shift))
 
     def refiner_condition(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """What the refiner is told of each token: last-scale output [...,L,C] and code indices [...,L] -> [...,L,C]."""
+        """What the refiner is told of each token: last-scale output [...,L,C] and code indices
+        [...,L] -> [...,L,C]."""
         codes = self.vqvae.quantizer.codebook(indices).to(hidden.dtype)
         return self.refiner_norm(hidden + self.word(codes))
 
-    # inference --------------------------------------------------------------------------------------------------
+    # inference ---------------------------------------------------------------------------------
 
     @property
     def restorer(self) -> Restorer:
-        """The model prepared for restoring; made at the first use after weights, device or mode change."""
+        """The model prepared for restoring; made at the first use after weights, device or mode
+        change."""
         if self._restorer is None:
             self._restorer = Restorer(self)
         return self._restorer
@@ -186,9 +194,10 @@ class GSVAR(nn.Module):
     ) -> Tensor:
         """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
 
-        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the likeliest ones;
-        only the refiner draws: from `generator`, or `draw(k, shape)` gives draw number k. `observer(scale, hidden)`
-        sees the last block's output [B,V,L,C] at each scale. Raises ValueError for sizes the schedule cannot take.
+        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the
+        likeliest ones; only the refiner draws: from `generator`, or `draw(k, shape)` gives draw
+        number k. `observer(scale, hidden)` sees the last block's output [B,V,L,C] at each scale.
+        Raises ValueError for sizes the schedule cannot take.
         """
         return self.restorer.restore(
             render,
@@ -212,11 +221,13 @@ class GSVAR(nn.Module):
     def decode(
         self, f_hat: Tensor, render: Tensor | None = None, *, bridge: bool = False
     ) -> Tensor:
-        """Images [B,3,H,W] in [-1,1] for f_hat [B,Cz,h,w], of any size; with `bridge` the render is fused in."""
+        """Images [B,3,H,W] in [-1,1] for f_hat [B,Cz,h,w], of any size; with `bridge` the render
+        is fused in."""
         return self.vqvae.decode(f_hat, render, bridge=bridge).clamp(-1, 1).to(f_hat.dtype)
 
     def set_precision(self, dtype: torch.dtype) -> "GSVAR":
-        """Cast the networks; the quantizer stays in float32 (or float64), since its sums must not drift."""
+        """Cast the networks; the quantizer stays in float32 (or float64), since its sums must not
+        drift."""
         self.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)
         for part in (self.vqvae.quantizer, self.vqvae.quant_conv, self.vqvae.post_quant_conv):

@@ -1,4 +1,5 @@
-# The refiner: a per-token diffusion head (MAR, arXiv 2406.11838) that predicts what the last scale's codes leave out.
+# The refiner: a per-token diffusion head (MAR, arXiv 2406.11838) that predicts what the last
+# scale's codes leave out.
 import math
 
 import torch
@@ -34,7 +35,8 @@ class RefinerBlock(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Noise and variance logits for noisy tokens: x_t [N,Cz], timesteps [N], condition [N,C] -> [N, 2 Cz]."""
+    """Noise and variance logits for noisy tokens: x_t [N,Cz], timesteps [N], condition [N,C] ->
+    [N, 2 Cz]."""
 
     def __init__(self, channels: int, condition_width: int, width: int, blocks: int):
         super().__init__()

@@ -1,4 +1,5 @@
-# The one attention core: softmax(q k^T * scale) v, on whichever kernel is fastest for the tensors in hand.
+# The one attention core: softmax(q k^T * scale) v, on whichever kernel is fastest for the tensors
+# in hand.
 from functools import lru_cache
 
 import torch
@@ -36,7 +37,8 @@ def attention(
 
 
 def flash_is_faster(q: Tensor) -> bool:
-    """Whether flash-attn is here and takes q: half precision on CUDA (SDPA's own flash kernel is its elder)."""
+    """Whether flash-attn is here and takes q: half precision on CUDA (SDPA's own flash kernel is
+    its elder)."""
     return flash_attn_func is not None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
 
 

@@ -21,7 +21,8 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention; q and k have unit length and each head its own learned temperature (`qk_norm`)."""
+    """Multi-head attention; q and k have unit length and each head its own learned temperature
+    (`qk_norm`)."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool = True):
         super().__init__()
@@ -71,7 +72,8 @@ class AdaLN(nn.Sequential):
 
 
 class Block(nn.Module):
-    """x [B,V,L,C] -> the same. The six modulation vectors come from outside, so that inference can fold them."""
+    """x [B,V,L,C] -> the same. The six modulation vectors come from outside, so that inference
+    can fold them."""
 
     def __init__(
         self,
@@ -93,7 +95,8 @@ class Block(nn.Module):
             self.adaln = AdaLN(width, 6)
 
     def modulation(self, condition: Tensor, shared: Tensor | None = None) -> Tensor:
-        """[...,6,C] from the condition [...,C], or from what all blocks share: gates, scales, shifts (two each)."""
+        """[...,6,C] from the condition [...,C], or from what all blocks share: gates, scales,
+        shifts (two each)."""
         return self.adaln(condition) if shared is None else shared + self.offset
 
     def forward(self, x: Tensor, modulation: Tensor, rope: Tensor | None, attend: Attend) -> Tensor:

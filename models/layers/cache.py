@@ -11,8 +11,9 @@ from models.layers.attention import attention
 class KVCache:
     """Keys and values of one block, [B, heads, capacity, d] each.
 
-    Attending at `start` writes the new tokens' keys and values there and lets them see all up to their own end:
-    whatever else lies before `start` (a reference's keys, put there by `write`) is seen too.
+    Attending at `start` writes the new tokens' keys and values there and lets them see all up to
+    their own end: whatever else lies before `start` (a reference's keys, put there by `write`) is
+    seen too.
     """
 
     keys: Tensor

@@ -7,7 +7,8 @@ from models.layers.attention import attention
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, 3x3, twice, plus the input (through a 1x1 where the channels change): [B,C,h,w] -> [B,C',h,w]."""
+    """Norm, SiLU, 3x3, twice, plus the input (through a 1x1 where the channels change): [B,C,h,w]
+    -> [B,C',h,w]."""
 
     def __init__(self, channels: int, out_channels: int, groups: int):
         super().__init__()
@@ -24,7 +25,8 @@ class ResBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Single-head attention over all places of a feature map, with a residual: [B,C,h,w] -> the same."""
+    """Single-head attention over all places of a feature map, with a residual: [B,C,h,w] -> the
+    same."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -72,7 +74,8 @@ def final(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def zero_output(block: ResBlock, bias: float) -> None:
-    """Make a block answer `bias` whatever its input: the start of a gate that must open by training."""
+    """Make a block answer `bias` whatever its input: the start of a gate that must open by
+    training."""
     for conv in (block.conv2, block.shortcut):
         if isinstance(conv, nn.Conv2d):
             conv.weight.zero_()

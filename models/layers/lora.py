@@ -1,4 +1,5 @@
-# Low-rank adaptation of linear layers (LoRA, arXiv 2106.09685) as a parametrization: the layer's code does not change.
+# Low-rank adaptation of linear layers (LoRA, arXiv 2106.09685) as a parametrization: the layer's
+# code does not change.
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -7,8 +8,8 @@ from torch.nn.utils import parametrize
 class LowRank(nn.Module):
     """weight -> weight + scaling * B A, block by block of the output rows.
 
-    `parts` says which of the equal blocks of rows are adapted: (True, False, True) for q and v of a fused qkv.
-    Starts as no change: B is zero.
+    `parts` says which of the equal blocks of rows are adapted: (True, False, True) for q and v of
+    a fused qkv. Starts as no change: B is zero.
     """
 
     def __init__(

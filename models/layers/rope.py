@@ -1,4 +1,5 @@
-# Two-dimensional rotary positions, aligned across scales (VARSR): a token of any scale turns by where it lies in
+# Two-dimensional rotary positions, aligned across scales (VARSR): a token of any scale turns by
+# where it lies in
 # the final grid, so that coarse and fine tokens of one place share their angles.
 from collections.abc import Sequence
 
@@ -9,11 +10,13 @@ from torch import Tensor
 def rope_table(
     grids: Sequence[tuple[int, int]], head_dim: int, extent: float, base: float = 10000.0
 ) -> Tensor:
-    """Cosines and sines for the tokens of some grids (rows, columns), one after the other, row-major.
+    """Cosines and sines for the tokens of some grids (rows, columns), one after the other,
+    row-major.
 
     Returns float64 [2, L, head_dim/2].
-    A grid spans `extent` units along its longer side whatever its number of tokens. The first half of the
-    channel pairs turns with the row, the second half with the column, at base^(-4 j / head_dim), j = 0, 1, ...
+    A grid spans `extent` units along its longer side whatever its number of tokens. The first
+    half of the channel pairs turns with the row, the second half with the column, at base^(-4 j /
+    head_dim), j = 0, 1, ...
     """
     if head_dim % 4:
         raise ValueError(
@@ -37,7 +40,8 @@ def rope_table(
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """x [..., L, H, d] with each pair of neighbouring channels turned by table [2 (cos, sin), L, d/2].
+    """x [..., L, H, d] with each pair of neighbouring channels turned by table [2 (cos, sin), L,
+    d/2].
 
     Computed in the table's type (float32 or better), returned in x's.
     """

@@ -1,4 +1,5 @@
-# The schedule of scales: the grids of tokens that are predicted one after the other, coarse to fine.
+# The schedule of scales: the grids of tokens that are predicted one after the other, coarse to
+# fine.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

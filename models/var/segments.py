@@ -1,4 +1,5 @@
-# A token sequence as segments and who sees whom; masks and the order of cached decoding follow from it.
+# A token sequence as segments and who sees whom; masks and the order of cached decoding follow
+# from it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """Segments in the order of the sequence, and sees[i][j]: whether segment i's tokens see segment j's."""
+    """Segments in the order of the sequence, and sees[i][j]: whether segment i's tokens see
+    segment j's."""
 
     segments: tuple[Segment, ...]
     sees: tuple[tuple[bool, ...], ...]
@@ -52,7 +54,8 @@ class TokenSequence:
 
     @cached_property
     def steps(self) -> tuple[tuple[int, ...], ...]:
-        """Segments that must be computed together, in an order in which each step sees itself and the past only.
+        """Segments that must be computed together, in an order in which each step sees itself and
+        the past only.
 
         A step is a set of segments that see each other, directly or through others.
         """

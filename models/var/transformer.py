@@ -1,4 +1,5 @@
-# The next-scale transformer: a stack of blocks, and the two ways to attend: masked (training) and cached (decoding).
+# The next-scale transformer: a stack of blocks, and the two ways to attend: masked (training) and
+# cached (decoding).
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,8 @@ from models.layers.cache import KVCache
 
 
 class Transformer(nn.Module):
-    """`depth` blocks; those in `mixing_blocks` let the views see each other, the others keep them apart."""
+    """`depth` blocks; those in `mixing_blocks` let the views see each other, the others keep them
+    apart."""
 
     def __init__(
         self,
@@ -50,7 +52,8 @@ class Transformer(nn.Module):
 
 
 class Masked:
-    """Attends over whole sequences under a mask: over all views jointly if `mixing`, else each view alone."""
+    """Attends over whole sequences under a mask: over all views jointly if `mixing`, else each
+    view alone."""
 
     def __init__(self, mask: Tensor | BlockMask | None, mixing: bool):
         self.mask, self.mixing = mask, mixing
@@ -68,8 +71,9 @@ class Masked:
 class Cached:
     """Attends from one scale of some views to the cache's tokens up to the end of that scale.
 
-    The cache holds scale after scale, and within a scale view after view, so that what a scale sees is a prefix.
-    `views` is how many views the cache holds (1 where views are kept apart: then they are batch).
+    The cache holds scale after scale, and within a scale view after view, so that what a scale
+    sees is a prefix. `views` is how many views the cache holds (1 where views are kept apart:
+    then they are batch).
     """
 
     def __init__(self, cache: KVCache, lengths: Sequence[int], views: int, mixing: bool):

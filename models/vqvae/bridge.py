@@ -1,4 +1,5 @@
-# The VAE-bridge of GS-VAR: encoder features of the render enter the decoder through gates, and a mask blends
+# The VAE-bridge of GS-VAR: encoder features of the render enter the decoder through gates, and a
+# mask blends
 # the decoded image with the render.
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,8 @@ class Blend(nn.Module):
 
 
 class Bridge(nn.Module):
-    """Gates at every level of the decoder and at pixel level, and the final blend (58 M parameters at width 160)."""
+    """Gates at every level of the decoder and at pixel level, and the final blend (58 M
+    parameters at width 160)."""
 
     def __init__(self, config: VQVAEConfig):
         super().__init__()
@@ -54,7 +56,8 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Close every gate and keep the render in the blend, so that a fresh bridge returns the render (to 2 %)."""
+        """Close every gate and keep the render in the blend, so that a fresh bridge returns the
+        render (to 2 %)."""
         for gate in (*self.levels, self.pixels):
             zero_output(gate.weight, CLOSED)
         self.blend.conv_out.weight.zero_()

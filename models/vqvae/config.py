@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VQVAEConfig:
-    """Sizes of a multi-scale residual VQ-VAE. The defaults are VAR's and VARSR's (109 M parameters, 16 pixels a latent)."""
+    """Sizes of a multi-scale residual VQ-VAE. The defaults are VAR's and VARSR's (109 M
+    parameters, 16 pixels a latent)."""
 
     width: int = 160
     """Channels at full resolution."""

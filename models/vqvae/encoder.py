@@ -1,4 +1,5 @@
-# The VQ-VAE's encoder: image -> continuous latent, and on request the features that the bridge reads.
+# The VQ-VAE's encoder: image -> continuous latent, and on request the features that the bridge
+# reads.
 from torch import Tensor, nn
 
 from models.layers.conv import Downsample, ResBlock, SpatialAttention, final, group_norm
@@ -6,7 +7,8 @@ from models.vqvae.config import VQVAEConfig
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention at the lowest one, and the step to the next."""
+    """Residual blocks at one resolution, each followed by attention at the lowest one, and the
+    step to the next."""
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the bridge reads: the first convolution's output, then each level's before its downsampling."""
+        """What the bridge reads: the first convolution's output, then each level's before its
+        downsampling."""
         features = [self.conv_in(x)]
         h = features[0]
         for level in self.levels:

@@ -12,7 +12,8 @@ from models.vqvae.quantizer import Grids, Quantizer, Tokens
 
 
 class VQVAE(nn.Module):
-    """Multi-scale residual VQ-VAE. Images are [B,3,H,W] in [-1,1], H and W multiples of `config.stride`.
+    """Multi-scale residual VQ-VAE. Images are [B,3,H,W] in [-1,1], H and W multiples of
+    `config.stride`.
 
     `bridge` is None until `add_bridge` is called or bridge weights are loaded.
     """
@@ -30,7 +31,8 @@ class VQVAE(nn.Module):
         self.bridge = Bridge(config) if bridge else None
 
     def add_bridge(self, identity: bool = True) -> None:
-        """A fresh bridge; `identity` makes it return the render at the start, else PyTorch's own random start."""
+        """A fresh bridge; `identity` makes it return the render at the start, else PyTorch's own
+        random start."""
         weight = self.post_quant_conv.weight
         self.bridge = Bridge(self.config).to(weight.device, weight.dtype)
         if identity:
@@ -54,8 +56,8 @@ class VQVAE(nn.Module):
     ) -> Tensor:
         """f_hat [B,Cz,h,w] -> images [B,3,h*stride,w*stride], not clamped.
 
-        With `bridge`, the render [B,3,H,W] is fused in (its encoder features are computed unless given).
-        Raises ValueError if a bridge is asked for and there is none.
+        With `bridge`, the render [B,3,H,W] is fused in (its encoder features are computed unless
+        given). Raises ValueError if a bridge is asked for and there is none.
         """
         z = self.post_quant_conv(f_hat)
         if not bridge:
@@ -76,5 +78,6 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, grids: Grids) -> Tensor:
-        """The images as the tokenizer sees them, in [-1,1]: the ceiling of what any token can say."""
+        """The images as the tokenizer sees them, in [-1,1]: the ceiling of what any token can
+        say."""
         return self(images, grids)[0].clamp(-1, 1)

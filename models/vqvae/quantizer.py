@@ -1,4 +1,5 @@
-# The multi-scale residual quantizer (VAR, arXiv 2404.02905, section 3.2): a latent as code indices at growing scales.
+# The multi-scale residual quantizer (VAR, arXiv 2404.02905, section 3.2): a latent as code
+# indices at growing scales.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Tokens:
     indices: list[Tensor]
     """Code indices of each scale, [B, rows*columns] int64."""
     residual: Tensor
-    """What the last scale had to express, before it was rounded to a code: [B, rows*columns, Cz]."""
+    """What the last scale had to express, before it was rounded to a code: [B, rows*columns,
+    Cz]."""
 
 
 def phi_of_scales(scales: int, phis: int) -> tuple[int, ...]:
@@ -38,7 +40,8 @@ def phi_of_scales(scales: int, phis: int) -> tuple[int, ...]:
 
 
 class Quantizer(nn.Module):
-    """Codebook and phi convolutions. `grids` are the scales' (rows, columns); the last is the latent's own size."""
+    """Codebook and phi convolutions. `grids` are the scales' (rows, columns); the last is the
+    latent's own size."""
 
     def __init__(self, config: VQVAEConfig):
         super().__init__()
@@ -50,7 +53,8 @@ class Quantizer(nn.Module):
         )
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Index of the code nearest to each vector of z [..., Cz]; distances in float32 or better."""
+        """Index of the code nearest to each vector of z [..., Cz]; distances in float32 or
+        better."""
         codes = self.codebook.weight
         codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
         flat = z.reshape(-1, z.shape[-1]).to(codes.dtype)
@@ -58,7 +62,8 @@ class Quantizer(nn.Module):
         return distance.addmm_(flat, codes.T, alpha=-2).argmin(1).view(z.shape[:-1])
 
     def spread(self, vectors: Tensor, scale: int, grids: Grids) -> Tensor:
-        """Code vectors of one scale [B,L,Cz] as their part of the latent [B,Cz,h,w]: upsampled, then phi."""
+        """Code vectors of one scale [B,L,Cz] as their part of the latent [B,Cz,h,w]: upsampled,
+        then phi."""
         rows, columns = grids[scale]
         h = rearrange(vectors, "b (r c) z -> b z r c", r=rows, c=columns)
         if (rows, columns) != grids[-1]:
@@ -87,7 +92,8 @@ class Quantizer(nn.Module):
         return sums
 
     def inputs(self, indices: Sequence[Tensor], grids: Grids) -> Tensor:
-        """What the transformer reads at scales 1, 2, ... when scales 0, 1, ... are given: [B, L-1, Cz]."""
+        """What the transformer reads at scales 1, 2, ... when scales 0, 1, ... are given: [B,
+        L-1, Cz]."""
         sums = self.partial_sums(indices[: len(grids) - 1], grids)
         return torch.cat([self.shrink(f, grid) for f, grid in zip(sums, grids[1:], strict=True)], 1)
 
