@@ -88,7 +88,7 @@ class Restorer:
         model = self.model
         if model.config.ref_attends != "self":
             raise ValueError(
-                'references can be encoded ahead only where they attend to themselves (ref_attends="self")'
+                'references are encoded ahead only with ref_attends="self": they see themselves alone'
             )
         B, R = references.shape[:2]
         schedule = self.schedule_for(references)
@@ -223,10 +223,15 @@ class Restorer:
         """Caches of `batch` renders that hold the references' keys and values already."""
         if memory.batch not in (1, batch) or memory.size != size:
             raise ValueError(
-                f"{memory.batch} references of size {memory.size} do not go with {batch} renders
-                of {size}" ) caches = self.caches(batch, 1, lengths, kept=memory.references) for
-                cached, block in zip(caches, memory.blocks, strict=True): if block is None:
-                continue for view in range(memory.references): scales = [t[:, view].split(lengths,
-                2) for t in block] for scale, (keys, values) in enumerate(zip(*scales,
-                strict=True)): start = cached.starts[scale] + (view + 1) * lengths[scale]
-                cached.cache.write(keys, values, start) return caches
+                f"{memory.batch} references of {memory.size} do not go with {batch} renders of {size}"
+            )
+        caches = self.caches(batch, 1, lengths, kept=memory.references)
+        for cached, block in zip(caches, memory.blocks, strict=True):
+            if block is None:
+                continue
+            for view in range(memory.references):
+                scales = [t[:, view].split(lengths, 2) for t in block]
+                for scale, (keys, values) in enumerate(zip(*scales, strict=True)):
+                    start = cached.starts[scale] + (view + 1) * lengths[scale]
+                    cached.cache.write(keys, values, start)
+        return caches

@@ -89,8 +89,9 @@ class GSVAR(nn.Module):
         for have, made_for in zip((rows, columns), own, strict=True):
             if not made_for <= 2 * have <= 4 * made_for:
                 raise ValueError(
-                    f"a latent of {rows}x{columns} is beyond half to twice the trained
-                    {own[0]}x{own[1]}" ) return self.config.schedule.fitted(rows, columns)
+                    f"a latent of {rows}x{columns} is not within half to twice {own[0]}x{own[1]}"
+                )
+        return self.config.schedule.fitted(rows, columns)
 
     # embeddings --------------------------------------------------------------------------------
 
@@ -213,7 +214,7 @@ class GSVAR(nn.Module):
     def encode_references(self, references: Tensor) -> ReferenceMemory:
         """Keys and values of references [B,R,3,H,W], to be used with any number of renders.
 
-        Only where reference tokens see nothing but their own view (`ref_attends="self"`), else ValueError.
+        Only with `ref_attends="self"`, where they see nothing but their own view; else ValueError.
         """
         return self.restorer.encode_references(references)
 

@@ -78,8 +78,9 @@ def views_by_scale(
 ) -> TokenSequence:
     """The views one after the other, each with its scales, coarse to fine; view 0 is the render.
 
-    A token sees the scales up to its own (both ways within a scale): of every view (`ref_attends="all"`, as
-    GS-VAR), or, if it is a reference's, of its own view only ("self"). Without `mixing` each view is alone.
+    A token sees the scales up to its own (both ways within a scale): of every view
+    (`ref_attends="all"`, as GS-VAR), or, if it is a reference's, of its own view only ("self").
+    Without `mixing` each view is alone.
     """
     segments = tuple(Segment(v, s, n) for v in range(views) for s, n in enumerate(lengths))
 

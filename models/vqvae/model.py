@@ -18,7 +18,7 @@ class VQVAE(nn.Module):
     `bridge` is None until `add_bridge` is called or bridge weights are loaded.
     """
 
-    def __init__(self, config: VQVAEConfig = VQVAEConfig(), bridge: bool = False):
+    def __init__(self, config: VQVAEConfig, bridge: bool = False):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
