@@ -35,8 +35,8 @@ class Process:
 
     def noised(self, x0: Tensor, i: Tensor, noise: Tensor) -> Tensor:
         """x_t for x_0 [N,C] at steps i [N]."""
-        bar = self.at(self.alphas_bar, i, x0)
-        return self.at(self.alphas_bar.sqrt(), i, x0) * x0 + (1 - bar).sqrt() * noise
+        signal, spread = self.alphas_bar.sqrt(), (1 - self.alphas_bar).sqrt()
+        return self.at(signal, i, x0) * x0 + self.at(spread, i, x0) * noise
 
     def x0(self, x: Tensor, eps: Tensor, i: Tensor) -> Tensor:
         """x_0 that the noise estimate implies."""
@@ -96,12 +96,10 @@ def sample(
         eps, logits = denoise(x, i).to(x.dtype).chunk(2, -1)
         x0 = process.x0(x, eps, step).clamp(-1, 1)
         if sampler == "ddim":
-            bar, previous = (
-                process.at(process.alphas_bar, step, x),
-                process.at(process.previous, step, x),
-            )
-            eps = (x - bar.sqrt() * x0) / (1 - bar).sqrt()
-            x = previous.sqrt() * x0 + (1 - previous).sqrt() * eps
+            signal, spread = process.alphas_bar.sqrt(), (1 - process.alphas_bar).sqrt()
+            eps = (x - process.at(signal, step, x) * x0) / process.at(spread, step, x)
+            signal, spread = process.previous.sqrt(), (1 - process.previous).sqrt()
+            x = process.at(signal, step, x) * x0 + process.at(spread, step, x) * eps
             continue
         x = process.posterior_mean(x0, x, step)
         if sampler == "ancestral" and i > 0:

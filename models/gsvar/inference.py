@@ -88,7 +88,7 @@ class Restorer:
         model = self.model
         if model.config.ref_attends != "self":
             raise ValueError(
-                'references are encoded ahead only with ref_attends="self": they see themselves alone'
+                'references are encoded ahead only with ref_attends="self", seeing themselves alone'
             )
         B, R = references.shape[:2]
         schedule = self.schedule_for(references)
@@ -223,7 +223,7 @@ class Restorer:
         """Caches of `batch` renders that hold the references' keys and values already."""
         if memory.batch not in (1, batch) or memory.size != size:
             raise ValueError(
-                f"{memory.batch} references of {memory.size} do not go with {batch} renders of {size}"
+                f"{memory.batch} references of {memory.size} for {batch} renders of {size}"
             )
         caches = self.caches(batch, 1, lengths, kept=memory.references)
         for cached, block in zip(caches, memory.blocks, strict=True):

@@ -1,5 +1,6 @@
 # The prefix encoder: an image as the tokens that come before all scales.
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -13,7 +14,7 @@ class PrefixEncoder(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for c, wider in zip(channels, channels[1:], strict=False):
+        for c, wider in pairwise(channels):
             self.blocks += [
                 nn.Conv2d(c, c, 3, padding=1),
                 nn.Conv2d(c, wider, 3, padding=1, stride=2),

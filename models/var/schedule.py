@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Schedule:
     def __post_init__(self):
         if not self.grids or self.grids[0] != (1, 1):
             raise ValueError(f"patch_nums must begin with 1, not {self.text}")
-        for small, large in zip(self.grids, self.grids[1:], strict=False):
+        for small, large in pairwise(self.grids):
             if small[0] > large[0] or small[1] > large[1] or small == large:
                 raise ValueError(f"patch_nums must grow from scale to scale, not {self.text}")
 

@@ -1,0 +1,305 @@
+# The original's checkpoints: its tensor names and layout <-> ours. Foreign names live here only.
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from models.gsvar.config import GSVARConfig
+from models.gsvar.model import GSVAR
+from models.layers.lora import add_lora, merge_lora
+from models.var.schedule import Schedule
+
+# ours -> the original's, first match of each rule in order; applied to whole names
+VQVAE_RULES = [
+    (r"^bridge\.levels\.(\d+)\.content\.", r"decoder.cond_layer.\1."),
+    (r"^bridge\.levels\.(\d+)\.weight\.", r"decoder.weight_cond_layer.\1."),
+    (r"^bridge\.pixels\.content\.", "decoder.pixel_cond_layer."),
+    (r"^bridge\.pixels\.weight\.", "decoder.pixel_weight_cond_layer."),
+    (r"^bridge\.blend\.conv_in\.", "decoder.blend_in_cond_layer."),
+    (r"^bridge\.blend\.block\.", "decoder.blend_res_cond_layer."),
+    (r"^bridge\.blend\.conv_mid\.", "decoder.blend_out_cond_layer.0."),
+    (r"^bridge\.blend\.conv_out\.", "decoder.blend_out_cond_layer.2."),
+    (r"^encoder\.levels\.(\d+)\.step\.", r"encoder.down.\1.downsample."),
+    (r"^decoder\.levels\.(\d+)\.step\.", r"decoder.up.\1.upsample."),
+    (r"^encoder\.levels\.", "encoder.down."),
+    (r"^decoder\.levels\.", "decoder.up."),
+    (r"\.blocks\.", ".block."),
+    (r"\.attentions\.", ".attn."),
+    (r"\.middle\.block(\d)\.", r".mid.block_\1."),
+    (r"\.middle\.attention\.", ".mid.attn_1."),
+    (r"(attn[_.]\d)\.proj\.", r"\1.proj_out."),
+    (r"\.shortcut\.", ".nin_shortcut."),
+    (r"^quantizer\.codebook\.", "quantize.embedding."),
+    (r"^quantizer\.phis\.", "quantize.quant_resi.qresi_ls."),
+]
+TRANSFORMER_RULES = [
+    (r"^prefix_position$", "pos_start"),
+    (r"^prefix\.", "con_embedding."),
+    (r"^label\.", "class_emb."),
+    (r"^scale_embedding\.", "lvl_embed."),
+    (r"^word\.", "word_embed."),
+    (r"^transformer\.shared_adaln\.", "shared_ada_lin."),
+    (r"^transformer\.", ""),
+    (r"\.attention\.qkv\.", ".attn.mat_qkv."),
+    (r"\.attention\.log_temperature$", ".attn.scale_mul_1H11"),
+    (r"\.attention\.", ".attn."),
+    (r"^(blocks\.\d+)\.mlp\.0\.", r"\1.ffn.fc1."),
+    (r"^(blocks\.\d+)\.mlp\.2\.", r"\1.ffn.fc2."),
+    (r"^(blocks\.\d+)\.adaln\.", r"\1.ada_lin."),
+    (r"^(blocks\.\d+)\.offset$", r"\1.ada_gss"),
+    (r"^head_adaln\.", "head_nm.ada_lin."),
+    (r"^refiner_norm\.", "decoder_norm."),
+    (r"^refiner\.time\.", "diffloss.net.time_embed.mlp."),
+    (r"^refiner\.condition\.", "diffloss.net.cond_embed."),
+    (r"^refiner\.input\.", "diffloss.net.input_proj."),
+    (r"^refiner\.blocks\.(\d+)\.norm\.", r"diffloss.net.res_blocks.\1.in_ln."),
+    (r"^refiner\.blocks\.(\d+)\.modulation\.", r"diffloss.net.res_blocks.\1.adaLN_modulation.1."),
+    (r"^refiner\.blocks\.(\d+)\.", r"diffloss.net.res_blocks.\1."),
+    (r"^refiner\.modulation\.", "diffloss.net.final_layer.adaLN_modulation.1."),
+    (r"^refiner\.output\.", "diffloss.net.final_layer.linear."),
+]
+BUFFERS = ("lvl_1L", "attn_bias_for_masking", "quantize.ema_vocab_hit_SV")  # follow from the sizes
+ZERO_BUFFER = "zero_k_bias"
+BRIDGE = "cond_"  # in every name of the bridge
+LORA = ".lora_"
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a file of the original holds."""
+
+    transformer: dict[str, Tensor]
+    vqvae: dict[str, Tensor]
+    stage: int | None
+    """1 or 2 for training checkpoints, None where the file does not tell."""
+    epoch: int | None
+    iteration: int | None
+    args: dict
+    settings: dict
+    """The trainer's own configuration: patch_nums among it."""
+
+
+def foreign_name(name: str) -> str:
+    """The original's name of one of our tensors, without the file's outer layers."""
+    inner = name.removeprefix("vqvae.")
+    for pattern, replacement in VQVAE_RULES if inner != name else TRANSFORMER_RULES:
+        inner = re.sub(pattern, replacement, inner)
+    return inner
+
+
+def recognise(content: object) -> Original | None:
+    """A loaded file as the original's, or None if it is something else."""
+    if not isinstance(content, Mapping):
+        return None
+    trainer = content.get("trainer")
+    if isinstance(trainer, Mapping):
+        parts = {
+            part: dict(trainer[part]) if isinstance(trainer.get(part), Mapping) else {}
+            for part in ("var_wo_ddp", "vae_local")
+        }
+        if not any(parts.values()):
+            return None
+        stage = 1 if "var_opt" in trainer else 2 if "vae_opt" in trainer else None
+        args, settings = content.get("args") or {}, trainer.get("config") or {}
+        return Original(
+            parts["var_wo_ddp"],
+            parts["vae_local"],
+            stage,
+            content.get("epoch"),
+            content.get("iter"),
+            dict(args),
+            dict(settings),
+        )
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    if "quantize.embedding.weight" in tensors:
+        return Original({}, tensors, None, None, None, {}, {})
+    if "pos_start" in tensors or any(LORA in name for name in tensors):
+        return Original(tensors, {}, None, None, None, {}, {})
+    return None
+
+
+def is_lora(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are low-rank factors only, to be put on a base."""
+    return bool(tensors) and all(LORA in name for name in tensors)
+
+
+def has_bridge(original: Original) -> bool:
+    """Whether the file holds a trained bridge: a stage-1 file's is random."""
+    return original.stage != 1 and any(BRIDGE in name for name in original.vqvae)
+
+
+def transformer_sizes(tensors: Mapping[str, Tensor], original: Original) -> dict:
+    """GSVARConfig's fields that a transformer's tensors tell. Raises ValueError where one is
+    missing."""
+
+    def shape(name: str) -> torch.Size:
+        if name not in tensors:
+            raise ValueError(f"the transformer's tensor {name} is missing")
+        return tensors[name].shape
+
+    blocks = count(tensors, r"blocks\.(\d+)\.")
+    scale = tensors.get("blocks.0.attn.scale_mul_1H11")
+    width = shape("class_emb.weight")[1]
+    steps = count(tensors, r"con_embedding\.blocks\.(\d+)\.") // 2
+    channels = [shape(f"con_embedding.blocks.{2 * i + 1}.weight")[0] for i in range(steps)]
+    fused = original.args.get("fusion_block_idx")
+    mixing = None if fused is None else tuple(i for i in fused if i < blocks)
+    return {
+        "depth": blocks,
+        "width": width,
+        "heads": width // 64 if scale is None else scale.numel(),
+        "patch_nums": patch_nums(tensors, original),
+        "prefix_channels": (shape("con_embedding.conv_in.weight")[0], *channels),
+        "refiner_width": shape("diffloss.net.input_proj.weight")[0],
+        "refiner_blocks": count(tensors, r"diffloss\.net\.res_blocks\.(\d+)\."),
+        "labels": shape("class_emb.weight")[0],
+        "mixing_blocks": None if mixing == tuple(range(blocks)) else mixing,
+        "shared_adaln": "shared_ada_lin.1.weight" in tensors,
+        "qk_norm": scale is not None,
+        "drop_path": 0.1 * blocks / 24,
+    }
+
+
+def patch_nums(tensors: Mapping[str, Tensor], original: Original) -> str:
+    """The schedule: from the trainer's configuration, else from the level of each token."""
+    if original.settings.get("patch_nums"):
+        return Schedule.of(original.settings["patch_nums"]).text
+    if "lvl_1L" not in tensors:
+        raise ValueError(
+            "the file does not tell its patch_nums: neither lvl_1L nor the trainer's config"
+        )
+    lengths = torch.bincount(tensors["lvl_1L"].flatten()).tolist()
+    return Schedule.of([1, *(round(n**0.5) for n in lengths[1:])]).text
+
+
+def vqvae_sizes(tensors: Mapping[str, Tensor]) -> dict:
+    """GSVARConfig's fields that a VQ-VAE's tensors tell."""
+    try:
+        width = tensors["encoder.conv_in.weight"].shape[0]
+        levels = count(tensors, r"encoder\.down\.(\d+)\.")
+        channels = [
+            tensors[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)
+        ]
+        vocabulary, latent = tensors["quantize.embedding.weight"].shape
+    except KeyError as e:
+        raise ValueError(f"the VQ-VAE's tensor {e.args[0]} is missing") from None
+    return {
+        "vqvae_width": width,
+        "vqvae_multipliers": tuple(c // width for c in channels),
+        "vqvae_blocks": count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+        "latent_channels": latent,
+        "vocabulary": vocabulary,
+    }
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """How many numbers 0, 1, ... the pattern's group takes among the names."""
+    found = [re.match(pattern, name) for name in names]
+    return 1 + max((int(m[1]) for m in found if m), default=-1)
+
+
+def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
+    """The sizes of a model in the original's layout; ours, where we wrote the file."""
+    if "gsvar" in original.settings:
+        return GSVARConfig(**json.loads(original.settings["gsvar"]))
+    return GSVARConfig(**transformer_sizes(original.transformer, original), **vqvae_sizes(vqvae))
+
+
+def own_state(
+    model: GSVAR, transformer: Mapping[str, Tensor], vqvae: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The original's tensors under our names and shapes, and the complaints: missing, unexpected,
+    misshapen."""
+    left = {name: tensor for name, tensor in transformer.items() if not is_buffer(name)}
+    left |= {"vqvae/" + name: tensor for name, tensor in vqvae.items() if not is_buffer(name)}
+    complaints = [
+        f"{name} is not zero"
+        for name, tensor in transformer.items()
+        if name.endswith(ZERO_BUFFER) and tensor.any()
+    ]
+    state = {}
+    for name, mine in model.state_dict().items():
+        foreign = foreign_name(name)
+        tensor = left.pop("vqvae/" + foreign if name.startswith("vqvae.") else foreign, None)
+        if tensor is None:
+            complaints.append(f"{foreign} is missing")
+        elif tensor.squeeze().shape != mine.squeeze().shape:
+            complaints.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
+        else:
+            state[name] = tensor.reshape(mine.shape)
+    complaints += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
+    return state, complaints
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor follows from the sizes and is not needed."""
+    return name in BUFFERS or name.endswith(ZERO_BUFFER)
+
+
+def to_original(
+    model: GSVAR, *, epoch: int = 0, iteration: int = 0, args: dict | None = None
+) -> dict:
+    """A model as the original's scripts store it; its bridge, if it has one, included.
+
+    The original can read it where the sizes are ones it knows (square scales, 32 groups, one mask).
+    """
+    config, schedule = model.config, model.config.schedule
+    parts: dict[str, dict[str, Tensor]] = {"var_wo_ddp": {}, "vae_local": {}}
+    for name, tensor in model.state_dict().items():
+        foreign = foreign_name(name)
+        if foreign.endswith("scale_mul_1H11"):
+            tensor = tensor.view(1, -1, 1, 1)
+        elif foreign.endswith("ada_gss"):
+            tensor = tensor.view(1, 1, *tensor.shape)
+        part = "vae_local" if name.startswith("vqvae.") else "var_wo_ddp"
+        parts[part][foreign] = tensor.detach().float().cpu().contiguous()
+    levels = torch.arange(len(schedule))
+    parts["var_wo_ddp"]["lvl_1L"] = levels.repeat_interleave(
+        torch.tensor(model.segment_lengths(schedule))
+    )[None]
+    for i in range(config.depth):
+        parts["var_wo_ddp"][f"blocks.{i}.attn.{ZERO_BUFFER}"] = torch.zeros(config.width)
+    parts["vae_local"]["quantize.ema_vocab_hit_SV"] = torch.zeros(len(schedule), config.vocabulary)
+    square = all(rows == columns for rows, columns in schedule.grids)
+    settings = {
+        "patch_nums": [rows if square else [rows, columns] for rows, columns in schedule.grids],
+        "gsvar": json.dumps(asdict(config)),
+    }
+    return {
+        "epoch": epoch,
+        "iter": iteration,
+        "trainer": {"config": settings, **parts},
+        "args": args or {},
+    }
+
+
+def put_lora(model: GSVAR, tensors: Mapping[str, Tensor], args: Mapping) -> None:
+    """Merge the original's low-rank factors into a base model. Raises ValueError where they do
+    not fit it."""
+    alpha = float(args.get("lora_alpha", 32))
+    targets = str(args.get("lora_target_modules", "qv"))
+    left = dict(tensors)
+    for i, block in enumerate(model.transformer.blocks):
+        layers = {
+            f"blocks.{i}.attn.mat_qkv": (block.attention.qkv, tuple(c in targets for c in "qkv")),
+            f"blocks.{i}.attn.proj": (block.attention.proj, (True,)),
+        }
+        for name, (layer, parts) in layers.items():
+            a, b = (left.pop(f"{name}.lora_{letter}", None) for letter in "AB")
+            if a is None or b is None:
+                continue
+            rank = b.shape[1]
+            lora = add_lora(layer, rank, alpha, parts)
+            if a.numel() != lora.a.numel() or b.numel() != lora.b.numel():
+                raise ValueError(f"{name}.lora_A {list(a.shape)} does not fit the base's {name}")
+            with torch.no_grad():
+                lora.a.copy_(a.view(lora.a.shape))
+                lora.b.copy_(b.view(lora.b.shape))
+    if left:
+        raise ValueError(
+            f"low-rank factors that the base has no place for: {', '.join(sorted(left)[:5])}"
+        )
+    merge_lora(model)
