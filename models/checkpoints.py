@@ -89,7 +89,7 @@ def load(
 
 
 def save(model: GSVAR, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a model as safetensors, config in the metadata; the old file stays until the new one is whole."""
+    """Write a model as safetensors, config in the metadata; an old one stays until all is there."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     texts = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(metadata or {})}
     with replacing(path) as temporary:
@@ -106,7 +106,7 @@ def save_original(
 
 
 def inspect(path: str | Path) -> dict:
-    """What a file is: format, parts with tensors and parameters, config, stage, epoch and iteration."""
+    """What a file is: format, parts with tensors and parameters, config, stage and epoch."""
     path = Path(path)
     content, metadata = read(path)
     if metadata.get("format") == FORMAT:
@@ -128,11 +128,7 @@ def inspect(path: str | Path) -> dict:
     bridge = [t for name, t in original.vqvae.items() if adapter.BRIDGE in name]
     parts["vae_local"] = [t for name, t in original.vqvae.items() if adapter.BRIDGE not in name]
     parts["bridge" if adapter.has_bridge(original) else "bridge (untrained)"] = bridge
-    config: dict = {}
-    if original.transformer and not adapter.is_lora(original.transformer):
-        config |= adapter.transformer_sizes(original.transformer, original)
-    if original.vqvae:
-        config |= adapter.vqvae_sizes(original.vqvae)
+    config = adapter.known_sizes(original)
     kind = "LoRA factors" if adapter.is_lora(original.transformer) else "pickle"
     return {
         "file": str(path),
@@ -152,7 +148,7 @@ def convert(
     vqvae: str | Path | None = None,
     base: str | Path | None = None,
 ) -> None:
-    """Read any file that `load` reads; write ours (.safetensors) or the original's layout (.pth)."""
+    """Read any file that `load` reads; write ours (.safetensors) or the original's (.pth)."""
     suffix = Path(target).suffix
     if suffix not in (".safetensors", ".pth"):
         raise ValueError(

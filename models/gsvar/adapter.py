@@ -2,7 +2,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -195,6 +195,16 @@ def vqvae_sizes(tensors: Mapping[str, Tensor]) -> dict:
     }
 
 
+def known_sizes(original: Original) -> dict:
+    """As many of GSVARConfig's fields as the file tells; all of them where we wrote it."""
+    if "gsvar" in original.settings:
+        return json.loads(original.settings["gsvar"])
+    sizes = vqvae_sizes(original.vqvae) if original.vqvae else {}
+    if original.transformer and not is_lora(original.transformer):
+        sizes |= transformer_sizes(original.transformer, original)
+    return sizes
+
+
 def count(names: Iterable[str], pattern: str) -> int:
     """How many numbers 0, 1, ... the pattern's group takes among the names."""
     found = [re.match(pattern, name) for name in names]
@@ -202,10 +212,8 @@ def count(names: Iterable[str], pattern: str) -> int:
 
 
 def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
-    """The sizes of a model in the original's layout; ours, where we wrote the file."""
-    if "gsvar" in original.settings:
-        return GSVARConfig(**json.loads(original.settings["gsvar"]))
-    return GSVARConfig(**transformer_sizes(original.transformer, original), **vqvae_sizes(vqvae))
+    """The sizes of a model in the original's layout, its VQ-VAE perhaps from another file."""
+    return GSVARConfig(**known_sizes(replace(original, vqvae=dict(vqvae))))
 
 
 def own_state(

@@ -2,7 +2,6 @@
 # cached (decoding).
 from collections.abc import Sequence
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
@@ -28,7 +27,7 @@ class Transformer(nn.Module):
         shared_adaln: bool = False,
     ):
         super().__init__()
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, qk_norm=qk_norm, drop_path=rate, shared_adaln=shared_adaln)
             for rate in rates

@@ -11,6 +11,11 @@ from models.vqvae.encoder import Encoder
 from models.vqvae.quantizer import Grids, Quantizer, Tokens
 
 
+def exact(x: Tensor) -> Tensor:
+    """x in float32 or better, whatever the networks compute in: sums of codes must not drift."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class VQVAE(nn.Module):
     """Multi-scale residual VQ-VAE. Images are [B,3,H,W] in [-1,1], H and W multiples of
     `config.stride`.
@@ -40,7 +45,7 @@ class VQVAE(nn.Module):
 
     def latent(self, images: Tensor) -> Tensor:
         """Continuous latent [B,Cz,h,w]."""
-        return self.quant_conv(self.encoder(images))
+        return self.quant_conv(exact(self.encoder(images.to(self.encoder.conv_in.weight.dtype))))
 
     def tokens(self, images: Tensor, grids: Grids) -> Tokens:
         """Token maps of images at the scales `grids`."""
@@ -59,13 +64,15 @@ class VQVAE(nn.Module):
         With `bridge`, the render [B,3,H,W] is fused in (its encoder features are computed unless
         given). Raises ValueError if a bridge is asked for and there is none.
         """
-        z = self.post_quant_conv(f_hat)
+        dtype = self.decoder.conv_in.weight.dtype
+        z = self.post_quant_conv(f_hat).to(dtype)
         if not bridge:
             return self.decoder(z)
         if self.bridge is None:
             raise ValueError(
                 "these weights have no VAE-bridge: load a stage-2 file, or leave the bridge off"
             )
+        render = render.to(dtype)
         if features is None:
             features = self.encoder.features(render)
         return self.decoder(z, self.bridge, render, features)

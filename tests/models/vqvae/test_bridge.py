@@ -1,0 +1,52 @@
+# The VAE-bridge: off without weights, an identity at a friendly start, and fed by the render.
+import pytest
+import torch
+
+from models.vqvae.config import VQVAEConfig
+from models.vqvae.model import VQVAE
+
+SMALL = VQVAEConfig(
+    width=16, multipliers=(1, 1, 2), res_blocks=1, groups=8, latent_channels=4, vocabulary=16
+)
+
+
+@torch.no_grad()
+def test_a_fresh_identity_bridge_returns_the_render():
+    torch.manual_seed(0)
+    vqvae = VQVAE(SMALL)
+    vqvae.add_bridge()
+    render = torch.rand(2, 3, 16, 24) * 2 - 1
+    f_hat = vqvae.latent(render)
+    bridged, plain = vqvae.decode(f_hat, render, bridge=True), vqvae.decode(f_hat)
+    assert (bridged - render).abs().max() < 0.03 * (plain - render).abs().max()
+
+
+def test_a_fresh_identity_bridge_learns():
+    torch.manual_seed(0)
+    vqvae = VQVAE(SMALL)
+    vqvae.add_bridge()
+    render = torch.rand(1, 3, 16, 16) * 2 - 1
+    loss = vqvae.decode(vqvae.latent(render), render, bridge=True).square().mean()
+    loss.backward()
+    grads = {n: p.grad.abs().max() for n, p in vqvae.bridge.named_parameters()}
+    alive = [n for n, g in grads.items() if g > 0]
+    assert "blend.conv_out.weight" in alive
+    assert "levels.0.content.conv2.weight" in alive
+    assert "levels.2.weight.conv2.bias" in alive
+
+
+@torch.no_grad()
+def test_the_original_start_is_not_an_identity_but_uses_the_render():
+    torch.manual_seed(0)
+    vqvae = VQVAE(SMALL, bridge=True)
+    render = torch.rand(1, 3, 16, 16) * 2 - 1
+    f_hat = vqvae.latent(render)
+    one = vqvae.decode(f_hat, render, bridge=True)
+    other = vqvae.decode(f_hat, -render, bridge=True)
+    assert (one - other).abs().max() > 0.05
+
+
+def test_asking_for_a_bridge_that_is_not_there_is_an_error():
+    vqvae = VQVAE(SMALL)
+    with pytest.raises(ValueError, match="no VAE-bridge"):
+        vqvae.decode(torch.zeros(1, 4, 4, 4), torch.zeros(1, 3, 16, 16), bridge=True)
