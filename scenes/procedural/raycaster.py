@@ -23,7 +23,7 @@ MEAN_R, MEAN_G, MEAN_B, SURFACE_COLUMNS = 11, 12, 13, 14
 _OPTIONS = {
     "cache": True,
     "error_model": "numpy",
-    "fastmath": {"nsz", "arcp", "contract", "afn"},
+    "fastmath": {"nsz"},
 }
 _allocating = njit(**_OPTIONS)
 # Without the run-time's reference counts: they cost two atomic operations for every array that a
