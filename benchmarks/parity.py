@@ -234,7 +234,7 @@ def compare(folder: Path) -> list[Row]:
 
 
 def main(folder: tyro.conf.Positional[Path]) -> None:
-    """Compare the networks with vectors made by the original ones; exit code 1 beyond the tolerances.
+    """Compare the networks with vectors of the original ones; exit code 1 beyond the tolerances.
 
     Args:
         folder: meta.json, keys.json, render.png, reference.png and the .npz files.

@@ -66,8 +66,9 @@ class Schedule:
             return self
         r, c = self.latent
         grids = [
-            (max(1, round(a * rows / r)), max(1, round(b * columns / c))) for a, b in self.grids
+            (max(1, round(a * rows / r)), max(1, round(b * columns / c))) for a, b in self.grids[1:]
         ]
+        grids = [(1, 1), *grids]
         try:
             return Schedule(tuple(grids))
         except ValueError:

@@ -57,5 +57,6 @@ def test_a_schedule_stretches_to_another_shape():
     wide = Schedule.of("1_2_3_4_6_9_13_18_24_32").fitted(18, 32)
     assert wide.latent == (18, 32)
     assert len(wide) == 10
+    assert Schedule.of("1_2_4_8").fitted(7, 12).grids == ((1, 1), (2, 3), (4, 6), (7, 12))
     with pytest.raises(ValueError, match="too small"):
         Schedule.of("1_2_3_4_6_9_13_18_24_32").fitted(3, 3)

@@ -1,0 +1,79 @@
+# The call that every fixer answers, and what is checked before the work begins.
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Fixer(Protocol):
+    """Anything that fixes renders."""
+
+    def fix(
+        self,
+        renders: Tensor,
+        references: Tensor | None = None,
+        *,
+        confidence: Tensor | None = None,
+    ) -> Tensor:
+        """Fixed renders [N,H,W,3] for renders [N,H,W,3], references [N,R,H',W',3] (R >= 0) or None.
+
+        Floats in [0,1]. `confidence` [N,H,W] in [0,1] is how far to trust the render: 1 keeps it,
+        0 takes the fixer's answer. Raises ValueError for shapes that do not fit and for NaN.
+        """
+        ...
+
+
+def checked(
+    renders: Tensor, references: Tensor | None, confidence: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The inputs of a fixer: float32, in [0,1], references of the renders' size or None.
+
+    Raises ValueError where shapes do not go together or a number is not finite.
+    """
+    if renders.ndim != 4 or renders.shape[-1] != 3 or 0 in renders.shape[1:]:
+        raise ValueError(f"renders must be [N,H,W,3], not {list(renders.shape)}")
+    N, H, W, _ = renders.shape
+    if confidence is not None and confidence.shape != (N, H, W):
+        raise ValueError(
+            f"confidence is {list(confidence.shape)}; renders of {list(renders.shape)} need [N,H,W]"
+        )
+    if references is not None:
+        shape = references.shape
+        if references.ndim != 5 or shape[0] != N or shape[-1] != 3 or 0 in shape[2:]:
+            raise ValueError(f"references must be [{N},R,H,W,3], not {list(shape)}")
+        if shape[1] == 0:
+            references = None
+    for name, images in (
+        ("renders", renders),
+        ("references", references),
+        ("confidence", confidence),
+    ):
+        if images is not None and not images.isfinite().all():
+            raise ValueError(f"the {name} hold NaN or infinity")
+    if references is not None:
+        references = fitted(references.float().clamp(0, 1), H, W)
+    return renders.float().clamp(0, 1), references
+
+
+def fitted(references: Tensor, height: int, width: int) -> Tensor:
+    """References [N,R,H',W',3] at another size; said when it changes."""
+    if references.shape[2:4] == (height, width):
+        return references
+    sizes = "{}x{} to {}x{}".format(*reversed(references.shape[2:4]), width, height)
+    log.info("references are resized from %s", sizes)
+    flat = references.flatten(0, 1).permute(0, 3, 1, 2)
+    flat = F.interpolate(flat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return flat.permute(0, 2, 3, 1).unflatten(0, references.shape[:2])
+
+
+def trusting(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:
+    """The render where it is trusted, the fixer's answer elsewhere."""
+    if confidence is None:
+        return fixed
+    return torch.lerp(fixed, renders, confidence[..., None].to(fixed).clamp(0, 1))

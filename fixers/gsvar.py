@@ -1,0 +1,304 @@
+# The GS-VAR fixer: images of any size through a model that was trained at one.
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fixers import colour as colours
+from fixers.call import checked, trusting
+from fixers.tiles import Tile, blend, cover
+from fixers.windows import shift
+from models import checkpoints
+from models.gsvar import GSVAR
+from models.gsvar.diffusion import Sampler
+from models.gsvar.memory import ReferenceMemory
+from scenes.cameras import Cameras
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["tile", "resize", "native"]
+
+
+class GSVARFixer:
+    """Fixes renders with a GS-VAR model; see `fix` and `fixers.Fixer`.
+
+    mode: "tile" covers the image with tiles of the trained size, restores all tiles of all views in
+    batches, blends their latents and decodes the image once; "resize" squashes the image to the
+    trained size and back; "native" restores it in one piece, where the schedule can take its shape.
+    bridge: fuse the render in while decoding. colour: see fixers/colour.py. seed: of the refiner's
+    draws, the same for every call. batch_size: tiles at a time. keep: reference tiles whose keys
+    and values are kept between calls, for models whose references attend to themselves.
+    """
+
+    def __init__(
+        self,
+        model: GSVAR,
+        *,
+        mode: Mode = "tile",
+        bridge: bool = False,
+        colour: colours.Colour = "none",
+        refiner: Sampler = "ancestral",
+        refiner_steps: int = 10,
+        batch_size: int = 4,
+        seed: int = 42,
+        keep: int = 32,
+    ):
+        if mode not in ("tile", "resize", "native"):
+            raise ValueError(f"mode must be tile, resize or native, not {mode!r}")
+        if bridge and not model.has_bridge:
+            raise ValueError(
+                "a VAE-bridge is asked for, but the weights have none: give a stage-2 file "
+                "(vae-ckpt-*.pth), or leave the bridge off"
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if refiner != "none" and not 2 <= refiner_steps <= 1000:
+            raise ValueError(f"refiner_steps must lie between 2 and 1000, not {refiner_steps}")
+        self.model, self.mode, self.bridge, self.colour = model, mode, bridge, colour
+        self.refiner, self.refiner_steps = refiner, refiner_steps
+        self.batch_size, self.seed, self.keep = batch_size, seed, keep
+        self._memories: OrderedDict[tuple, ReferenceMemory] = OrderedDict()
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        *,
+        vqvae: str | Path | None = None,
+        base: str | Path | None = None,
+        depth: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        **options,
+    ) -> GSVARFixer:
+        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device."""
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = precision(dtype)
+        model = checkpoints.load(
+            checkpoint, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
+        )
+        return cls(model, **options)
+
+    @torch.no_grad()
+    def fix(
+        self,
+        renders: Tensor,
+        references: Tensor | None = None,
+        *,
+        confidence: Tensor | None = None,
+        cameras: Cameras | None = None,
+        reference_cameras: list[Cameras] | None = None,
+        depths: Tensor | None = None,
+    ) -> Tensor:
+        """See `fixers.Fixer`. Returned on the renders' device.
+
+        With the views' `cameras` (N of them, at the renders' size) and `reference_cameras` (for
+        each view R cameras, at that size too), a tile's window in a reference is where its content
+        is; with `depths` [N,H,W] by the surface, else by the turn alone. Without them it is the tile's
+        own.
+        """
+        renders, references = checked(renders, references, confidence)
+        if not len(renders):
+            return renders
+        with told_when_out_of_memory():
+            if self.mode == "resize":
+                fixed = self._resized(renders, references)
+            else:
+                windows = Windows(cameras, reference_cameras, depths)
+                fixed = self._whole(renders, references, windows)
+        fixed = fixed.to(renders.device)
+        fixed = colours.correct(fixed, renders, references, self.colour)
+        return trusting(renders, fixed, confidence)
+
+    # modes ------------------------------------------------------------------------------------
+
+    def _resized(self, renders: Tensor, references: Tensor | None) -> Tensor:
+        """Squashed to the trained size and back."""
+        size, (H, W) = self.model.config.image_size, renders.shape[1:3]
+        images = resize(self._inside(renders), size)
+        if references is not None:
+            guides = resize(self._inside(references.flatten(0, 1)), size)
+            references = guides.unflatten(0, references.shape[:2])
+        fixed = []
+        for at in self._batches(len(images)):
+            part = images[at]
+            guides = None if references is None else references[at]
+            f_hat = self._restore(part, None if guides is None else self._encoded(guides))
+            fixed.append(outside(resize(self._decode(f_hat, part), (H, W))))
+        return torch.cat(fixed)
+
+    def _whole(self, renders: Tensor, references: Tensor | None, windows: Windows) -> Tensor:
+        """In tiles, or as one tile of the image's own shape ("native")."""
+        H, W = renders.shape[1:3]
+        stride = self.model.config.vqvae.stride
+        rows, columns = -(-H // stride), -(-W // stride)
+        tile = self.model.config.schedule.latent
+        if self.mode == "native":
+            if not self.model.accepts(rows, columns):
+                raise ValueError(
+                    f"{W}x{H} pixels are too far from the {tile[1] * stride}x{tile[0] * stride} "
+                    "that the model was made for: use --mode tile"
+                )
+            tile = rows, columns
+        rows, columns = max(rows, tile[0]), max(columns, tile[1])
+        images = pad(self._inside(renders), rows * stride, columns * stride)
+        guides = None
+        if references is not None:
+            flat = pad(self._inside(references.flatten(0, 1)), rows * stride, columns * stride)
+            guides = flat.unflatten(0, references.shape[:2])
+
+        tiles = cover(rows, columns, tile)
+        jobs = [(t, n) for t in range(len(tiles)) for n in range(len(images))]
+        latents: list[Tensor] = []
+        for at in self._batches(len(jobs)):
+            batch = jobs[at]
+            parts = [cut(images[n], tiles[t], tile, stride) for t, n in batch]
+            seen = None
+            if guides is not None:
+                limit = rows - tile[0], columns - tile[1]
+                pictures = [
+                    cut(guide, windows.of(tiles[t], tile, stride, n, r, limit), tile, stride)
+                    for t, n in batch
+                    for r, guide in enumerate(guides[n])
+                ]
+                seen = self._encoded(torch.stack(pictures).unflatten(0, (len(batch), -1)))
+            latents.append(self._restore(torch.stack(parts), seen))
+        parts = torch.cat(latents).unflatten(0, (len(tiles), len(images)))
+        f_hat = blend(parts, tiles, rows, columns)
+        decoded = [self._decode(f_hat[n : n + 1], images[n : n + 1]) for n in range(len(images))]
+        return outside(torch.cat(decoded)[..., :H, :W])
+
+    # the model --------------------------------------------------------------------------------
+
+    def _inside(self, images: Tensor) -> Tensor:
+        """[N,H,W,3] in [0,1] as the networks take it: [N,3,H,W] in [-1,1] on their device."""
+        return images.permute(0, 3, 1, 2).to(self.model.device) * 2 - 1
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        for start in range(0, count, self.batch_size):
+            yield slice(start, min(start + self.batch_size, count))
+
+    def _restore(self, images: Tensor, guides: Tensor | ReferenceMemory | None) -> Tensor:
+        """Latents [B,C,h,w]. Each tile gets the same draws, so batches do not change results."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def draw(k: int, shape: tuple[int, int]) -> Tensor:
+            one = torch.randn(shape[0] // len(images), shape[1], generator=generator)
+            return one.repeat(len(images), 1).to(images.device)
+
+        return self.model.restore(
+            images, guides, draw=draw, refiner=self.refiner, refiner_steps=self.refiner_steps
+        )
+
+    def _decode(self, f_hat: Tensor, images: Tensor) -> Tensor:
+        return self.model.decode(f_hat, images if self.bridge else None, bridge=self.bridge)
+
+    def _encoded(self, guides: Tensor) -> Tensor | ReferenceMemory:
+        """References [B,R,3,h,w] as the model takes them: encoded, each picture once, if it can."""
+        if self.model.config.ref_attends != "self":
+            return guides
+        grid = [[self._memory(picture) for picture in row] for row in guides]
+        return ReferenceMemory.stacked(grid)
+
+    def _memory(self, picture: Tensor) -> ReferenceMemory:
+        """Keys and values of one reference [3,h,w]."""
+        data = picture.cpu().contiguous().numpy().tobytes()
+        key = hashlib.blake2b(data, digest_size=16).digest(), tuple(picture.shape)
+        if key not in self._memories:
+            self._memories[key] = self.model.encode_references(picture[None, None])
+            while len(self._memories) > max(1, self.keep):
+                self._memories.popitem(last=False)
+        self._memories.move_to_end(key)
+        return self._memories[key]
+
+
+class Windows:
+    """Where each tile looks in each reference."""
+
+    def __init__(
+        self,
+        cameras: Cameras | None,
+        reference_cameras: list[Cameras] | None,
+        depths: Tensor | None,
+    ):
+        self.cameras, self.reference_cameras, self.depths = cameras, reference_cameras, depths
+
+    def of(
+        self, tile: Tile, size: tuple[int, int], stride: int, n: int, r: int, limit: tuple[int, int]
+    ) -> Tile:
+        """The window of view n's tile in its reference r, inside the image."""
+        if self.cameras is None or self.reference_cameras is None:
+            return tile
+        box = (
+            tile.left * stride,
+            tile.top * stride,
+            (tile.left + size[1]) * stride,
+            (tile.top + size[0]) * stride,
+        )
+        depth = None if self.depths is None else self.depths[n]
+        moved = shift(box, self.cameras[n], self.reference_cameras[n][r], depth)
+        if moved is None:
+            return tile
+        left, top = tile.left + round(moved[0] / stride), tile.top + round(moved[1] / stride)
+        return Tile(min(max(top, 0), limit[0]), min(max(left, 0), limit[1]))
+
+
+def outside(images: Tensor) -> Tensor:
+    """[N,3,H,W] in [-1,1] as [N,H,W,3] in [0,1], float32."""
+    return ((images.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """[N,3,H,W] at another size, antialiased."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def pad(images: Tensor, height: int, width: int) -> Tensor:
+    """[N,3,H,W] with the last row and column repeated to the right and below."""
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, width - W, 0, height - H), mode="replicate")
+
+
+def cut(image: Tensor, tile: Tile, size: tuple[int, int], stride: int) -> Tensor:
+    """A tile's pixels [3,h,w] of an image [3,H,W]."""
+    top, left = tile.top * stride, tile.left * stride
+    return image[:, top : top + size[0] * stride, left : left + size[1] * stride]
+
+
+def precision(dtype: torch.dtype | str) -> torch.dtype:
+    """A type by name: float32, bf16 (bfloat16) or fp16 (float16). Raises ValueError otherwise."""
+    names = {"float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
+    names |= {"fp16": "float16", "float16": "float16"}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in names:
+        raise ValueError(f"dtype must be float32, bf16 or fp16, not {dtype!r}")
+    return getattr(torch, names[dtype])
+
+
+@contextmanager
+def told_when_out_of_memory() -> Iterator[None]:
+    """A lack of memory as a sentence that says what lowers the need."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not lacking and "not enough memory" not in text and "can't allocate" not in text:
+            raise
+        raise ValueError(
+            "the memory is not enough: lower --batch_size, take --dtype bf16, or smaller images "
+            f"(--mode resize needs the least) [{text.splitlines()[0][:120]}]"
+        ) from None

@@ -1,0 +1,82 @@
+# Which photos guide the fixing of a view: the nearest by pose, or those that see the same things.
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from scenes.cameras import Cameras
+
+GRID = 16  # points along each side of a view that are looked up in the photos
+NEAR = 1e-6
+
+
+def spacing(cameras: Cameras) -> float:
+    """Median distance of cameras to their nearest neighbour at another place; 1 if none."""
+    distances = torch.cdist(cameras.positions.double(), cameras.positions.double())
+    distances[distances <= NEAR * distances.max()] = math.inf
+    nearest = distances.min(1).values
+    nearest = nearest[nearest.isfinite()]
+    return float(nearest.median()) if len(nearest) else 1.0
+
+
+def pose_distances(views: Cameras, photos: Cameras) -> Tensor:
+    """[N,M]: translation in units of the photos' spacing plus the angle of the turn in radians."""
+    translation = torch.cdist(views.positions.double(), photos.positions.double()) / spacing(photos)
+    R, Q = views.viewmats[:, :3, :3].double(), photos.viewmats[:, :3, :3].double()
+    trace = torch.einsum("nij,mij->nm", R, Q)
+    return translation + ((trace - 1) / 2).clamp(-1, 1).arccos()
+
+
+def covisibility(views: Cameras, photos: Cameras, depths: Tensor | None = None) -> Tensor:
+    """[N,M]: the share of each view that a photo sees.
+
+    A grid of pixels is taken to its depth (depths [N,H,W], 0 or less unknown) and looked up in each
+    photo; without depths at infinity, so that only the directions count.
+    """
+    shares = torch.zeros(len(views), len(photos), dtype=torch.float64)
+    inverse = torch.linalg.inv(views.viewmats.double())
+    for n in range(len(views)):
+        width, height = views.sizes[n].tolist()
+        x = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID * width
+        y = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID * height
+        pixels = torch.cartesian_prod(x, y)
+        rays = torch.cat((pixels, torch.ones(len(pixels), 1, dtype=torch.float64)), 1)
+        rays = rays @ torch.linalg.inv(views.Ks[n].double()).T @ inverse[n, :3, :3].T
+        w, known = torch.zeros(len(rays), 1, dtype=torch.float64), torch.ones(len(rays)).bool()
+        if depths is not None:
+            z = depths[n].detach().cpu().double()[pixels[:, 1].long(), pixels[:, 0].long()]
+            known = (z > 0) & z.isfinite()
+            rays = rays * torch.where(known, z, 1.0)[:, None] + inverse[n, :3, 3]
+            w = torch.ones(len(rays), 1, dtype=torch.float64)
+        local = torch.einsum(
+            "mij,pj->mpi", photos.viewmats[:, :3].double(), torch.cat((rays, w), 1)
+        )
+        projected = torch.einsum("mij,mpj->mpi", photos.Ks.double(), local)
+        front = projected[..., 2] > NEAR
+        uv = projected[..., :2] / projected[..., 2:].clamp(min=NEAR)
+        inside = (uv >= 0).all(-1) & (uv < photos.sizes.double()[:, None]).all(-1)
+        shares[n] = (front & inside & known).double().sum(1) / max(1, int(known.sum()))
+    return shares
+
+
+def choose(
+    views: Cameras, photos: Cameras, k: int = 1, depths: Tensor | None = None
+) -> list[list[int]]:
+    """For each view the indices of up to k photos, best first; none that shows nothing of the view.
+
+    With depths [N,H,W] by co-visibility (ties by pose), else by pose among the photos that look the
+    same way. Raises ValueError for k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"at least one reference must be asked for, not {k}")
+    if not len(photos):
+        return [[] for _ in range(len(views))]
+    distance, share = pose_distances(views, photos), covisibility(views, photos, depths)
+    cost = distance if depths is None else -share + 1e-3 * distance / (1 + distance)
+    cost = cost.masked_fill(share == 0, math.inf)
+    order = cost.argsort(dim=1, stable=True)[:, :k]
+    return [
+        [int(m) for m in row if math.isfinite(cost[n, m])] for n, row in enumerate(order.tolist())
+    ]

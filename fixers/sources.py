@@ -1,0 +1,117 @@
+# Pictures to fix and their references on disk: one image, a folder, a video.
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenes.photos import SUFFIXES, UnreadablePhoto, decode, list_photos
+
+log = logging.getLogger(__name__)
+
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture to fix: its name below the output folder, and its reference, if it has one."""
+
+    name: str
+    image: Path
+    reference: Path | None
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS
+
+
+def find_pairs(source: Path, reference: Path | None) -> list[Pair]:
+    """The pictures of a file or folder and their references.
+
+    A reference that is one photo goes with all; a folder's are paired by name (stem), or, where no
+    name fits and there are as many, in sorted order, which is said. Raises FileNotFoundError and
+    ValueError in one sentence.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file or folder")
+    if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{source} is neither a picture ({', '.join(SUFFIXES)}) nor a video")
+        folder, names = source.parent, [source.name]
+    else:
+        folder, names = source, list_photos(source)
+        if not names:
+            raise ValueError(f"{source} has no pictures ({', '.join(SUFFIXES)})")
+    return [
+        Pair(name, folder / name, guide)
+        for name, guide in zip(names, _references(names, reference), strict=True)
+    ]
+
+
+def _references(names: list[str], reference: Path | None) -> list[Path | None]:
+    if reference is None:
+        return [None] * len(names)
+    if not reference.exists():
+        raise FileNotFoundError(f"{reference}: no such file or folder (--reference)")
+    if reference.is_file():
+        return [reference] * len(names)
+    photos = list_photos(reference)
+    if not photos:
+        raise ValueError(f"{reference} has no pictures to be references")
+    by_stem = {Path(photo).stem: reference / photo for photo in photos}
+    found = [by_stem.get(Path(name).stem) for name in names]
+    if all(found):
+        return found
+    if not any(found) and len(photos) == len(names):
+        log.info("no names fit: pictures and references are paired in sorted order")
+        return [reference / photo for photo in photos]
+    if not any(found):
+        raise ValueError(
+            f"{reference} has {len(photos)} pictures for {len(names)}, and no names fit: "
+            "name them alike, or give one reference"
+        )
+    missing = [name for name, guide in zip(names, found, strict=True) if guide is None]
+    log.info("%d pictures have no reference (%s, ...)", len(missing), missing[0])
+    return found
+
+
+def read_image(path: Path) -> Tensor:
+    """[H,W,3] in [0,1], upright. Raises ValueError naming the file."""
+    try:
+        pixels, _ = decode(path, upright=True)
+    except UnreadablePhoto as error:
+        raise ValueError(f"{path} {error}") from None
+    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file: frames per second and, where it tells, their number."""
+
+    path: Path
+    fps: float
+    count: int | None
+
+    @classmethod
+    def open(cls, path: Path) -> Video:
+        """Raises ValueError if it cannot be read."""
+        try:
+            told = iio.immeta(path, plugin="FFMPEG")
+        except Exception:
+            raise ValueError(f"{path} is not a video that can be read") from None
+        duration = told.get("duration") or 0
+        return cls(path, told.get("fps") or 30.0, round(duration * told.get("fps", 0)) or None)
+
+    def frames(self) -> Iterator[Tensor]:
+        """Frame by frame, [H,W,3] in [0,1]. Raises ValueError where the file is damaged."""
+        try:
+            for frame in iio.imiter(self.path, plugin="FFMPEG"):
+                yield torch.from_numpy(frame).float() / 255
+        except (OSError, RuntimeError, StopIteration):
+            raise ValueError(f"{self.path} is damaged or no video") from None
