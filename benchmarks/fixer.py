@@ -13,9 +13,9 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
+from evaluation.files import atomic_path
 from models.gsvar import GSVAR, GSVARConfig
 from scenes.command import run_command
-from scenes.files import atomic_path
 
 SIDE = 2048  # the unit: one product of two float32 matrices of this size
 
@@ -128,14 +128,13 @@ def main() -> None:
         unit = measured["unit"]
         rate = 2 * SIDE**3 / unit / 1e9
         print(
-            f"{name}: the unit, a {SIDE}^3 float32 product, takes {unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
+            f"{name}: the unit, a {SIDE}^3 float32 product, {unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
         )
         print(f"{'part':<28}{'ms':>10}{'units':>9}{'GFLOP':>9}{'floor, units':>14}")
         for part, row in measured["parts"].items():
             units, floor = row["seconds"] / unit, row["gflop"] / (2 * SIDE**3 / 1e9)
-            print(
-                f"{part:<28}{row['seconds'] * 1e3:10.0f}{units:9.1f}{row['gflop']:9.0f}{floor:14.1f}"
-            )
+            milliseconds = row["seconds"] * 1e3
+            print(f"{part:<28}{milliseconds:10.0f}{units:9.1f}{row['gflop']:9.0f}{floor:14.1f}")
         figures[name] = measured
         figures[f"unit_{name}"] = measured["parts"]["whole"]["seconds"] / unit
     if options.json:

@@ -9,9 +9,9 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from evaluation.files import atomic_path
 from evaluation.pictures import error_map, side_by_side
 from scenes.command import run_command
-from scenes.files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numba
 import tyro
 
+from evaluation.files import atomic_path
 from scenes.command import run_command
-from scenes.files import atomic_path
 from scenes.procedural import generate
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import tyro
 
+from evaluation.files import atomic_path
 from scenes.cameras import Cameras
 from scenes.command import run_command
-from scenes.files import atomic_path
 from splats.gaussians import Splats
 from splats.rasterize import rasterize
 

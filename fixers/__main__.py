@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 import fixers
 from evaluation.pictures import save_png, side_by_side, to_uint8
+from evaluation.video import write_video
 from fixers.sources import Pair, Video, find_pairs, is_video, read_image
 from scenes.command import run_command
 from scenes.files import writable_folder
-from splats.video import write_video
 
 log = logging.getLogger(__name__)
 

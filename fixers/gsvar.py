@@ -104,8 +104,8 @@ class GSVARFixer:
 
         With the views' `cameras` (N of them, at the renders' size) and `reference_cameras` (for
         each view R cameras, at that size too), a tile's window in a reference is where its content
-        is; with `depths` [N,H,W] by the surface, else by the turn alone. Without them it is the tile's
-        own.
+        is; with `depths` [N,H,W] by the surface, else by the turn alone. Without them it is the
+        tile's own.
         """
         renders, references = checked(renders, references, confidence)
         if not len(renders):

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 import yaml
 
+from evaluation.files import atomic_path
 from evaluation.metrics import Metrics, write_json
 from evaluation.report import Report, ReportView, write_report
+from evaluation.video import write_video
 from reconstruction.config import Config
 from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
 from reconstruction.history import History
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
-from scenes.files import atomic_path
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import ellipse, interpolated
-from splats.video import write_video
 
 log = logging.getLogger(__name__)
 

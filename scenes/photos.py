@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from scenes.files import atomic_path, check_writable
+from evaluation.files import atomic_path
+from scenes.files import check_writable
 from scenes.words import counted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}

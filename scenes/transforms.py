@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from evaluation.files import atomic_path
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses, no_points
-from scenes.files import atomic_path
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 from scenes.ply_points import read_ply_points
 from scenes.words import counted, shortened

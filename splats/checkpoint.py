@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scenes.files import atomic_path
+from evaluation.files import atomic_path
 from splats.gaussians import NAMES, Splats
 
 

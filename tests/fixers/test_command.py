@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from evaluation.video import write_video
 from fixers import __main__ as command
 from scenes.command import run_command
-from splats.video import write_video
 
 ROOT = Path(__file__).parents[2]
 

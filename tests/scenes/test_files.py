@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.files import atomic_path
 from scenes.command import run_command
-from scenes.files import atomic_path, writable_folder
+from scenes.files import writable_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

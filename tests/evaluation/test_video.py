@@ -5,7 +5,7 @@ import imageio_ffmpeg
 import pytest
 import torch
 
-from splats.video import write_video
+from evaluation.video import write_video
 
 
 def ramp(n: int, height: int = 48, width: int = 64) -> list[torch.Tensor]:
