@@ -127,9 +127,8 @@ def main() -> None:
         measured = measure(options, dtype)
         unit = measured["unit"]
         rate = 2 * SIDE**3 / unit / 1e9
-        print(
-            f"{name}: the unit, a {SIDE}^3 float32 product, {unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
-        )
+        told = f"{unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
+        print(f"{name}: the unit, a {SIDE}^3 float32 product, takes {told}")
         print(f"{'part':<28}{'ms':>10}{'units':>9}{'GFLOP':>9}{'floor, units':>14}")
         for part, row in measured["parts"].items():
             units, floor = row["seconds"] / unit, row["gflop"] / (2 * SIDE**3 / 1e9)

@@ -1,0 +1,1 @@
+# Curation: captures to triplets (render, reference, ground truth), and their JSON.

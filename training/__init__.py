@@ -1,0 +1,1 @@
+# Training: the flags of the original's scripts, datasets, loops.
