@@ -1,0 +1,194 @@
+# test_tile.py and test_varsr.py: the published commands on small weights, their files, and
+# mistakes.
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models import checkpoints
+from models.gsvar import GSVAR, GSVARConfig
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = [
+    (script, bridge, ref, extra)
+    for script, extra in (
+        ("test_tile.py", ()),
+        ("test_tile.py", ("--fuse=1",)),
+        ("test_varsr.py", ("--fuse=1",)),
+    )
+    for bridge in (True, False)
+    for ref in (True, False)
+]
+
+
+def picture(path: Path, size=(40, 30), seed=0) -> str:
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    entries = {
+        f"scene_underfitting_1000_{i:05d}": {
+            "render": picture(tmp_path / f"d/{i}.png", seed=i),
+            "gt": picture(tmp_path / f"d/{i}_gt.png", seed=i + 10),
+            "ref": picture(tmp_path / f"d/{i}_ref.png", seed=i + 20),
+        }
+        for i in range(3)
+    }
+    path = tmp_path / "data_underfitting.json"
+    path.write_text(json.dumps({"train": {}, "val": entries}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """results/<exp>/*.pth in the original's layout, with the published names."""
+    folder = tmp_path_factory.mktemp("results")
+    torch.manual_seed(0)
+    config = GSVARConfig(
+        depth=2, width=32, heads=2, patch_nums="1_2_3_4", prefix_channels=(8, 8, 16, 16),
+        refiner_width=32, refiner_blocks=1, vqvae_width=16, vqvae_multipliers=(1, 1, 2, 2),
+        vqvae_blocks=1, vqvae_groups=8, latent_channels=8, vocabulary=64,
+    )  # fmt: skip
+    model = GSVAR(config)
+    model.vqvae.add_bridge()
+    for name, file in (
+        ("VAE_bridge_w_ref", "vae-ckpt-last.pth"),
+        ("VAE_bridge_wo_ref", "vae-ckpt-last.pth"),
+        ("GS_VARSR_wo_ref", "ar-ckpt-last.pth"),
+    ):
+        checkpoints.save_original(model, folder / name / file, epoch=5, iteration=70)
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, caplog):
+    """call(script, *arguments) -> exit code, and what was said."""
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.chdir(ROOT)
+        caplog.clear()
+        caplog.set_level("INFO")
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        told = capsys.readouterr()
+        return code, told.out + told.err + caplog.text
+
+    return run
+
+
+@pytest.mark.parametrize(("script", "bridge", "ref", "extra"), PUBLISHED)
+def test_the_published_commands_run(call, dataset, results, tmp_path, script, bridge, ref, extra):
+    kind = "w_ref" if ref else "wo_ref"
+    file = f"VAE_bridge_{kind}/vae-ckpt-last.pth" if bridge else "GS_VARSR_wo_ref/ar-ckpt-last.pth"
+    weights = results / file
+    out = tmp_path / "DL3DV-val/underfitting"
+    code, said = call(
+        *(script, f"--var_test_path={weights}", "--depth=2", "--use_lora=False", *extra),
+        *([f"--vae_model_path={weights}"] if bridge else []),
+        *(f"--testset_path={out}", f"--json_path={dataset}", "--device=cpu"),
+        *(f"--use_ref={ref}", f"--use_bridge={bridge}"),
+    )
+    assert code == 0, said
+    exp = weights.parent.name + ("_org" if script == "test_varsr.py" else "")
+    folder = out / "VARPrediction" / exp / "5_70"
+    keys = [f"scene_underfitting_1000_{i:05d}" for i in range(3)]
+    for key in keys:
+        assert Image.open(folder / f"{key}.png").size == (40, 30)
+        assert (folder / f"comparison/{key}.png").is_file()
+        for kind in ("renders", "gt", *(["ref"] if ref else [])):
+            assert (out / kind / f"{key}.png").is_file()
+    assert (folder / "report/index.html").is_file()
+    text = (folder / "metrics.txt").read_text()
+    assert text.startswith("eval_img_num: 3\nPSNR: ")
+    assert "FID: n/a" in text
+    result = json.loads((folder / "metrics.json").read_text())
+    assert set(result["per_image"]) == set(keys)
+    paths = (out / f"gt/{keys[0]}.png", folder / f"{keys[0]}.png", out / f"renders/{keys[0]}.png")
+    truth, fixed, render = (np.asarray(Image.open(path)) / 255 for path in paths)
+    row = result["per_image"][keys[0]]
+    for name, image in (("psnr", fixed), ("render_psnr", render)):
+        expected = -10 * np.log10(np.mean((image - truth) ** 2))
+        assert row[name] == pytest.approx(expected, abs=1e-4)
+
+
+def test_metrics_alone_and_resuming(call, dataset, tmp_path):
+    flags = ("--fixer=identity", f"--json_path={dataset}", f"--testset_path={tmp_path / 't'}")
+    folder = tmp_path / "t/VARPrediction/identity/0_0"
+    code, said = call("test_tile.py", *flags, "--gen_img=False")
+    assert code == 2
+    assert "no such prediction (3 are missing)" in said
+    assert call("test_tile.py", *flags, "--eval_img_num=2")[0] == 0
+    assert len(list(folder.glob("*.png"))) == 2
+    first = sorted(folder.glob("*.png"))[0]
+    Image.new("RGB", (40, 30)).save(first)
+    assert call("test_tile.py", *flags, "--resume=True", "--metric_space=y")[0] == 0
+    assert len(list(folder.glob("*.png"))) == 3
+    assert np.asarray(Image.open(first)).max() == 0  # kept
+    result = json.loads((folder / "metrics.json").read_text())
+    assert result["metric_space"] == "y"
+    others = [row["gain_psnr"] for key, row in result["per_image"].items() if key != first.stem]
+    assert others == [0, 0]  # identity gains nothing
+
+
+def test_mistakes_are_one_sentence_and_write_nothing(call, dataset, results, tmp_path):
+    out = tmp_path / "out"
+    vae = results / "VAE_bridge_w_ref/vae-ckpt-last.pth"
+    ar = results / "GS_VARSR_wo_ref/ar-ckpt-last.pth"
+    content = json.loads(dataset.read_text())
+    keys = list(content["val"])
+
+    def variant(change) -> Path:
+        changed = json.loads(dataset.read_text())
+        change(changed["val"])
+        path = tmp_path / "variant.json"
+        path.write_text(json.dumps(changed))
+        return path
+
+    cases = [
+        ([f"--var_test_path={vae}", "--depth=24"], dataset, "has depth 2, not --depth=24"),
+        ([f"--var_test_path={ar}", "--use_bridge=True"], dataset, "stage-2 file"),
+        ([f"--var_test_path={tmp_path / 'no.pth'}"], dataset, "no.pth: no such checkpoint"),
+        (["--fixer=identity"], tmp_path / "none.json", "none.json"),
+        (["--fixer=identity", "--eval_img_num=0"], dataset, "--eval_img_num"),
+        (["--fixer=identity", "--batch_size=0"], dataset, "--batch_size"),
+        (
+            ["--fixer=identity"],
+            lambda e: e[keys[1]].update(render=picture(tmp_path / "big.png", (50, 30))),
+            "is 50x30",
+        ),
+        (["--fixer=identity"], lambda e: e[keys[1]].pop("ref"), f"{keys[1]} has no reference"),
+        (["--fixer=identity"], lambda e: [v.pop("ref") for v in e.values()], "--use_ref=False"),
+        (["--fixer=identity"], lambda e: e[keys[0]].pop("gt"), "no target_image or gt"),
+    ]
+    for arguments, source, why in cases:
+        path = variant(source) if callable(source) else source
+        places = (f"--json_path={path}", f"--testset_path={out}")
+        code, said = call("test_tile.py", *arguments, *places)
+        assert code == 2, (arguments, said)
+        assert why in said, (why, said)
+        assert "Traceback" not in said
+        assert not out.exists() or not list(out.rglob("metrics*"))
+
+
+def test_a_reference_of_another_size_is_resized_and_said(call, dataset, tmp_path):
+    content = json.loads(dataset.read_text())
+    key = next(iter(content["val"]))
+    content["val"][key]["ref"] = picture(tmp_path / "ref.png", (80, 66))
+    dataset.write_text(json.dumps(content))
+    places = (f"--json_path={dataset}", f"--testset_path={tmp_path}")
+    code, said = call("test_tile.py", "--fixer=identity", *places)
+    assert code == 0
+    assert said.count("resized from 80x66 to 40x30") >= 1
