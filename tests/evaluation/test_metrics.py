@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ def no_weights(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, NO_PROXY_ANSWERS)
     monkeypatch.delenv("no_proxy", raising=False)
+    # urlopen reads the proxies once and keeps them for the process: here afresh, then as before
+    monkeypatch.setattr(urllib.request, "_opener", None)
     return tmp_path / "hub" / "checkpoints"
 
 
