@@ -19,8 +19,8 @@ INLINE = 4  # channels blended in the innermost loop; fewer are padded with zero
 
 # The scratch of a tile: arrays of 256 at these offsets, the D channels last. The first, at 0, is
 # left out of index sums; in the forward pass it turns negative once the pixel has stopped.
-TRANSMITTANCE, LAST, WEIGHT, COLUMN, ROW, BEHIND, DOT, V_SIGMA, CHANNELS = (
-    k * PIXELS for k in range(9)
+TRANSMITTANCE, LAST, WEIGHT, COLUMN, ROW, BEHIND, DOT, V_SIGMA, LANES, CHANNELS = (
+    k * PIXELS for k in range(10)
 )
 
 F, U = np.float32, np.uintp
@@ -178,14 +178,22 @@ def _moments(s, x, y, begin, end):
     return v_0, v_x, v_y, v_xx, v_xy, v_yy, w_0, w_1, w_2, w_3
 
 
-@njit(fastmath=True)
+@njit(fastmath=fast)
 def _absolute_moments(s, x, y, a, b, c, begin, end):
-    """Sums over pixels of |d loss / d mean x| and |d loss / d mean y|."""
+    """Sums over pixels of |d loss / d mean x| and |d loss / d mean y|, by columns first: the order
+    is then written down, and every compilation keeps it."""
+    for j in range(2 * TILE):
+        s[U(LANES + j)] = ZERO
+    for row in range(begin, end, TILE):
+        for j in range(TILE):
+            q = row + j
+            v, dx, dy = s[U(V_SIGMA + q)], x - s[U(COLUMN + q)], y - s[U(ROW + q)]
+            s[U(LANES + j)] += abs(v * (a * dx + b * dy))
+            s[U(LANES + TILE + j)] += abs(v * (b * dx + c * dy))
     sum_x = sum_y = ZERO
-    for q in range(begin, end):
-        v, dx, dy = s[U(V_SIGMA + q)], x - s[U(COLUMN + q)], y - s[U(ROW + q)]
-        sum_x += abs(v * (a * dx + b * dy))
-        sum_y += abs(v * (b * dx + c * dy))
+    for j in range(TILE):
+        sum_x += s[U(LANES + j)]
+        sum_y += s[U(LANES + TILE + j)]
     return sum_x, sum_y
 
 
