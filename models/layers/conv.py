@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import winograd
 from models.layers.attention import attention
 
 
@@ -20,8 +21,15 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        if winograd.usable(x, self.conv1) and winograd.usable(x, self.conv2):
+            h = winograd.norm_silu_conv(x, self.norm1, self.conv1)
+            return winograd.norm_silu_conv(h, self.norm2, self.conv2, self.shortcut(x))
+        return self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The same by torch's own convolutions."""
+        h = self.conv1(norm_silu(self.norm1, x))
+        return self.shortcut(x) + self.conv2(norm_silu(self.norm2, h))
 
 
 class SpatialAttention(nn.Module):
@@ -60,6 +68,12 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and x.device.type == "cpu":
+            return winograd.upsample_conv(x, self.conv)
+        return self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The same, as it is said."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -83,7 +97,14 @@ def group_norm(channels: int, groups: int) -> GroupNorm:
 
 def final(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Norm, SiLU and convolution, as every encoder and decoder ends."""
-    return conv(F.silu(norm(x)))
+    return conv(norm_silu(norm, x))
+
+
+def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """SiLU of the norm; in one pass for bfloat16 inference on the CPU."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
+        return winograd.norm_silu(x, norm)
+    return F.silu(norm(x))
 
 
 @torch.no_grad()
