@@ -138,3 +138,11 @@ def tiny() -> GSVARConfig:
         vocabulary=1024,
         ref_attends="self",
     )
+
+
+PRESETS = {
+    "original-d24": original_d24,
+    "original-d16": original_d16,
+    "small": small,
+    "tiny": tiny,
+}
