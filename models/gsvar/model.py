@@ -1,6 +1,7 @@
 # GS-VAR: prefix encoder, next-scale transformer, refiner and VQ-VAE put together.
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -92,6 +93,18 @@ class GSVAR(nn.Module):
                     f"a latent of {rows}x{columns} is not within half to twice {own[0]}x{own[1]}"
                 )
         return self.config.schedule.fitted(rows, columns)
+
+    def mix_in(self, blocks: Sequence[int]) -> None:
+        """Let render and references see each other in these blocks only; those beyond the depth are
+        left out, as the original does. ValueError if none is left."""
+        depth = self.config.depth
+        chosen = tuple(sorted({i for i in blocks if 0 <= i < depth}))
+        if not chosen:
+            raise ValueError(f"none of the blocks {list(blocks)} lies in 0..{depth - 1}")
+        mixing = None if len(chosen) == depth else chosen
+        self.config = replace(self.config, mixing_blocks=mixing)
+        self.transformer.mixes = tuple(i in chosen for i in range(depth))
+        self._restorer = None
 
     # embeddings --------------------------------------------------------------------------------
 

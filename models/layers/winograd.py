@@ -146,13 +146,14 @@ def convolved(
     columns = -(-W // 2)
     tiles = -(-H // 2) * columns
     out = torch.empty(B, H, W, K, dtype=weight.dtype)
-    spread = torch.empty(16, BLOCK, C, dtype=weight.dtype)
-    product = torch.empty(16, BLOCK, K, dtype=weight.dtype)
+    block = min(BLOCK, tiles)
+    spread = torch.zeros(16, block, C, dtype=weight.dtype)
+    product = torch.empty(16, block, K, dtype=weight.dtype)
     nothing = np.empty((0, 0, 0), padded.dtype)
     for b in range(B):
         added = nothing if residual is None else residual[b]
-        for start in range(0, tiles, BLOCK):
-            count = min(BLOCK, tiles - start)
+        for start in range(0, tiles, block):
+            count = min(block, tiles - start)
             _spread(padded[b], start, count, columns, array(spread))
             torch.bmm(spread, weight, out=product)
             place = start, count, columns
@@ -239,7 +240,7 @@ def _normalise(x, scale, shift, out, edge):
 
 @njit(parallel=True, **_options)
 def _spread(x, start, count, columns, out):
-    """B^T d B of tiles start, start+1, ...: x [H',W',C] -> out [16,BLOCK,C]."""
+    """B^T d B of tiles start, start+1, ...: x [H',W',C] -> out [16,block,C]."""
     C = x.shape[2]
     for i in prange(count):
         r, w = 2 * ((start + i) // columns), 2 * ((start + i) % columns)
@@ -292,7 +293,7 @@ def _spread(x, start, count, columns, out):
 
 @njit(parallel=True, **_options)
 def _gather(m, start, count, columns, bias, residual, adds, out):
-    """A^T m A of tiles, plus bias and residual: m [16,BLOCK,K] -> out [H,W,K]."""
+    """A^T m A of tiles, plus bias and residual: m [16,block,K] -> out [H,W,K]."""
     H, W, K = out.shape
     for i in prange(count):
         r, w = 2 * ((start + i) // columns), 2 * ((start + i) % columns)
