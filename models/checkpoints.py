@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -176,7 +177,9 @@ def read(path: Path) -> tuple[Mapping, dict[str, str]]:
         except SafetensorError as e:
             raise ValueError(f"{path} is damaged or no safetensors file ({e})") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True), {}
+        # mapped, so that an optimiser state of many GB is not read; the old format cannot be
+        mmap = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), {}
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds more than tensors and plain values: it is refused, "

@@ -34,6 +34,13 @@ def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, bridge):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
 
 
+def test_files_of_torchs_old_format_are_read(build, tmp_path):
+    model = build()
+    content = adapter.to_original(model)
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same(model, checkpoints.load(tmp_path / "old.pth"))
+
+
 def test_shared_adaln_and_no_qk_norm_round_trip(build, tmp_path):
     model = build(shared_adaln=True, qk_norm=False)
     checkpoints.save_original(model, tmp_path / "m.pth")
