@@ -182,8 +182,8 @@ def read(path: Path) -> tuple[Mapping, dict[str, str]]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), {}
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} holds more than tensors and plain values: it is refused, "
-            "since reading it would run its code"
+            f"{path} is no checkpoint, or one with code in it, which is refused: only tensors "
+            "and plain values are read"
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError) as e:
         reason = str(e).split("\n")[0][:120]
