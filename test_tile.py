@@ -3,27 +3,31 @@ from __future__ import annotations
 
 import sys
 
-from fixers import testing
+from fixers import from_flags
 from gen_data import dataset_json
-from scenes.command import run_command  # first: it sets how threads wait
-from training import flags as shared
+from scenes.command import run_command
+from training.flags import parse_test
 
 ABOUT = """
 Test a fixer on triplets (render, reference, ground truth), in tiles of the trained size.
 
-  python test_tile.py --var_test_path=vae-ckpt-last.pth --json_path=data/data.json --use_bridge=True
+Examples:
 
-  python test_tile.py --fixer=classical --json_path=data/data.json
+  python test_tile.py --var_test_path=vae-ckpt-last.pth --use_bridge=True --depth=24
+
+  python test_tile.py --fixer=classical --json_path=mine.json --limit=10
 
 Predictions, metrics.txt, metrics.json, comparison sheets and report/index.html go to
-<testset_path>/VARPrediction/<exp>/<epoch>_<iter>/.
+<testset_path>/VARPrediction/<exp>/<epoch>_<iter>/, copies of the
+pictures to <testset_path>/renders, gt and ref. Flags of the original that only training uses
+(--tblr, --fp16, --wandb_flag, ...) are taken and have no effect; booleans are written --flag=True.
 """
 
 
 def main() -> None:
-    flags = shared.parse(sys.argv[1:], "test_tile.py", ABOUT)
-    triplets = dataset_json.read(flags.json_path, ("val", "test"))[: flags.eval_img_num]
-    testing.run(flags, triplets, mode="tile", suffix="")
+    flags = parse_test(sys.argv[1:], "test_tile.py", ABOUT)
+    triplets = dataset_json.read(flags.data.json_path, ("val", "test"))
+    from_flags.test(flags, triplets, mode="tile", suffix="")
 
 
 if __name__ == "__main__":

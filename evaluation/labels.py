@@ -26,10 +26,11 @@ def number(value: object, key: str = "") -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     key = key.lower()
+    sign = "+" if is_gain(key) else ""
     if "psnr" in key:
-        return f"{value:.2f}"
+        return f"{value:{sign}.2f}"
     if "ssim" in key or "lpips" in key:
-        return f"{value:.3f}"
+        return f"{value:{sign}.3f}"
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
@@ -49,4 +50,10 @@ def label(key: str, arrow: bool = True) -> str:
 
 def worst_first(key: str) -> str:
     """The sort order that puts the worst value on top: "ascending" or "descending"."""
-    return "descending" if any(w in key.lower() for w in LOWER_IS_BETTER) else "ascending"
+    lower = any(w in key.lower() for w in LOWER_IS_BETTER) and not is_gain(key)
+    return "descending" if lower else "ascending"
+
+
+def is_gain(key: str) -> bool:
+    """Whether the number is how much better something became; then more is better."""
+    return key.lower().startswith("gain")

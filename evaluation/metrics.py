@@ -51,14 +51,18 @@ class Metrics:
 
     @property
     def protocol(self) -> str:
+        return self.described("RGB", "float renders clamped to [0,1]", "views")
+
+    def described(self, space: str, pictures: str, over: str) -> str:
+        """The line that belongs beside the numbers, for PSNR and SSIM in that space."""
         lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
         if self.lpips_net and self.lpips_reason:
             lpips += " not available"
         return (
-            f"PSNR (RGB, data range 1, at most {PSNR_CAP:.0f} dB), "
+            f"PSNR ({space}, data range 1, at most {PSNR_CAP:.0f} dB), "
             f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1, "
             f"mean over all pixels), "
-            f"{lpips}; on float renders clamped to [0,1], full frame, no mask, mean over views, "
+            f"{lpips}; on {pictures}, full frame, no mask, mean over {over}, "
             "resolution {resolution}"
         )
 

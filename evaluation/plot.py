@@ -1,5 +1,5 @@
-# Curves over training steps as inline SVG whose colours come from the page's style sheet, so that
-# one picture is readable in light and dark.
+# Curves, most often over training steps, as inline SVG whose colours come from the page's style
+# sheet, so that one picture is readable in light and dark.
 from __future__ import annotations
 
 import math
@@ -15,7 +15,7 @@ MOST_POINTS = 500  # of a curve; longer ones are thinned evenly
 Curve = Sequence[tuple[float, float]]
 
 
-def curves_svg(curves: Mapping[str, Curve], unit: str = "") -> Markup:
+def curves_svg(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") -> Markup:
     """One SVG with a line per curve [(step, value), ...]; non-finite values are gaps.
 
     Line i has the classes `curve` and `c<i>`; each point tells its step and value on hover.
@@ -27,6 +27,8 @@ def curves_svg(curves: Mapping[str, Curve], unit: str = "") -> Markup:
         return Markup("")
     xs, ys = zip(*finite, strict=True)
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    if all(x == round(x) for x in xs):  # no ticks between steps
+        x_ticks = [tick for tick in x_ticks if tick == round(tick)]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -44,18 +46,18 @@ def curves_svg(curves: Mapping[str, Curve], unit: str = "") -> Markup:
         if x_low <= tick <= x_high:
             label = f"{tick:,.10g}"
             parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 21}">{label}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">step</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(axis)}</text>')
     for i, (name, curve) in enumerate(curves.items()):
         parts.append(f'<path class="curve c{i}" d="{_line(curve, x, y)}"/>')
         points = [p for p in curve if all(map(math.isfinite, p))]
         radius = 3.5 if len(points) <= 40 else 1.5
         for step, value in points:
-            tip = escape(f"{name}: {value:.4g}{unit and ' ' + unit} at step {step:,.10g}")
+            tip = escape(f"{name}: {value:.4g}{unit and ' ' + unit} at {axis} {step:,.10g}")
             parts.append(
                 f'<circle class="c{i}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="{radius}">'
                 f"<title>{tip}</title></circle>"
             )
-    label = escape(f"{', '.join(curves)} over training steps")
+    label = escape(f"{', '.join(curves)} by {axis}")
     return Markup(
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         + "".join(parts)

@@ -45,6 +45,7 @@ class Report:
         stand at the top of the page.
     views: held-out views, in capture order.
     curves: name -> [(step, value), ...]. Curves whose names end in the same word share a plot.
+    axis: what the curves' first coordinate is.
     protocol: one line that says how the numbers were computed.
     notes: sentences for the reader, among them why a number is n/a.
     video: .mp4 or .webm; embedded below 8 MB, else linked by its relative path.
@@ -60,6 +61,7 @@ class Report:
     protocol: str
     notes: list[str]
     video: Path | None = None
+    axis: str = "step"
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -110,7 +112,7 @@ def _content(report: Report, folder: Path) -> dict[str, object]:
         "metric_keys": keys,
         "mean": mean(rows),
         "missing": any(None in row.values() for row in (*summary, *rows)),
-        "plots": _plots(report.curves),
+        "plots": _plots(report.curves, report.axis),
         "settings": _flat(report.settings),
         "video": video_source(report.video, folder) if report.video else None,
         "picture_side": round(PICTURE_SIDE * shrink),
@@ -146,14 +148,14 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
     }
 
 
-def _plots(curves: Mapping[str, list[tuple[float, float]]]) -> list[dict[str, object]]:
+def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[dict[str, object]]:
     """A plot per quantity, told by the last word of a curve's name ("held-out PSNR")."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, curve in curves.items():
         groups.setdefault(name.rsplit(" ", 1)[-1], {})[name] = curve
     plots = []
     for quantity, group in groups.items():
-        svg = curves_svg(group, unit="dB" if "psnr" in quantity.lower() else "")
+        svg = curves_svg(group, "dB" if "psnr" in quantity.lower() else "", axis)
         title = labels.label(quantity, arrow=False)
         plots.append({"title": title, "names": list(group), "svg": svg})
     return [plot for plot in plots if plot["svg"]]

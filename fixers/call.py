@@ -67,9 +67,15 @@ def fitted(references: Tensor, height: int, width: int) -> Tensor:
         return references
     sizes = "{}x{} to {}x{}".format(*reversed(references.shape[2:4]), width, height)
     log.info("references are resized from %s", sizes)
-    flat = references.flatten(0, 1).permute(0, 3, 1, 2)
-    flat = F.interpolate(flat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    return flat.permute(0, 2, 3, 1).unflatten(0, references.shape[:2])
+    flat = resized(references.flatten(0, 1), height, width)
+    return flat.unflatten(0, references.shape[:2])
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """Images [N,H',W',3] in [0,1] at another size, antialiased."""
+    planes = images.permute(0, 3, 1, 2)
+    planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
+    return planes.permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def trusting(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -76,17 +76,23 @@ class GSVARFixer:
         vqvae: str | Path | None = None,
         base: str | Path | None = None,
         depth: int | None = None,
+        mixing_blocks: Sequence[int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str = torch.float32,
         **options,
     ) -> GSVARFixer:
-        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device."""
+        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device.
+
+        mixing_blocks: where render and references see each other, if not as the file tells.
+        """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = precision(dtype)
         model = checkpoints.load(
             checkpoint, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
         )
+        if mixing_blocks is not None:
+            model.mix_in(mixing_blocks)
         return cls(model, **options)
 
     @torch.no_grad()

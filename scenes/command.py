@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 
@@ -30,6 +31,21 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         sys.stderr.write(f"error: {' '.join(text.split())}\n")
         sys.exit(2)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is; ValueError if there is none such."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name} is not a device; use cuda, cuda:1 or cpu") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name} is not supported; use cuda, cuda:1 or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}, but no such GPU is available; use --device cpu")
+    return device
 
 
 def _sentence(error: Exception) -> str | None:

@@ -60,6 +60,10 @@ def results(tmp_path_factory) -> Path:
     )  # fmt: skip
     model = GSVAR(config)
     model.vqvae.add_bridge()
+    with torch.no_grad():  # every part matters, unlike at the start of a training
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.copy_(torch.randn_like(p) / p[0].numel() ** 0.5)
     for name, file in (
         ("VAE_bridge_w_ref", "vae-ckpt-last.pth"),
         ("VAE_bridge_wo_ref", "vae-ckpt-last.pth"),
@@ -149,6 +153,8 @@ def test_mistakes_are_one_sentence_and_write_nothing(call, dataset, results, tmp
     ar = results / "GS_VARSR_wo_ref/ar-ckpt-last.pth"
     content = json.loads(dataset.read_text())
     keys = list(content["val"])
+    damaged = str(tmp_path / "damaged.png")
+    Path(damaged).write_bytes(b"no photo")
 
     def variant(change) -> Path:
         changed = json.loads(dataset.read_text())
@@ -169,8 +175,30 @@ def test_mistakes_are_one_sentence_and_write_nothing(call, dataset, results, tmp
             lambda e: e[keys[1]].update(render=picture(tmp_path / "big.png", (50, 30))),
             "is 50x30",
         ),
-        (["--fixer=identity"], lambda e: e[keys[1]].pop("ref"), f"{keys[1]} has no reference"),
-        (["--fixer=identity"], lambda e: [v.pop("ref") for v in e.values()], "--use_ref=False"),
+        (
+            [f"--var_test_path={ar}"],
+            lambda e: e[keys[1]].pop("ref"),
+            f"1 of 3 entries have no reference (ref_image or ref), first {keys[1]!r}",
+        ),
+        (
+            [f"--var_test_path={ar}"],
+            lambda e: [v.pop("ref") for v in e.values()],
+            "--use_ref=False",
+        ),
+        (
+            ["--fixer=identity"],
+            lambda e: e[keys[2]].update(
+                {k: picture(tmp_path / "1.png", (1, 1)) for k in e[keys[2]]}
+            ),
+            "1x1 pixels; measuring needs at least 11",
+        ),
+        (
+            ["--fixer=identity"],
+            lambda e: e[keys[2]].update(ref=damaged),
+            f"{keys[2]}: {damaged} is not a photo",
+        ),
+        (["--fixer=identity", "--device=tpu9"], dataset, "--device tpu9"),
+        (["--fixer=identity", "--use_reff=1"], dataset, "did you mean --use_ref?"),
         (["--fixer=identity"], lambda e: e[keys[0]].pop("gt"), "no target_image or gt"),
     ]
     for arguments, source, why in cases:
@@ -180,15 +208,69 @@ def test_mistakes_are_one_sentence_and_write_nothing(call, dataset, results, tmp
         assert code == 2, (arguments, said)
         assert why in said, (why, said)
         assert "Traceback" not in said
-        assert not out.exists() or not list(out.rglob("metrics*"))
+        assert not out.exists()
 
 
-def test_a_reference_of_another_size_is_resized_and_said(call, dataset, tmp_path):
+def test_a_reference_of_another_size_is_resized_and_said(call, dataset, tmp_path, caplog):
     content = json.loads(dataset.read_text())
     key = next(iter(content["val"]))
     content["val"][key]["ref"] = picture(tmp_path / "ref.png", (80, 66))
     dataset.write_text(json.dumps(content))
     places = (f"--json_path={dataset}", f"--testset_path={tmp_path}")
     code, said = call("test_tile.py", "--fixer=identity", *places)
-    assert code == 0
-    assert said.count("resized from 80x66 to 40x30") >= 1
+    assert code == 0, said
+    told = f"1 of 3 references are resized, first that of {key} from 80x66 to 40x30"
+    assert caplog.text.count(told) == 1
+
+
+def test_metrics_alone_need_no_weights_when_epoch_and_iter_are_given(
+    call, dataset, results, tmp_path
+):
+    weights = results / "VAE_bridge_w_ref/vae-ckpt-last.pth"
+    flags = (f"--json_path={dataset}", f"--testset_path={tmp_path / 'x'}", "--device=cpu")
+    assert call("test_tile.py", f"--var_test_path={weights}", *flags)[0] == 0
+    folder = tmp_path / "x/VARPrediction/VAE_bridge_w_ref/5_70"
+    first = json.loads((folder / "metrics.json").read_text())
+    gone = tmp_path / "VAE_bridge_w_ref/vae-ckpt-gone.pth"
+    again = ("--gen_img=False", "--epoch=5", "--iter=70")
+    code, said = call("test_tile.py", f"--var_test_path={gone}", *flags, *again)
+    assert code == 0, said
+    second = json.loads((folder / "metrics.json").read_text())
+    assert second["mean"]["psnr"] == first["mean"]["psnr"]
+    assert second["per_image"].keys() == first["per_image"].keys()
+
+
+def test_mode_and_mixing_blocks_are_heeded(call, dataset, results, tmp_path):
+    weights = results / "VAE_bridge_w_ref/vae-ckpt-last.pth"
+    flags = (f"--json_path={dataset}", f"--var_test_path={weights}", "--device=cpu", "--limit=1")
+    pictures = {}
+    for name, more in (
+        ("tile", ()),
+        ("all", ("--fusion_block_idx", "0", "1", "2", "23")),
+        ("one", ("--fusion_block_idx", "0")),
+        ("resize", ("--mode=resize",)),
+    ):
+        code, said = call("test_tile.py", *flags, f"--testset_path={tmp_path / name}", *more)
+        assert code == 0, said
+        (path,) = (tmp_path / name / "VARPrediction/VAE_bridge_w_ref/5_70").glob("*.png")
+        pictures[name] = np.asarray(Image.open(path))
+    np.testing.assert_array_equal(pictures["all"], pictures["tile"])
+    assert (pictures["one"] != pictures["tile"]).any()
+    assert (pictures["resize"] != pictures["tile"]).any()
+    code, said = call("test_tile.py", *flags, "--fusion_block_idx", "7")
+    assert code == 2
+    assert "none of the blocks [7] lies in 0..1" in said
+
+
+def test_baselines_do_without_references_and_the_sheet_too(call, dataset, tmp_path):
+    content = json.loads(dataset.read_text())
+    for entry in list(content["val"].values())[1:]:
+        entry.pop("ref")
+    dataset.write_text(json.dumps(content))
+    flags = (f"--json_path={dataset}", f"--testset_path={tmp_path / 'y'}")
+    code, said = call("test_varsr.py", "--fixer=classical", *flags)
+    assert code == 0, said
+    assert len(list((tmp_path / "y/ref").glob("*.png"))) == 1
+    sheets = (tmp_path / "y/VARPrediction/classical_org/0_0/comparison").glob("*.png")
+    widths = [Image.open(path).width for path in sorted(sheets)]
+    assert widths[0] > widths[1] == widths[2]

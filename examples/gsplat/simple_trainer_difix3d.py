@@ -13,7 +13,7 @@ import tyro
 import reconstruction
 import scenes
 from reconstruction import Config, EvaluationConfig, Start
-from scenes.command import run_command
+from scenes.command import choose_device, run_command
 from scenes.files import writable_folder
 
 log = logging.getLogger(__name__)
@@ -118,21 +118,6 @@ def main() -> None:
             evaluation=flags.evaluation,
         )
     log.info("report: %s", flags.result_dir / "report" / "index.html")
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is; ValueError if there is none such."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name} is not a device; use cuda, cuda:1 or cpu") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device {name} is not supported; use cuda, cuda:1 or cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name}, but no such GPU is available; use --device cpu")
-    return device
 
 
 def choose_start(flags: Flags) -> Start | None:

@@ -1,0 +1,155 @@
+# What is written and said of a fixer's test: metrics.txt, the HTML report, the table in the
+# terminal.
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from evaluation.files import write_bytes
+from evaluation.fixing import GOOD, FixingMetrics
+from evaluation.metrics import mean
+from evaluation.pictures import to_uint8
+from evaluation.report import Report, ReportView, write_report
+
+NAMES = ("psnr", "ssim", "lpips")
+NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # of the original's list
+PICTURES = 60  # images with pictures in the report; all have their numbers
+SIDE = 960
+
+
+def summarised(
+    rows: Mapping[str, Mapping[str, float | None]], judge: FixingMetrics
+) -> dict[str, object]:
+    """Of FixingMetrics' numbers by key: what metrics.json holds.
+
+    The means are over images; good and bad pixels are pooled over all images instead, so that an
+    image without bad pixels does not matter.
+    """
+    pooled = judge.pooled()
+    plain = [{k: v for k, v in row.items() if k not in pooled} for row in rows.values()]
+    return {
+        "images": len(rows),
+        "metric_space": judge.space,
+        "protocol": judge.protocol,
+        "lpips": judge.metrics.lpips_reason or judge.metrics.lpips_net,
+        "not_computed": NOT_COMPUTED,
+        "good_pixel_threshold": GOOD,
+        "better": sum(row["gain_psnr"] > 0 for row in rows.values()),
+        "mean": mean(plain) | pooled,
+        "per_image": dict(rows),
+    }
+
+
+def write_text(path: Path, result: Mapping) -> None:
+    """metrics.txt under the original's names, then those of the unfixed render and the pixels."""
+    means = result["mean"]
+
+    def line(title: str, name: str) -> str:
+        value = means[name]
+        return f"{title}: n/a" if value is None else f"{title}: {value:.4f}"
+
+    lines = [f"eval_img_num: {result['images']}"]
+    lines += [line(name.upper(), name) for name in NAMES]
+    if means["lpips"] is None:
+        lines[-1] += f" ({result['lpips']})"
+    lines += [f"{name}: n/a (not computed here)" for name in NOT_COMPUTED]
+    lines += [line(f"{name.upper()} of the unfixed render", f"render_{name}") for name in NAMES]
+    for where in ("good", "bad"):
+        title = f"PSNR where the render was {where}"
+        lines.append(line(title, f"psnr_{where}"))
+        lines.append(line(f"{title}, unfixed", f"render_psnr_{where}"))
+    lines.append(f"protocol: {result['protocol']}")
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def table(result: Mapping) -> str:
+    """The means, for the terminal."""
+    means = result["mean"]
+    formats = ("8.2f", "8.3f", "8.3f", "9.2f", "8.2f")
+    lines = [f"{'':<16}{'PSNR':>8}{'SSIM':>8}{'LPIPS':>8}{'good px':>9}{'bad px':>8}"]
+    for name, prefix in (("unfixed render", "render_"), ("fixed", "")):
+        cells = [means[prefix + key] for key in (*NAMES, "psnr_good", "psnr_bad")]
+        shown = [
+            f"{'n/a':>{f.split('.')[0]}}" if v is None else f"{v:{f}}"
+            for v, f in zip(cells, formats, strict=True)
+        ]
+        lines.append(f"{name:<16}{''.join(shown)}")
+    lines.append(f"PSNR rose on {result['better']} of {result['images']} images")
+    return "\n".join(lines)
+
+
+def write_fixing_report(
+    path: Path,
+    result: Mapping,
+    pictures: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    title: str,
+    settings: Mapping[str, object],
+) -> Path:
+    """The report of what `summarised` told, with the pictures (uint8) of some keys."""
+    means, rows = result["mean"], result["per_image"]
+    seconds = means.get("seconds_per_image")
+    timed = {} if seconds is None else {"seconds per image": seconds}
+    first = next(iter(rows.values()))
+    names = [name for name in NAMES if first[name] is not None]
+    columns = (*NAMES, "psnr_good", "psnr_bad")
+    kept = [key for name in names for key in (name, f"gain_{name}")]
+    kept += ["gain_psnr_good", "gain_psnr_bad"]
+    notes = [
+        f"PSNR rose on {result['better']} of {result['images']} images.",
+        f"PSNR good and PSNR bad: over the pixels where the render's RMS error over RGB is at most "
+        f"{GOOD}, and over the others, of all images; {100 * means['good_pixels']:.0f} % are good. "
+        "A fixer should mend the bad ones and leave the good ones alone.",
+    ]
+    if means["lpips"] is None:
+        notes.append(f"LPIPS is n/a: {result['lpips']}")
+    notes.append(f"Not computed: {', '.join(NOT_COMPUTED)}.")
+    if len(pictures) < len(rows):
+        notes.append(
+            f"The first {len(pictures)} of {len(rows)} images are shown; comparison/ has them all."
+        )
+    report = Report(
+        title=title,
+        subtitle=f"{result['images']} images with ground truth",
+        summary=[
+            {"": "fixed", **{name: means[name] for name in columns}} | timed,
+            {"": "unfixed render", **{name: means[f"render_{name}"] for name in columns}},
+        ],
+        views=[
+            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in kept})
+            for key, row in rows.items()
+        ],
+        curves=ranked(rows, names),
+        axis="image, the worst render first",
+        settings=dict(settings),
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        protocol=result["protocol"],
+        notes=notes,
+    )
+    return write_report(path, report)
+
+
+def ranked(
+    rows: Mapping[str, Mapping[str, float | None]], names: Sequence[str]
+) -> dict[str, list[tuple[float, float]]]:
+    """Curves of the unfixed and the fixed render over the images, in order of the render's PSNR."""
+    if len(rows) < 2:
+        return {}
+    ordered = sorted(rows.values(), key=lambda row: row["render_psnr"])
+    return {
+        f"{who} {name.upper()}": [(i, row[prefix + name]) for i, row in enumerate(ordered, 1)]
+        for name in names
+        for who, prefix in (("fixed", ""), ("unfixed", "render_"))
+    }
+
+
+def small(image: torch.Tensor) -> np.ndarray:
+    """A picture [H,W,3] for the report: uint8, its longer side at most SIDE."""
+    picture = Image.fromarray(to_uint8(image))
+    picture.thumbnail((SIDE, SIDE))
+    return np.asarray(picture)

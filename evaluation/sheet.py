@@ -1,0 +1,120 @@
+# The comparison sheet of a fixed render: the pictures above, what is wrong with each below.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from evaluation.fixing import is_good
+from evaluation.labels import number
+from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map, to_uint8
+
+GAIN_TOP = 0.1  # the fall of the error at the ends of the colour scale
+SIDE = 960  # pixels of a picture's longer side on the sheet, at most
+GAIN_COLORS = (colormaps["RdBu"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+GAP = 6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture, uint8 [H,W,3], its caption, and a colour scale with the words at its ends."""
+
+    image: np.ndarray
+    caption: str
+    scale: np.ndarray | None = None
+    ends: tuple[str, str] = ("", "")
+
+
+def gain_map(render: Tensor, fixed: Tensor, truth: Tensor) -> np.ndarray:
+    """Where fixing helped (blue) and hurt (red): the fall of the absolute error, mean over RGB,
+    white for none, full colour at GAIN_TOP. Images [H,W,3] in [0,1]; uint8 [H,W,3]."""
+    fall = ((render - truth).abs() - (fixed - truth).abs()).mean(-1)
+    return GAIN_COLORS[to_uint8((fall / GAIN_TOP + 1) / 2)]
+
+
+def comparison(
+    render: Tensor,
+    fixed: Tensor,
+    truth: Tensor,
+    reference: Tensor | None,
+    numbers: Mapping[str, float | None],
+) -> np.ndarray:
+    """The sheet, uint8 [H',W',3], of images [H,W,3] in [0,1] and what FixingMetrics says of them.
+
+    Above: render, fixed, truth and the reference. Below: the errors of the render and of the fixed
+    one, where fixing helped, and, under the reference, which pixels of the render were good.
+    """
+    error_scale = (ERROR_COLORS, ("0", f"{ERROR_TOP}"))
+    columns = [
+        (
+            Cell(to_uint8(render), f"render: {said(numbers, 'render_')}"),
+            Cell(error_map(render, truth), "error of the render", *error_scale),
+        ),
+        (
+            Cell(to_uint8(fixed), f"fixed: {said(numbers, '')}"),
+            Cell(error_map(fixed, truth), "error of the fixed", *error_scale),
+        ),
+        (
+            Cell(to_uint8(truth), "ground truth"),
+            Cell(
+                gain_map(render, fixed, truth),
+                f"gain: {number(numbers['gain_psnr'], 'gain_psnr')} dB",
+                GAIN_COLORS,
+                (f"worse by {GAIN_TOP}", f"better by {GAIN_TOP}"),
+            ),
+        ),
+    ]
+    if reference is not None:
+        good = is_good(render, truth).cpu().numpy()
+        dimmed = np.where(good[..., None], to_uint8(render), 255)
+        told = f"good pixels of the render ({100 * good.mean():.0f} %); bad ones are white"
+        columns.append((Cell(to_uint8(reference), "reference"), Cell(dimmed, told)))
+    return drawn(columns)
+
+
+def said(numbers: Mapping[str, float | None], prefix: str) -> str:
+    """PSNR and what else there is, in a few words."""
+    others = [n for n in ("ssim", "lpips") if numbers[prefix + n] is not None]
+    words = [f"{n.upper()} {number(numbers[prefix + n], n)}" for n in others]
+    return ", ".join([f"{number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
+
+
+def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
+    """Columns of cells of one size, shrunk to SIDE."""
+    height, width = columns[0][0].image.shape[:2]
+    shrink = min(1.0, SIDE / max(height, width))
+    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    line = max(16, width // 32)
+    step = width + GAP, height + line + GAP
+    size = len(columns) * step[0] - GAP, len(columns[0]) * step[1] - GAP
+    sheet = Image.new("RGB", size, "white")
+    for i, column in enumerate(columns):
+        for j, cell in enumerate(column):
+            x, y = i * step[0], j * step[1]
+            sheet.paste(caption(cell, width, line), (x, y))
+            picture = Image.fromarray(cell.image)
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), Image.Resampling.BOX)
+            sheet.paste(picture, (x, y + line))
+    return np.asarray(sheet)
+
+
+def caption(cell: Cell, width: int, line: int) -> Image.Image:
+    """The words on the left and the colour scale on the right of a strip."""
+    strip = Image.new("RGB", (width, line), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=line * 0.7)
+    draw.text((2, line / 2), cell.caption, "black", font=font, anchor="lm")
+    if cell.scale is not None and width >= 16 * line:
+        low, high = cell.ends
+        right = width - 4 - draw.textlength(high, font=font)
+        bar = round(3.5 * line)
+        left = round(right - line / 4) - bar
+        draw.text((right, line / 2), high, "black", font=font, anchor="lm")
+        draw.text((left - line / 4, line / 2), low, "black", font=font, anchor="rm")
+        colours = Image.fromarray(cell.scale[None]).resize((bar, line // 2))
+        strip.paste(colours, (left, line // 4))
+    return strip
