@@ -15,6 +15,7 @@ from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map, to_uint8
 
 GAIN_TOP = 0.1  # the fall of the error at the ends of the colour scale
 SIDE = 960  # pixels of a picture's longer side on the sheet, at most
+LEAST = 320  # pixels of its width, where captions need them: smaller ones are enlarged
 GAIN_COLORS = (colormaps["RdBu"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 GAP = 6
 
@@ -84,10 +85,12 @@ def said(numbers: Mapping[str, float | None], prefix: str) -> str:
 
 
 def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
-    """Columns of cells of one size, shrunk to SIDE."""
+    """Columns of cells of one size, shrunk to SIDE or enlarged by a whole number."""
     height, width = columns[0][0].image.shape[:2]
-    shrink = min(1.0, SIDE / max(height, width))
-    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    scale = min(1.0, SIDE / max(height, width))
+    if max(height, width) < SIDE:
+        scale = min(-(-LEAST // width), SIDE // max(height, width))
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
     line = max(16, width // 32)
     step = width + GAP, height + line + GAP
     size = len(columns) * step[0] - GAP, len(columns[0]) * step[1] - GAP
@@ -98,7 +101,7 @@ def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
             sheet.paste(caption(cell, width, line), (x, y))
             picture = Image.fromarray(cell.image)
             if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BOX)
+                picture = picture.resize((width, height), Image.Resampling.BOX)  # whole pixels
             sheet.paste(picture, (x, y + line))
     return np.asarray(sheet)
 

@@ -61,10 +61,26 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Triplet]]) -> None:
         temporary.write_text(json.dumps(content, indent=1))
 
 
+class RepeatedKey(ValueError):
+    """A key that a JSON object has twice: the reader would keep one silently."""
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; raises RepeatedKey."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKey(repr(key))
+        found[key] = value
+    return found
+
+
 def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
+    except RepeatedKey as error:
+        raise ValueError(f"{path}: the key {error} is there twice") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error})") from None
     found = [split for split in splits if isinstance(content, dict) and split in content]
     if not found:

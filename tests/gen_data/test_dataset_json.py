@@ -54,6 +54,12 @@ def test_folders_of_fixer_and_several_sources(pictures):
     assert keys == ["k", "f"]
 
 
+def test_a_byte_order_mark_is_no_obstacle(pictures):
+    path = listed(pictures, {"test": {"k": {"image": "a.png", "target_image": "b.png"}}})
+    path.write_text(path.read_text(), "utf-8-sig")
+    assert [t.key for t in read(path, ("test",))] == ["k"]
+
+
 def test_what_is_written_is_read_back(pictures):
     triplets = [
         Triplet("k", pictures / "a.png", pictures / "b.png"),
@@ -86,6 +92,9 @@ def test_mistakes_name_file_entry_and_key(pictures, content, why):
 def test_no_json_and_no_file(pictures):
     (pictures / "x.json").write_text("{")
     with pytest.raises(ValueError, match=r"x.json is no JSON"):
+        read(pictures / "x.json", ("val",))
+    (pictures / "x.json").write_text('{"val": {"k": {}, "k": {}}}')
+    with pytest.raises(ValueError, match=r"x.json: the key 'k' is there twice"):
         read(pictures / "x.json", ("val",))
     with pytest.raises(FileNotFoundError, match=r"none.json.*--json_path"):
         read(pictures / "none.json", ("val",))
