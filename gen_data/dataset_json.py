@@ -1,11 +1,14 @@
-# The JSON that lists triplets: three dialects are read, Difix3D's is written. data/README.md
-# shows it.
+# The JSON that lists triplets: three dialects are read, Difix3D's and GS-VAR's are written.
+# data/README.md and docs/curation.md show it.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from evaluation.files import atomic_path
 
@@ -16,13 +19,57 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 @dataclass(frozen=True)
+class View:
+    """A pinhole camera in OpenCV axes: viewmat 4x4 (world to camera), K 3x3, size in pixels."""
+
+    viewmat: tuple[tuple[float, ...], ...]
+    K: tuple[tuple[float, ...], ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Another photo of the scene.
+
+    warped: the photo moved into the render's view; mask: where that is valid (white).
+    """
+
+    path: Path
+    camera: View | None = None
+    warped: Path | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
 class Triplet:
-    """One entry: its key, a degraded render, the truth, and a reference view if it has one."""
+    """One entry: its key, a degraded render, the truth, and a reference view if it has one.
+
+    references: candidates, nearest first; `reference` is the first one's path.
+    alpha: the render's opacity, a grey picture. camera: of render and truth.
+    """
 
     key: str
     render: Path
     truth: Path
     reference: Path | None = None
+    references: tuple[Reference, ...] = ()
+    alpha: Path | None = None
+    camera: View | None = None
+
+    def __post_init__(self) -> None:
+        if self.references and self.reference is None:
+            object.__setattr__(self, "reference", self.references[0].path)
+        if self.reference is not None and not self.references:
+            object.__setattr__(self, "references", (Reference(self.reference),))
+        if self.references and self.reference != self.references[0].path:
+            raise ValueError(f"the reference of {self.key!r} must be the first of its references")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every picture that the entry names."""
+        others = [f for r in self.references for f in (r.path, r.warped, r.mask)]
+        return [f for f in (self.render, self.truth, *others, self.alpha) if f is not None]
 
 
 def read(source: str | Path, splits: Sequence[str]) -> list[Triplet]:
@@ -47,18 +94,61 @@ def read(source: str | Path, splits: Sequence[str]) -> list[Triplet]:
     return list(triplets.values())
 
 
-def write(path: str | Path, splits: Mapping[str, Iterable[Triplet]]) -> None:
-    """Write triplets by split in Difix3D's dialect, whole or not at all."""
+def write(
+    path: str | Path,
+    splits: Mapping[str, Iterable[Triplet]],
+    dialect: Literal["difix", "gsvar"] = "difix",
+    *,
+    relative: bool = False,
+) -> None:
+    """Write triplets by split in Difix3D's dialect or GS-VAR's, whole or not at all.
+
+    relative: paths are written relative to the file's folder, unless only the root is common.
+    """
+    if dialect not in ("difix", "gsvar"):
+        raise ValueError(f"unknown dialect {dialect!r}; choose difix or gsvar")
+    names = [pair[dialect == "gsvar"] for pair in (RENDER, TRUTH, REFERENCE)]
+    folder = Path(path).absolute().parent
     content: dict[str, dict] = {}
     for split, triplets in splits.items():
         content[split] = {}
         for t in triplets:
-            entry = {"image": str(t.render), "target_image": str(t.truth)}
-            if t.reference is not None:
-                entry["ref_image"] = str(t.reference)
-            content[split][t.key] = entry | {"prompt": "remove degradation"}
+            pictures = zip(names, (t.render, t.truth, t.reference), strict=True)
+            entry = {name: _text(p, folder, relative) for name, p in pictures if p is not None}
+            if t.alpha is not None:
+                entry["alpha"] = _text(t.alpha, folder, relative)
+            if t.camera is not None:
+                entry["camera"] = _view_entry(t.camera)
+            if any(r != Reference(r.path) for r in t.references) or len(t.references) > 1:
+                entry["references"] = [_reference_entry(r, folder, relative) for r in t.references]
+            if dialect == "difix":
+                entry["prompt"] = "remove degradation"
+            content[split][t.key] = entry
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
+
+
+def _text(file: Path, folder: Path, relative: bool) -> str:
+    absolute = Path(os.path.normpath(file.absolute()))
+    if relative and absolute.parts[:2] == folder.parts[:2]:
+        return Path(os.path.relpath(absolute, folder)).as_posix()
+    return str(absolute if relative else file)
+
+
+def _reference_entry(reference: Reference, folder: Path, relative: bool) -> dict:
+    files = {"image": reference.path, "warped": reference.warped, "mask": reference.mask}
+    entry = {name: _text(f, folder, relative) for name, f in files.items() if f is not None}
+    camera = reference.camera
+    return entry if camera is None else entry | {"camera": _view_entry(camera)}
+
+
+def _view_entry(view: View) -> dict:
+    return {
+        "viewmat": [list(row) for row in view.viewmat],
+        "K": [list(row) for row in view.K],
+        "width": view.width,
+        "height": view.height,
+    }
 
 
 class RepeatedKey(ValueError):
@@ -97,8 +187,51 @@ def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
             raise ValueError(f"{path}: the key {key!r} cannot be a file name")
         render, truth = (_value(path, key, entry, names) for names in (RENDER, TRUTH))
         guide = _value(path, key, entry, REFERENCE, needed=False)
-        triplets.append(Triplet(key, render, truth, guide))
+        guides = _references(path, key, entry)
+        if guide is not None and guides and guide != guides[0].path:
+            raise ValueError(
+                f"{path}: the entry {key!r} has a reference that is not the first of references"
+            )
+        alpha = _value(path, key, entry, ("alpha",), needed=False)
+        camera = view_from(entry.get("camera"), f"{path}: the camera of {key!r}")
+        triplets.append(Triplet(key, render, truth, guide, guides, alpha, camera))
     return triplets
+
+
+def _references(path: Path, key: str, entry: dict) -> tuple[Reference, ...]:
+    """The candidates of an entry, none if it lists none."""
+    listed = entry.get("references") or []
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        raise ValueError(f"{path}: the references of {key!r} must be a list of objects")
+    return tuple(
+        Reference(
+            _value(path, key, item, ("image",)),
+            view_from(item.get("camera"), f"{path}: the camera of a reference of {key!r}"),
+            _value(path, key, item, ("warped",), needed=False),
+            _value(path, key, item, ("mask",), needed=False),
+        )
+        for item in listed
+    )
+
+
+def view_from(value: object, what: str) -> View | None:
+    """A camera as JSON has it, None for none; ValueError in a sentence that begins with `what`."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be an object with viewmat, K, width and height")
+    for name, n in (("viewmat", 4), ("K", 3)):
+        rows = value.get(name)
+        square = isinstance(rows, list) and len(rows) == n
+        if not square or not all(isinstance(row, list) and len(row) == n for row in rows):
+            raise ValueError(f"{what} needs {name}, a {n}x{n} matrix")
+        if not all(type(x) in (int, float) and math.isfinite(x) for row in rows for x in row):
+            raise ValueError(f"{what} has a {name} with values that are no finite numbers")
+    for name in ("width", "height"):
+        if type(value.get(name)) is not int or value[name] < 1:
+            raise ValueError(f"{what} needs {name}, a whole number of pixels")
+    matrices = (tuple(tuple(map(float, row)) for row in value[n]) for n in ("viewmat", "K"))
+    return View(*matrices, value["width"], value["height"])
 
 
 def _value(
@@ -129,12 +262,7 @@ def _folder(path: Path, splits: Sequence[str]) -> list[Triplet]:
 
 
 def _check_files(source: str | Path, triplets: list[Triplet]) -> None:
-    missing = [
-        (t.key, file)
-        for t in triplets
-        for file in (t.render, t.truth, t.reference)
-        if file is not None and not file.is_file()
-    ]
+    missing = [(t.key, file) for t in triplets for file in t.files if not file.is_file()]
     if missing:
         key, file = missing[0]
         raise FileNotFoundError(

@@ -4,7 +4,7 @@ import json
 import pytest
 from PIL import Image
 
-from gen_data.dataset_json import Triplet, read, write
+from gen_data.dataset_json import Reference, Triplet, View, read, write
 
 
 @pytest.fixture
@@ -67,6 +67,59 @@ def test_what_is_written_is_read_back(pictures):
     ]
     write(pictures / "out.json", {"train": [], "test": triplets})
     assert read(pictures / "out.json", ("test",)) == triplets
+
+
+CAMERA = View(
+    tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
+    ((5.0, 0.0, 2.0), (0.0, 5.0, 1.5), (0.0, 0.0, 1.0)),
+    4,
+    3,
+)
+
+
+@pytest.mark.parametrize("dialect", ["difix", "gsvar"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_candidates_cameras_and_alpha_are_kept(pictures, dialect, relative):
+    a, b, c = (pictures / f"{name}.png" for name in "abc")
+    references = (Reference(c, CAMERA, warped=a, mask=b), Reference(a, CAMERA))
+    triplet = Triplet("k", a, b, references=references, alpha=c, camera=CAMERA)
+    assert triplet.reference == c
+    write(pictures / "out.json", {"train": [], "val": [triplet]}, dialect, relative=relative)
+    assert read(pictures / "out.json", ("val",)) == [triplet]
+    entry = json.loads((pictures / "out.json").read_text())["val"]["k"]
+    path = entry["render" if dialect == "gsvar" else "image"]
+    assert path == ("a.png" if relative else str(a))
+    assert entry["references"][0]["warped"] == path
+
+
+def test_a_plain_reference_is_the_only_candidate(pictures):
+    triplet = Triplet("k", pictures / "a.png", pictures / "b.png", pictures / "c.png")
+    assert triplet.references == (Reference(pictures / "c.png"),)
+    with pytest.raises(ValueError, match="'k' must be the first"):
+        Triplet("k", pictures / "a.png", pictures / "b.png", pictures / "c.png", (Reference("d"),))
+
+
+@pytest.mark.parametrize(
+    ("addition", "why"),
+    [
+        ({"references": 3}, "references of 'k' must be a list"),
+        ({"references": [3]}, "references of 'k' must be a list"),
+        ({"references": [{}]}, "'k' has no image"),
+        ({"references": [{"image": "no.png"}]}, "1 of its pictures .* no.png"),
+        ({"ref": "a.png", "references": [{"image": "c.png"}]}, "'k' has a reference that is not"),
+        ({"alpha": 3}, "'k' has a alpha that is no path"),
+        ({"alpha": "no.png"}, "1 of its pictures .* no.png"),
+        ({"camera": 3}, "camera of 'k' must be an object"),
+        ({"camera": {"viewmat": [[1]]}}, "camera of 'k' needs viewmat, a 4x4"),
+        ({"camera": {"viewmat": [["x"] * 4] * 4}}, "viewmat with values that are no finite"),
+        ({"camera": {"viewmat": [[1] * 4] * 4, "K": [[1] * 3] * 3}}, "needs width"),
+    ],
+)
+def test_mistakes_in_candidates_and_cameras(pictures, addition, why):
+    content = {"val": {"k": {"render": "a.png", "gt": "b.png"} | addition}}
+    with pytest.raises((ValueError, FileNotFoundError), match=why) as error:
+        read(listed(pictures, content), ("val",))
+    assert "data.json" in str(error.value)
 
 
 @pytest.mark.parametrize(
