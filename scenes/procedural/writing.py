@@ -24,6 +24,7 @@ def write(
     path: str | None = None,
     points: int = 10000,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Render the place of this seed and write photos and model to `folder`, whole or not at all.
 
@@ -51,7 +52,9 @@ def write(
         staged = Path(temporary) / "scene"
         (staged / "images").mkdir(parents=True)
         names = [f"frame_{k + 1:05d}.png" for k in range(n_views)]
-        for k, name in enumerate(tqdm(names, desc=f"{scene.kind} {seed}", unit="photo")):
+        for k, name in enumerate(
+            tqdm(names, desc=f"{scene.kind} {seed}", unit="photo", disable=not progress)
+        ):
             image = scene.render(cameras[k])[0][0]
             Image.fromarray((image * 255).round().byte().numpy()).save(staged / "images" / name)
         colmap.write(staged, cameras, names, *scene.points(cameras, points))
