@@ -274,11 +274,16 @@ def _frame(scene: Scene, index: int) -> dict[str, Any]:
     return {
         "name": scene.names[index],
         "index": index,
-        "viewmat": camera.viewmats[0].tolist(),
-        "K": camera.Ks[0].tolist(),
+        "viewmat": _short(camera.viewmats[0]),
+        "K": _short(camera.Ks[0]),
         "width": width,
         "height": height,
     }
+
+
+def _short(matrix: Tensor) -> list[list[float]]:
+    """float32 as the nine digits that tell it exactly."""
+    return [[float(f"{x:.9g}") for x in row] for row in matrix.tolist()]
 
 
 def save_depth(file: Path, depth: Tensor) -> None:

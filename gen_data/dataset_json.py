@@ -125,7 +125,16 @@ def write(
                 entry["prompt"] = "remove degradation"
             content[split][t.key] = entry
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+        temporary.write_text(_lines(content))
+
+
+def _lines(content: dict[str, dict]) -> str:
+    """JSON with a line for each entry: lists are long, and people look into them."""
+    splits = []
+    for split, entries in content.items():
+        lines = [f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items()]
+        splits.append(f" {json.dumps(split)}: {{" + ",".join(f"\n{line}" for line in lines) + "}")
+    return "{\n" + ",\n".join(splits) + "\n}\n"
 
 
 def _text(file: Path, folder: Path, relative: bool) -> str:
