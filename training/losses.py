@@ -75,13 +75,7 @@ class Perceptual(nn.Module):
         """LPIPS, mean over the batch."""
         prediction, truth = _pair(prediction, truth, VGG_LEAST)
         with _full_precision(prediction):
-            made, wanted = self._features(prediction), self._features(truth)
-            # The package's own distance has no gradient (NaN) where all features are zero.
-            distances = [
-                head((_unit(a) - _unit(b)).square()).mean()
-                for head, a, b in zip(self.network.lins, made, wanted, strict=True)
-            ]
-        return torch.stack(distances).sum()
+            return self.network(*map(self._ready, (prediction, truth))).mean()
 
     def gram(
         self,
@@ -108,8 +102,10 @@ class Perceptual(nn.Module):
 
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
         """relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 of the image, normalised as ImageNet's."""
-        image = image.to(next(self.network.parameters()).dtype)
-        return tuple(self.network.net(self.network.scaling_layer(image)))
+        return tuple(self.network.net(self.network.scaling_layer(self._ready(image))))
+
+    def _ready(self, image: Tensor) -> Tensor:
+        return image.to(next(self.network.parameters()).dtype)
 
 
 def load_perceptual(device: torch.device | str) -> tuple[Perceptual | None, str | None]:
@@ -196,11 +192,6 @@ def _pair(prediction: Tensor, truth: Tensor, least: int = 1) -> tuple[Tensor, Te
 def _full_precision(image: Tensor) -> torch.autocast:
     """No autocast: half precision loses SSIM's variances and overflows in Gram matrices."""
     return torch.autocast(image.device.type, enabled=False)
-
-
-def _unit(features: Tensor) -> Tensor:
-    """Features [B, C, H, W] of unit length over C; those that are all zero stay zero."""
-    return features * (features.square().sum(1, keepdim=True) + 1e-20).rsqrt()
 
 
 def _gram(features: Tensor) -> Tensor:

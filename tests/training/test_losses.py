@@ -196,11 +196,12 @@ def test_gram_and_lpips_have_right_gradients(perceptual64):
     assert_gradient(lambda image: perceptual64(image, truth), prediction, 2)
 
 
-def test_lpips_equals_the_package(perceptual):
+def test_lpips_takes_images_as_they_are_and_averages_the_batch(perceptual):
     prediction, truth = images(dtype=torch.float32)
-    expected = perceptual.network(prediction, truth).mean().item()
-    assert expected > 0
-    assert perceptual(prediction, truth).item() == pytest.approx(expected, rel=1e-5)
+    unit = ((image + 1) / 2 for image in (prediction, truth))
+    expected = perceptual.network(*unit, normalize=True).flatten()  # of images in [0, 1]
+    assert expected.min() > 0
+    assert perceptual(prediction, truth).item() == pytest.approx(expected.mean().item(), rel=1e-4)
     assert perceptual(truth, truth).item() == 0
 
 
