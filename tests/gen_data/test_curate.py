@@ -10,7 +10,7 @@ from PIL import Image
 from gen_data.curate import Recipe, curate, is_finished, load_depth, save_depth
 from gen_data.strategies import Strategy
 from gen_data.triplets import read_frames
-from scenes import Cameras, procedural
+from scenes import Cameras
 from splats import ply
 from splats.rasterize import rasterize
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
@@ -143,14 +143,12 @@ def test_a_killed_run_starts_clean_and_a_failed_one_leaves_nothing(captures, tmp
     assert (scene / "gs_recon_sparse_4/done.json").read_bytes() == before
 
 
-def test_images_4_means_the_size_where_only_images_is_there(tmp_path, quick):
-    capture = procedural.write(
-        tmp_path / "c/gaussian_splat", 2, n_views=4, width=128, height=96, points=300,
-        progress=False,
-    )  # fmt: skip
+def test_images_4_means_the_size_where_only_images_is_there(benchmark, tmp_path, quick):
+    capture = benchmark / "0a/gaussian_splat"
+    shutil.rmtree(capture / "images_4")
     curate(capture, tmp_path / "c", quick("cross", image_folder="images_4", depth=False))
     for file in (tmp_path / "c/gs_recon_cross_1").rglob("*.png"):
-        assert Image.open(file).size == (32, 24)
+        assert Image.open(file).size == (WIDTH, HEIGHT)
     with pytest.raises(FileNotFoundError, match=r"--image_folder .*photos does not exist"):
         curate(capture, tmp_path / "c", quick(image_folder="photos"))
 
