@@ -72,12 +72,12 @@ class Triplet:
         return [f for f in (self.render, self.truth, *others, self.alpha) if f is not None]
 
 
-def read(source: str | Path, splits: Sequence[str]) -> list[Triplet]:
+def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[Triplet]:
     """The triplets of the first of `splits` that is there, in the file's order.
 
     `source`: a JSON file, a folder with {split}_A and {split}_B (Fixer's), or several of either,
     comma-separated. Relative paths are looked up from the working directory, then from the JSON's.
-    Raises FileNotFoundError and ValueError, in one sentence that names file, entry and key.
+    check: that all the pictures are there. Raises FileNotFoundError and ValueError, in one sentence that names file, entry and key.
     """
     triplets: dict[str, Triplet] = {}
     for part in str(source).split(","):
@@ -90,7 +90,8 @@ def read(source: str | Path, splits: Sequence[str]) -> list[Triplet]:
             triplets[triplet.key] = triplet
     if not triplets:
         raise ValueError(f"{source}: the split {' or '.join(splits)} is empty")
-    _check_files(source, list(triplets.values()))
+    if check:
+        _check_files(source, list(triplets.values()))
     return list(triplets.values())
 
 

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from evaluation.metrics import Metrics, write_json
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
-from reconstruction.interrupt import deferred_interrupt
 from reconstruction.result import ResultFolder
 from reconstruction.resume import restore
 from reconstruction.start import Start
 from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
 from scenes.files import writable_folder
+from scenes.interrupt import deferred_interrupt
 from scenes.scene import Scene
 from splats import checkpoint, ply
 from splats.gaussians import Splats

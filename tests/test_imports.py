@@ -13,7 +13,7 @@ ALLOWED = {
     "fixers": {"models", "scenes", "evaluation"},
     "reconstruction": {"scenes", "splats", "fixers", "evaluation"},
     "gen_data": {"scenes", "splats", "reconstruction", "evaluation"},
-    "training": {"models", "evaluation"},
+    "training": {"models", "fixers", "scenes", "gen_data", "evaluation"},
     "examples": {"scenes", "splats", "fixers", "reconstruction", "evaluation"},
     "benchmarks": {"scenes", "splats", "fixers", "reconstruction", "models", "evaluation"},
 }

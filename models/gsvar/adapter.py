@@ -284,9 +284,24 @@ def to_original(
     }
 
 
-def put_lora(model: GSVAR, tensors: Mapping[str, Tensor], args: Mapping) -> None:
-    """Merge the original's low-rank factors into a base model. Raises ValueError where they do
-    not fit it."""
+def lora_tensors(model: GSVAR) -> dict[str, Tensor]:
+    """The low-rank factors of a model that was adapted, under the original's names."""
+    tensors = {}
+    for i, block in enumerate(model.transformer.blocks):
+        for name, layer in (("mat_qkv", block.attention.qkv), ("proj", block.attention.proj)):
+            if hasattr(layer, "parametrizations"):
+                lora = layer.parametrizations.weight[0]
+                for letter, factor in (("A", lora.a), ("B", lora.b)):
+                    flat = factor.detach().float().cpu().flatten(0, 1)
+                    tensors[f"blocks.{i}.attn.{name}{LORA}{letter}"] = flat.contiguous()
+    return tensors
+
+
+def put_lora(
+    model: GSVAR, tensors: Mapping[str, Tensor], args: Mapping, merge: bool = True
+) -> None:
+    """Put the original's low-rank factors on a base model, and merge them into its weights unless
+    they are to be trained on. Raises ValueError where they do not fit it."""
     alpha = float(args.get("lora_alpha", 32))
     targets = str(args.get("lora_target_modules", "qv"))
     left = dict(tensors)
@@ -310,4 +325,5 @@ def put_lora(model: GSVAR, tensors: Mapping[str, Tensor], args: Mapping) -> None
         raise ValueError(
             f"low-rank factors that the base has no place for: {', '.join(sorted(left)[:5])}"
         )
-    merge_lora(model)
+    if merge:
+        merge_lora(model)

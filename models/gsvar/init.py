@@ -7,15 +7,19 @@ from torch import nn
 
 @torch.no_grad()
 def initialise(
-    model: nn.Module, gate: float = 1e-5, modulation: float = 0.5, head: float = 0.02
+    model: nn.Module,
+    gate: float = 1e-5,
+    modulation: float = 0.5,
+    head: float = 0.02,
+    deviation: float | None = None,
 ) -> None:
-    """Truncated normals of deviation sqrt(1/3C); gates, other modulations and head smaller by the
-    given factors.
+    """Truncated normals of the given deviation, by default sqrt(1/3C); gates, other modulations
+    and head smaller by the given factors.
 
     The refiner's modulations and output start at zero, so that it begins as an identity.
     """
     width, depth = model.config.width, model.config.depth
-    deviation = math.sqrt(1 / width / 3)
+    deviation = math.sqrt(1 / width / 3) if deviation is None else deviation
     for name, module in model.named_modules():
         if name.startswith("vqvae") or name.startswith("refiner."):
             continue

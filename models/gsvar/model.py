@@ -159,8 +159,10 @@ class GSVAR(nn.Module):
         scales = scales.repeat_interleave(torch.tensor(lengths[1:], device=self.device))
         x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
         x = torch.cat((self.prefix_tokens(views, labels), x), 2)
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         mixed, apart = (
-            Masked(sequence_mask(lengths, v, self.config.ref_attends, self.device, x.dtype), v > 1)
+            Masked(sequence_mask(lengths, v, self.config.ref_attends, self.device, dtype), v > 1)
             for v in (V, 1)
         )
         attends = [mixed if mixes else apart for mixes in self.transformer.mixes]

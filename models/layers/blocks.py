@@ -48,6 +48,7 @@ class SelfAttention(nn.Module):
             k = F.normalize(k, dim=-1)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms in float32
         return self.proj(attend(q, k, v).flatten(-2))
 
 

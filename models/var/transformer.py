@@ -2,9 +2,11 @@
 # cached (decoding).
 from collections.abc import Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
 
 from models.layers.attention import attention
 from models.layers.blocks import AdaLN, Attend, Block
@@ -33,6 +35,7 @@ class Transformer(nn.Module):
             for rate in rates
         )
         self.shared_adaln = AdaLN(width, 6) if shared_adaln else None
+        self.checkpointing = False
         chosen = range(depth) if mixing_blocks is None else mixing_blocks
         self.mixes = tuple(i in chosen for i in range(depth))
 
@@ -44,9 +47,14 @@ class Transformer(nn.Module):
     def forward(
         self, x: Tensor, modulations: Sequence[Tensor], rope: Tensor, attends: Sequence[Attend]
     ) -> Tensor:
-        """x [B,V,L,C] through all blocks, block i attending by attends[i]."""
+        """x [B,V,L,C] through all blocks, block i attending by attends[i]; with `checkpointing`
+        their inner activations are computed again in the backward pass."""
+        recompute = self.checkpointing and torch.is_grad_enabled()
         for block, modulation, attend in zip(self.blocks, modulations, attends, strict=True):
-            x = block(x, modulation, rope, attend)
+            if recompute:
+                x = checkpoint(block, x, modulation, rope, attend, use_reentrant=False)
+            else:
+                x = block(x, modulation, rope, attend)
         return x
 
 

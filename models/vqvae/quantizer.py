@@ -1,6 +1,6 @@
 # The multi-scale residual quantizer (VAR, arXiv 2404.02905, section 3.2): a latent as code
 # indices at growing scales.
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ PHI_OF_SCALE = {  # exact ties decided as the published weights were trained
 }
 
 Grids = Sequence[tuple[int, int]]
+Replace = Callable[[int, Tensor], Tensor]
+"""Scale and its indices [B,L] -> the indices that are used in their place."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,23 @@ class Tokens:
     residual: Tensor
     """What the last scale had to express, before it was rounded to a code: [B, rows*columns,
     Cz]."""
+    context: list[Tensor]
+    """The indices that the later scales built on: `indices`, unless some were replaced."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A latent after quantization, in training."""
+
+    f_hat: Tensor
+    """[B,Cz,h,w], whose gradient goes to the latent as it is (straight through)."""
+    codebook_loss: Tensor
+    """Squared error of the codes, mean over scales: trains codebook and phis."""
+    commitment_loss: Tensor
+    """The same with its gradient to the latent."""
+    indices: list[Tensor]
+    vectors: Tensor
+    """What the codes had to stand for, all scales and places: [N,Cz]."""
 
 
 def phi_of_scales(scales: int, phis: int) -> tuple[int, ...]:
@@ -73,15 +92,45 @@ class Quantizer(nn.Module):
         phi = self.phis[phi_of_scales(len(grids), len(self.phis))[scale]]
         return torch.lerp(h, phi(h), 0.5)
 
-    def encode(self, latent: Tensor, grids: Grids) -> Tokens:
-        """latent [B,Cz,h,w] -> its tokens."""
-        rest, indices, residual = latent, [], latent
+    def encode(self, latent: Tensor, grids: Grids, replace: Replace | None = None) -> Tokens:
+        """latent [B,Cz,h,w] -> its tokens.
+
+        `replace` may put other codes in place of those of all scales but the last; the scales
+        after them then express what is left, and so make up for it (as Infinity does against
+        exposure bias, arXiv 2412.04431).
+        """
+        rest, indices, context, residual = latent, [], [], latent
         for scale, grid in enumerate(grids):
-            z = rest if grid == grids[-1] else F.interpolate(rest, size=grid, mode="area")
-            residual = rearrange(z, "b z r c -> b (r c) z")
+            residual = self.shrink(rest, grid)
             indices.append(self.nearest(residual))
-            rest = rest - self.spread(self.codebook(indices[-1]), scale, grids)
-        return Tokens(indices, residual)
+            used = indices[-1]
+            if replace is not None and scale < len(grids) - 1:
+                used = replace(scale, used)
+            context.append(used)
+            rest = rest - self.spread(self.codebook(used), scale, grids)
+        return Tokens(indices, residual, context)
+
+    def quantize(self, latent: Tensor, grids: Grids) -> Quantized:
+        """The latent [B,Cz,h,w] through its codes, with the losses of VAR's tokenizer."""
+        fixed = latent.detach()
+        rest, f_hat, codebook, commitment, indices, vectors = fixed, 0, 0, 0, [], []
+        for scale, grid in enumerate(grids):
+            vectors.append(self.shrink(rest, grid))
+            indices.append(self.nearest(vectors[-1]))
+            part = self.spread(self.codebook(indices[-1]), scale, grids)
+            f_hat, rest = f_hat + part, rest - part.detach()
+            codebook = codebook + F.mse_loss(f_hat, fixed)
+            commitment = commitment + F.mse_loss(latent, f_hat.detach())
+        scales = len(grids)
+        straight = latent + (f_hat - latent).detach()
+        seen = torch.cat(vectors, 1).flatten(0, 1)
+        return Quantized(straight, codebook / scales, commitment / scales, indices, seen)
+
+    def neighbours(self, count: int) -> Tensor:
+        """The `count` codes nearest to each code, itself excepted: [vocabulary, count]."""
+        codes = self.codebook.weight.detach().float()
+        distance = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
+        return distance.topk(count, largest=False).indices
 
     def partial_sums(self, indices: Sequence[Tensor], grids: Grids) -> list[Tensor]:
         """The latent after each of the given scales, [B,Cz,h,w] each; the last one is f_hat."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.flags import Training, parse_test
+from training.flags import TRAINING, parse_test
 
 
 def flags(*arguments):
@@ -31,8 +31,11 @@ def test_training_flags_are_taken_and_said(caplog):
 
 def test_every_flag_of_the_original_is_taken():
     values = {"bool": "True", "int": "3", "float": "0.5", "str": "x"}
-    for field in fields(Training):
-        flags(f"--{field.name}={values[field.type.split(' ')[0]]}")
+    values |= {"Literal[0,": "1", "Path": "x", 'Literal["adamw",': "adam"}
+    for field in (field for group in TRAINING for field in fields(group)):
+        kind = field.type.split(" ")[0]
+        if kind in values and field.name not in ("json_path", "wandb_mode"):
+            flags(f"--{field.name}={values[kind]}")
     got = flags(
         *("--json_path=a.json", "--vae_model_path=v", "--var_pretrain_path=p", "--var_test_path=t"),
         *("--testset_path=s", "--eval_img_num=7", "--gen_img=False", "--epoch=1", "--iter=2"),

@@ -1,0 +1,32 @@
+# Stage 0: train the multi-scale VQ-VAE; see --help.
+from __future__ import annotations
+
+import sys
+
+from scenes.command import run_command
+from training.commands import train_tokenizer
+from training.flags import TokenizerFlags, parse_train
+
+ABOUT = """
+Stage 0: the tokenizer, a multi-scale VQ-VAE, learns to say pictures in tokens, from scratch or
+from weights.
+
+Examples:
+
+  python VQVAE_train.py --preset=small --images=path/to/photos --steps=20000 --exp_name=vq
+
+  torchrun --nproc-per-node=8 VQVAE_train.py --preset=original-d24 --json_path=data/data.json
+  --vae_model_path=checkpoints/VQVAE.pth --tblr=1e-5 --gan=0.1 --exp_name=vq
+
+It learns from the list's ground truths, or from a folder's pictures. vqvae-ckpt-best.pth is what
+VAR_train.py takes as --vae_model_path; everything goes to results/<exp_name>. The same command
+goes on with a stopped run. Booleans are written --flag=True.
+"""
+
+
+def main() -> None:
+    train_tokenizer(parse_train(TokenizerFlags, sys.argv[1:], "VQVAE_train.py", ABOUT))
+
+
+if __name__ == "__main__":
+    run_command(main)

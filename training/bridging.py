@@ -1,0 +1,116 @@
+# Stage 2, in image space: the bridge (and the decoder) learn to make pictures of what stage 1 says.
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.gsvar import GSVAR
+from training.cache import Cache, fingerprint
+from training.draws import Draws
+from training.latent import dropped
+from training.losses import ImageObjective
+from training.stages import Losses, Networks
+from training.triplets import Batch
+
+REFINER_STEPS = 10
+
+
+class BridgeStage(Networks):
+    """The decoded picture's distance to the truth (gsvar.md 2.7).
+
+    Stage 1 is frozen; its latents are drawn by real inference, in the stage's precision. With
+    `both_views` the references are decoded too, from their own tokens.
+    """
+
+    prefix = "vae"
+
+    def __init__(
+        self,
+        model: GSVAR,
+        objective: ImageObjective,
+        *,
+        dtype: torch.dtype = torch.float32,
+        train_decoder: bool = False,
+        both_views: bool = False,
+        drop_references: float = 0.0,
+        gram_from: int = 0,
+        cache: Path | None = None,
+    ):
+        super().__init__(model, dtype, cache)
+        self.stored: Cache | None = None
+        self.both_views, self.drop_references = both_views, drop_references
+        self.gram_from, self.train_decoder = gram_from, train_decoder
+        model.requires_grad_(False)
+        model.vqvae.bridge.requires_grad_(True)
+        if train_decoder:
+            model.vqvae.decoder.requires_grad_(True)
+            model.vqvae.post_quant_conv.requires_grad_(True)
+        # in tuples: neither belongs to what is trained or saved
+        self.frozen = (model if dtype == torch.float32 else restoring(model, dtype),)
+        self.objective = (objective,)
+
+    def train(self, mode: bool = True) -> BridgeStage:
+        """Stage 1 restores as it will later: without stochastic depth, whatever the mode."""
+        return super().train(False)
+
+    def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
+        model = self.model
+        views = batch.views
+        if dropped(batch.step_seed, self.drop_references):
+            views = views[:, :1]
+        with torch.no_grad():
+            f_hat = self.restored(batch, views)
+            images, truths = views[:, 0], batch.truth
+            if self.both_views and views.shape[1] > 1:
+                guides = views[:, 1:].flatten(0, 1)
+                f_hat = torch.cat((f_hat, model.vqvae.latent(guides)))
+                images, truths = torch.cat((images, guides)), torch.cat((truths, guides))
+        with self.autocast():
+            with torch.no_grad():
+                features = model.vqvae.encoder.features(images)
+            decoded = model.vqvae.decode(f_hat, images, bridge=True, features=features)
+        generator = torch.Generator().manual_seed(batch.step_seed)
+        return self.objective[0](
+            decoded.float(), truths, generator, with_gram=batch.step >= self.gram_from
+        )
+
+    def restored(self, batch: Batch, views: Tensor) -> Tensor:
+        """f_hat [B,Cz,h,w] of stage 1."""
+        frozen = self.frozen[0]
+
+        def make(chosen: list[int]) -> Tensor:
+            part = views[chosen].to(frozen.word.weight.dtype)
+            noise = Draws([batch.seeds[i] for i in chosen], views.device)
+
+            def draw(k: int, shape: tuple[int, int]) -> Tensor:
+                return noise.normal(shape[0] // len(chosen), shape[1]).flatten(0, 1)
+
+            guides = part[:, 1:] if part.shape[1] > 1 else None
+            f_hat = frozen.restore(part[:, 0], guides, draw=draw, refiner_steps=REFINER_STEPS)
+            return f_hat.float()
+
+        if self.cache is None:
+            return make(list(range(len(views))))
+        if self.stored is None:
+            kind = f"restored-{fingerprint(frozen, self.dtype, REFINER_STEPS)}"
+            self.stored = Cache(self.cache, kind)
+        names = [
+            f"{sources}/{place}/{tuple(views.shape[1:])}"
+            for sources, place in zip(batch.sources, batch.places, strict=True)
+        ]
+        return self.stored(names, make, views.device)
+
+
+def restoring(model: GSVAR, dtype: torch.dtype) -> nn.Module:
+    """A copy of the model in another precision, without what restoring does not need."""
+    lean = copy.copy(model)
+    lean._modules = dict(model._modules)
+    vqvae = copy.copy(model.vqvae)
+    vqvae._modules = {k: v for k, v in model.vqvae._modules.items() if k not in ("decoder",)}
+    vqvae._modules["bridge"] = None
+    lean._modules["vqvae"] = vqvae
+    lean = copy.deepcopy(lean)
+    return lean.set_precision(dtype).eval()

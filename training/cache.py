@@ -1,0 +1,56 @@
+# What frozen networks made of training windows, kept on disk.
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from evaluation.files import atomic_path
+
+
+def fingerprint(module: nn.Module, *settings: object) -> str:
+    """A short name for a module's weights and some settings."""
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
+    for name, tensor in module.state_dict().items():
+        flat = tensor.detach().double().flatten()
+        # two sums tell weights apart well enough and cost nothing
+        sums = flat.sum().item(), (flat * torch.arange(len(flat), device=flat.device)).sum().item()
+        digest.update(f"{name} {tuple(tensor.shape)} {sums}".encode())
+    return digest.hexdigest()
+
+
+class Cache:
+    """Tensors of samples by name, a file each, below a folder of their own `kind`."""
+
+    def __init__(self, folder: Path, kind: str):
+        self.folder = folder / kind
+
+    def __call__(
+        self, names: Sequence[str], make: Callable[[list[int]], Tensor], device: torch.device
+    ) -> Tensor:
+        """The tensors of these samples [B,...]; `make` computes those (by index) that are not
+        there, and they are written."""
+        found = [self._read(name) for name in names]
+        lacking = [i for i, tensor in enumerate(found) if tensor is None]
+        if lacking:
+            for i, tensor in zip(lacking, make(lacking).cpu(), strict=True):
+                found[i] = tensor
+                with atomic_path(self._file(names[i])) as temporary:
+                    save_file({"x": tensor.contiguous()}, temporary)
+        return torch.stack(found).to(device)
+
+    def _file(self, name: str) -> Path:
+        digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
+        return self.folder / digest[:2] / f"{digest}.safetensors"
+
+    def _read(self, name: str) -> Tensor | None:
+        file = self._file(name)
+        try:
+            return load_file(file)["x"] if file.exists() else None
+        except (SafetensorError, KeyError):  # damaged: made anew
+            return None

@@ -1,0 +1,166 @@
+# Stage 1, in latent space: the transformer and the refiner learn to say the ground truth's tokens.
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from models.gsvar import GSVAR, diffusion
+from models.var.schedule import Schedule
+from training.cache import Cache, fingerprint
+from training.draws import Draws
+from training.order import mixed
+from training.stages import Losses, Networks
+from training.triplets import Batch
+
+NEIGHBOURS = 8  # codes that a corrupted token may become
+
+
+class LatentStage(Networks):
+    """Cross-entropy of the tokens and the refiner's diffusion loss (gsvar.md 2.6).
+
+    The VQ-VAE is frozen and always in float32. `drop_references` of the steps are without them,
+    as an inference without references is. `corrupt` is the share of given tokens replaced by
+    similar ones. With `both_views` references are predicted too.
+    """
+
+    prefix = "ar"
+
+    def __init__(
+        self,
+        model: GSVAR,
+        *,
+        dtype: torch.dtype = torch.float32,
+        label_smoothing: float = 0.0,
+        diffusion_weight: float = 2.0,
+        diffusion_repeats: int = 4,
+        both_views: bool = False,
+        drop_references: float = 0.0,
+        corrupt: float = 0.0,
+        cache: Path | None = None,
+    ):
+        super().__init__(model, dtype, cache)
+        self.stored: Cache | None = None
+        self.label_smoothing, self.both_views = label_smoothing, both_views
+        self.diffusion_weight, self.diffusion_repeats = diffusion_weight, diffusion_repeats
+        self.drop_references, self.corrupt = drop_references, corrupt
+        self.neighbours: Tensor | None = None
+        model.vqvae.requires_grad_(False)
+
+    def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
+        model = self.model
+        draws = Draws(batch.seeds, model.device)
+        views = batch.views
+        if dropped(batch.step_seed, self.drop_references):
+            views = views[:, :1]
+        schedule = self.schedule(views)
+        V, predicted = views.shape[1], views.shape[1] if self.both_views else 1
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            latents = self.latents(batch, views)  # [B,V,Cz,h,w]: truth, references
+            indices, residuals, inputs = self.targets(latents, schedule, draws)
+        labels = model.default_labels(V)
+        with self.autocast():
+            hidden = model(views, inputs, labels)[:, :predicted]
+            logits = model.logits(hidden, labels[:, :predicted])
+        indices, residuals = indices[:, :predicted], residuals[:, :predicted]
+        entropy = F.cross_entropy(
+            logits.flatten(0, 2).float(),
+            indices.flatten(),
+            label_smoothing=self.label_smoothing,
+        )
+        last = schedule.lengths[-1]
+        guess = logits[:, :, -last:].detach().argmax(-1)
+        codes = model.vqvae.quantizer.codebook(guess)
+        target = (residuals - codes) / diffusion.TARGET_SCALE
+        refining = self.refining(hidden[:, :, -last:], guess, target, draws)
+        losses = {
+            "loss": entropy + self.diffusion_weight * refining,
+            "cross_entropy": entropy.detach(),
+            "diffusion": refining.detach(),
+        }
+        if detail:
+            right = (logits.argmax(-1) == indices).float()
+            losses["accuracy"] = right.mean()
+            losses["accuracy_last"] = right[..., -last:].mean()
+        return losses
+
+    def refining(self, hidden: Tensor, guess: Tensor, target: Tensor, draws: Draws) -> Tensor:
+        """The refiner's loss for last outputs [B,V,L,C], guessed codes and residuals [B,V,L,Cz]."""
+        model, shape = self.model, (self.diffusion_repeats, *target.shape[1:])
+        with self.autocast():
+            condition = model.refiner_condition(hidden, guess)
+        steps = draws.integers(diffusion.TRAIN_STEPS, *shape[:-1]).flatten()
+        noise = draws.normal(*shape).flatten(0, -2)
+        x0 = repeated(target, self.diffusion_repeats)
+        x = diffusion.training_process().noised(x0, steps, noise)
+        with self.autocast():
+            known = repeated(model.refiner.condition(condition), self.diffusion_repeats)
+            output = model.refiner.denoise(x, model.refiner.embed_time(steps), known)
+        squared, bound = diffusion.losses(output.float(), x0, x, steps, noise)
+        return (squared + bound).mean()
+
+    def schedule(self, views: Tensor) -> Schedule:
+        stride = self.model.config.vqvae.stride
+        return self.model.schedule(*(n // stride for n in views.shape[-2:]))
+
+    def latents(self, batch: Batch, views: Tensor) -> Tensor:
+        """Latents of the truth and of the references, [B,V,Cz,h,w]."""
+        images = torch.cat((batch.truth[:, None], views[:, 1:]), 1)
+        V = images.shape[1]
+
+        def make(chosen: list[int]) -> Tensor:
+            flat = images.flatten(0, 1)[chosen]
+            return self.model.vqvae.latent(flat)
+
+        if self.cache is None:
+            made = make(list(range(len(images) * V)))
+        else:
+            if self.stored is None:
+                kind = f"latents-{fingerprint(self.model.vqvae)}"
+                self.stored = Cache(self.cache, kind)
+            names = [
+                f"{source}/{place}/{tuple(images.shape[-2:])}"
+                for sources, place in zip(batch.sources, batch.places, strict=True)
+                for source in sources[:V]
+            ]
+            made = self.stored(names, make, self.model.device)
+        return rearrange(made, "(b v) c h w -> b v c h w", v=V)
+
+    def targets(
+        self, latents: Tensor, schedule: Schedule, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Token indices [B,V,L], last residuals [B,V,l,Cz] and inputs [B,V,L-1,Cz]."""
+        quantizer = self.model.vqvae.quantizer
+        B, V = latents.shape[:2]
+
+        def corrupted(scale: int, indices: Tensor) -> Tensor:
+            """Some of the render view's codes, [(B V),L], changed to neighbours."""
+            own = indices.view(B, V, -1)
+            chosen = draws.uniform(own.shape[-1]) < self.corrupt
+            which = draws.integers(self.neighbours.shape[1], own.shape[-1])
+            other = self.neighbours[own[:, 0]].gather(-1, which[..., None])[..., 0]
+            render = torch.where(chosen, other, own[:, 0])
+            return torch.cat((render[:, None], own[:, 1:]), 1).view_as(indices)
+
+        if self.corrupt > 0 and self.neighbours is None:
+            self.neighbours = quantizer.neighbours(NEIGHBOURS)
+        tokens = quantizer.encode(
+            latents.flatten(0, 1), schedule.grids, corrupted if self.corrupt > 0 else None
+        )
+        inputs = quantizer.inputs(tokens.context, schedule.grids)
+        parts = torch.cat(tokens.indices, 1), tokens.residual, inputs
+        indices, residuals, inputs = (part.unflatten(0, (B, V)) for part in parts)
+        return indices, residuals, inputs
+
+
+def dropped(seed: int, share: float) -> bool:
+    """Whether a step with this seed goes without references: the same on all processes."""
+    return share > 0 and mixed(5, seed) / 2**63 < share
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """[B,...,C] as [B*times*..., C], each sample `times` times."""
+    return x[:, None].expand(-1, times, *x.shape[1:]).flatten(0, -2)

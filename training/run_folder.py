@@ -1,0 +1,102 @@
+# The checkpoints of a run: the last, the best and some earlier ones, in the original's layout with
+# what a resumed run needs beside the weights.
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from evaluation.files import atomic_path
+from models import checkpoints
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """results/<exp_name>: <prefix>-ckpt-last.pth, -best.pth and -ep_<epoch>_<step>.pth."""
+
+    def __init__(self, path: Path, prefix: str, keep: int = 2):
+        self.path, self.prefix, self.keep = path, prefix, keep
+
+    @property
+    def last(self) -> Path:
+        return self.path / f"{self.prefix}-ckpt-last.pth"
+
+    @property
+    def best(self) -> Path:
+        return self.path / f"{self.prefix}-ckpt-best.pth"
+
+    def earlier(self) -> list[Path]:
+        """Checkpoints of validations, oldest first."""
+        files = self.path.glob(f"{self.prefix}-ckpt-ep_*.pth")
+        return sorted(files, key=lambda file: file.stat().st_mtime_ns)
+
+    def newest(self) -> tuple[Path, dict] | None:
+        """The furthest checkpoint that can be gone on from, and its content.
+
+        Damaged ones are passed over, and said. Raises ValueError if there are only files that are
+        no run's of ours.
+        """
+        files = [f for f in (self.last, *reversed(self.earlier()), self.best) if f.is_file()]
+        found, foreign = [], []
+        for file in files:
+            try:
+                content, _ = checkpoints.read(file)
+            except ValueError as error:
+                log.warning("%s; an earlier checkpoint is taken", error)
+                continue
+            if "resume" in content:
+                found.append((content["resume"]["step"], file, content))
+            else:
+                foreign.append(file)
+        if not found:
+            if foreign:
+                raise ValueError(
+                    f"{foreign[0]} is no checkpoint that this run can go on from: start from it "
+                    "with --var_pretrain_path and another --exp_name"
+                )
+            return None
+        _, file, content = max(found, key=lambda one: one[0])
+        return file, content
+
+    def save(self, content: dict, *, best: bool = False, mark: str | None = None) -> None:
+        """Write the last checkpoint, whole or not at all; `best` and `mark` (epoch and step) name
+        the same file once more. Raises OSError naming the file, the old one being left."""
+        try:
+            with atomic_path(self.last) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:
+            # torch's writer tells a full disk as a RuntimeError
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else "is the disk full?"
+            raise OSError(
+                number or errno.ENOSPC,
+                f"the checkpoint could not be written ({reason}); the one before is whole",
+                str(self.last),
+            ) from None
+        if best:
+            also_named(self.last, self.best)
+        if mark is not None and self.keep > 0:
+            also_named(self.last, self.path / f"{self.prefix}-ckpt-ep_{mark}.pth")
+            for old in self.earlier()[: -self.keep]:
+                old.unlink()
+
+    def clear(self) -> None:
+        """Remove this stage's checkpoints."""
+        for file in (self.last, self.best, *self.earlier()):
+            file.unlink(missing_ok=True)
+
+
+def also_named(file: Path, name: Path) -> None:
+    """Give a file another name, without a second copy where the file system can."""
+    temporary = name.with_name(f".{name.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)
+    except OSError:
+        shutil.copyfile(file, temporary)
+    temporary.replace(name)

@@ -1,0 +1,295 @@
+# Triplets as training samples: windows of the trained size, cut the same way from all pictures.
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from fixers.call import resized
+from fixers.sources import read_image
+from fixers.testing import shown, size
+from fixers.windows import shift
+from gen_data.dataset_json import Reference, Triplet, View
+from scenes.cameras import Cameras
+from scenes.photos import list_photos
+from training.order import mixed
+
+log = logging.getLogger(__name__)
+
+Fit = Literal["crop", "squash"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window of a triplet: pictures [h,w,3] in [0,1], views [V,h,w,3] with the render first.
+
+    sources (the truth's and the references' files) and place (the window among all of the
+    triplet's) tell what was cut, for what is kept of it on disk.
+    """
+
+    key: str
+    sources: tuple[str, ...]
+    place: str
+    seed: int
+    views: Tensor
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A triplet that could not be read, and why."""
+
+    key: str
+    reason: str
+
+
+class TripletDataset(Dataset):
+    """Random windows of triplets; item (index, seed) is a Sample, or Broken.
+
+    skip_bad: an unreadable triplet is replaced by the one after it.
+    window: height and width in pixels. references: how many, 0 for none. crops: how many different
+    windows a triplet has, 0 for as many as there are seeds. Pictures smaller than the window are
+    continued by their last row and column, as the fixer does in tiles.
+    """
+
+    def __init__(
+        self,
+        triplets: Sequence[Triplet],
+        window: tuple[int, int],
+        *,
+        references: int = 1,
+        warped: bool = False,
+        fit: Fit = "crop",
+        hflip: bool = False,
+        crops: int = 0,
+        skip_bad: bool = False,
+    ):
+        self.skip_bad = skip_bad
+        self.triplets, self.window, self.references = list(triplets), window, references
+        self.warped, self.fit, self.hflip, self.crops = warped, fit, hflip, crops
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample | Broken:
+        index, seed = item
+        for triplet in (*self.triplets[index:], *self.triplets[:index]):
+            try:
+                return self.sample(triplet, seed)
+            except (ValueError, OSError) as error:
+                if not self.skip_bad:
+                    return Broken(triplet.key, str(error))
+                log.warning("left out %s: %s", triplet.key, error)
+        return Broken(self.triplets[index].key, "no entry is left that can be read")
+
+    def sample(self, triplet: Triplet, seed: int) -> Sample:
+        """A window of a triplet. Raises ValueError and OSError for what cannot be read."""
+        number = seed % self.crops if self.crops else seed
+        name = int.from_bytes(triplet.key.encode(), "little") if self.crops else 0
+        generator = torch.Generator().manual_seed(mixed(3, number, name))
+        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        if render.shape != truth.shape:
+            raise ValueError(different(triplet, render, truth))
+        guides = [self._reference(r, render) for r in triplet.references[: self.references]]
+        flip = self.hflip and torch.rand((), generator=generator).item() < 0.5
+        if self.fit == "squash":
+            pictures = [squash(image, self.window) for image in (render, truth, *guides)]
+            place = f"{number if self.hflip else 0}"
+        else:
+            top, left = corner(render, self.window, generator)
+            windows = [(top, left), (top, left)]
+            for reference, guide in zip(triplet.references, guides, strict=False):
+                windows.append(self._matching(triplet, reference, guide, (top, left)))
+            images = (render, truth, *guides)
+            pictures = [
+                cut(image, at, self.window) for image, at in zip(images, windows, strict=True)
+            ]
+            place = f"{top}-{left}"
+        if flip:
+            pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
+        render, truth, *guides = pictures
+        files = [triplet.truth, *(self._file(r) for r in triplet.references[: self.references])]
+        sources = (*map(stamped, files), stamped(triplet.render))
+        return Sample(triplet.key, sources, place, seed, torch.stack([render, *guides]), truth)
+
+    def _file(self, reference: Reference) -> Path:
+        return reference.warped if self.warped else reference.path
+
+    def _reference(self, reference: Reference, render: Tensor) -> Tensor:
+        """A reference at the render's size."""
+        picture = read_image(self._file(reference))
+        if picture.shape != render.shape:
+            picture = resized(picture[None], *render.shape[:2])[0]
+        return picture
+
+    def _matching(
+        self, triplet: Triplet, reference: Reference, guide: Tensor, at: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Where in a reference the window's content is, as far as the cameras tell."""
+        if self.warped or triplet.camera is None or reference.camera is None:
+            return at
+        H, W = guide.shape[:2]
+        height, width = self.window
+        box = (at[1], at[0], min(at[1] + width, W), min(at[0] + height, H))
+        moved = shift(box, camera(triplet.camera, W, H), camera(reference.camera, W, H), None)
+        if moved is None:
+            return at
+        top, left = at[0] + moved[1], at[1] + moved[0]
+        return min(max(top, 0), max(0, H - height)), min(max(left, 0), max(0, W - width))
+
+
+@dataclass
+class Batch:
+    """Samples on a device: images [B,3,h,w] and views [B,V,3,h,w] in [-1,1], the render first."""
+
+    keys: list[str]
+    sources: list[tuple[str, ...]]
+    places: list[str]
+    seeds: list[int]
+    views: Tensor
+    truth: Tensor
+    step_seed: int = 0
+    """The same for all samples of a step, on all processes."""
+    step: int = 0
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample | Broken]) -> Batch | Broken:
+        """On the CPU, in [0,1] as the samples are (a DataLoader's collate_fn)."""
+        for sample in samples:
+            if isinstance(sample, Broken):
+                return sample
+        return cls(
+            [s.key for s in samples],
+            [s.sources for s in samples],
+            [s.place for s in samples],
+            [s.seed for s in samples],
+            torch.stack([s.views for s in samples]),
+            torch.stack([s.truth for s in samples]),
+        )
+
+    def pin_memory(self) -> Batch:
+        return replace(self, views=self.views.pin_memory(), truth=self.truth.pin_memory())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On the device, as the networks take it."""
+        views, truth = (
+            t.to(device, non_blocking=True).movedim(-1, -3).contiguous() * 2 - 1
+            for t in (self.views, self.truth)
+        )
+        return replace(self, views=views, truth=truth)
+
+
+def usable(
+    triplets: Sequence[Triplet], *, references: int, warped: bool, skip_bad: bool
+) -> list[Triplet]:
+    """The triplets that can be trained on, by their files' headers.
+
+    Raises FileNotFoundError or ValueError for the first that cannot, in one sentence that names
+    entry and file; with `skip_bad` those are counted and left out. Raises ValueError if none is
+    left.
+    """
+    good, bad = [], []
+    for triplet in tqdm(triplets, "checking", unit="entry", delay=3):
+        try:
+            check(triplet, references, warped)
+            good.append(triplet)
+        except (FileNotFoundError, ValueError) as error:
+            if not skip_bad:
+                raise
+            bad.append(str(error))
+    if bad:
+        log.warning("left out %d of %d entries, first: %s", len(bad), len(triplets), bad[0])
+    if not good:
+        raise ValueError(f"none of {len(triplets)} entries can be used, first: {bad[0]}")
+    return good
+
+
+def check(triplet: Triplet, references: int, warped: bool) -> None:
+    """Raises FileNotFoundError or ValueError, naming entry and file."""
+    if len(triplet.references) < references:
+        has = len(triplet.references) or "no"
+        raise ValueError(
+            f"{triplet.key}: {has} reference{'' if has == 1 else 's'} (ref_image or ref), and "
+            f"{references} asked for: give them, or --use_ref=False"
+        )
+    chosen = triplet.references[:references]
+    guides = [r.warped if warped else r.path for r in chosen]
+    if None in guides:
+        raise ValueError(
+            f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or leave "
+            "--use_warped out"
+        )
+    for file in (triplet.render, triplet.truth, *guides):
+        if not file.is_file():
+            raise FileNotFoundError(f"{triplet.key}: {file} is not there")
+    sizes = [size(triplet.key, file) for file in (triplet.render, triplet.truth, *guides)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{triplet.key}: the render {triplet.render} is {shown(sizes[0])}, the ground truth "
+            f"{triplet.truth} {shown(sizes[1])}"
+        )
+
+
+def stamped(file: Path) -> str:
+    """A file's path, size and time: other contents have another text."""
+    told = file.stat()
+    return f"{file.resolve()}:{told.st_size}:{told.st_mtime_ns}"
+
+
+def different(triplet: Triplet, render: Tensor, truth: Tensor) -> str:
+    sizes = [shown((image.shape[1], image.shape[0])) for image in (render, truth)]
+    return (
+        f"{triplet.key}: the render {triplet.render} is {sizes[0]}, the ground truth "
+        f"{triplet.truth} {sizes[1]}"
+    )
+
+
+def corner(image: Tensor, window: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+    """Top and left of a random window in an image [H,W,3]."""
+    rooms = [max(0, n - w) + 1 for n, w in zip(image.shape[:2], window, strict=True)]
+    top, left = (int(torch.randint(room, (), generator=generator)) for room in rooms)
+    return top, left
+
+
+def cut(image: Tensor, at: tuple[int, int], window: tuple[int, int]) -> Tensor:
+    """A window [h,w,3] of an image [H,W,3], continued by its last row and column if it is
+    smaller."""
+    (top, left), (height, width) = at, window
+    part = image[top : top + height, left : left + width]
+    lack = height - part.shape[0], width - part.shape[1]
+    if not any(lack):
+        return part
+    part = F.pad(part.permute(2, 0, 1)[None], (0, lack[1], 0, lack[0]), mode="replicate")
+    return part[0].permute(1, 2, 0)
+
+
+def squash(image: Tensor, window: tuple[int, int]) -> Tensor:
+    """An image [H,W,3] at the window's size, whatever its shape; as the fixer's mode "resize"."""
+    return resized(image[None], *window)[0]
+
+
+def camera(view: View, width: int, height: int) -> Cameras:
+    """An entry's camera for its picture at another size."""
+    K = torch.tensor(view.K)
+    K[0] *= width / view.width
+    K[1] *= height / view.height
+    return Cameras(torch.tensor(view.viewmat)[None], K[None], torch.tensor([[width, height]]))
+
+
+def folder_images(folder: Path) -> list[Triplet]:
+    """A folder's pictures, each its own render and truth, to train a tokenizer on. Raises
+    FileNotFoundError and ValueError."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder of pictures (--images)")
+    names = list_photos(folder, deep=True)
+    if not names:
+        raise ValueError(f"{folder} has no pictures (--images)")
+    return [Triplet(name.replace("/", "_"), folder / name, folder / name) for name in names]

@@ -1,0 +1,107 @@
+# Validation as users meet the model: whole pictures through the fixer, against the ground truth.
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from evaluation.metrics import Metrics
+from fixers.call import resized
+from fixers.gsvar import GSVARFixer
+from fixers.sources import read_image
+from gen_data.dataset_json import Triplet
+from models.gsvar import GSVAR
+from models.vqvae.model import VQVAE
+from training.distributed import mean_of, rank, world
+from training.triplets import cut
+
+PICTURES = 8  # of a validation, kept to be looked at
+
+Values = dict[str, float | None]
+Answer = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+"""Render [H,W,3], references [R,H,W,3] or None and truth [H,W,3] -> what is judged [H,W,3]."""
+
+
+class Validation:
+    """Means of psnr, ssim and lpips over triplets, of the answer and (render_) of the render."""
+
+    def __init__(
+        self,
+        triplets: Sequence[Triplet],
+        metrics: Metrics,
+        *,
+        references: int = 1,
+        warped: bool = False,
+        window: tuple[int, int] | None = None,
+    ):
+        self.triplets, self.metrics = list(triplets), metrics
+        self.references, self.warped, self.window = references, warped, window
+        self.before: dict[str, Values] = {}
+
+    @property
+    def judged_by(self) -> tuple[str, int]:
+        """The number that says which model is best, and whether more (1) or less (-1) is better."""
+        return ("psnr", 1) if self.metrics.lpips_reason else ("lpips", -1)
+
+    @torch.no_grad()
+    def __call__(self, answer: Answer) -> tuple[Values, dict[str, Tensor]]:
+        """Means over all processes, and some pictures: render, answer and truth side by side."""
+        mine = self.triplets[rank() :: world()]
+        rows, pictures = [], {}
+        for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
+            render, truth, guides = self.images(triplet)
+            got = answer(render, guides, truth).cpu()
+            row = self.metrics(got, truth)
+            if triplet.key not in self.before:
+                told = self.metrics(render, truth)
+                self.before[triplet.key] = {f"render_{k}": v for k, v in told.items()}
+            rows.append(row | self.before[triplet.key])
+            if len(pictures) < PICTURES:
+                shown = [render, got, truth, *(() if guides is None else guides[:1])]
+                pictures[triplet.key] = torch.cat(shown, 1)
+        names = ["psnr", "ssim", *([] if self.metrics.lpips_reason else ["lpips"])]
+        names = [f"{before}{n}" for before in ("", "render_") for n in names]
+        sums = torch.tensor([sum(row[n] for row in rows) for n in names] + [len(rows)])
+        if world() > 1:
+            sums = mean_of(sums.to(self.metrics.device)).cpu()
+        values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
+        return values, pictures
+
+    def images(self, triplet: Triplet) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Render and truth [H,W,3] and references [R,H,W,3], cut to the window if there is one."""
+        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        guides = []
+        for reference in triplet.references[: self.references]:
+            guide = read_image(reference.warped if self.warped else reference.path)
+            if guide.shape != render.shape:
+                guide = resized(guide[None], *render.shape[:2])[0]
+            guides.append(guide)
+        if self.window is not None:
+            middle = [max(0, (n - w) // 2) for n, w in zip(render.shape, self.window, strict=False)]
+            render, truth, *guides = (
+                cut(image, tuple(middle), self.window) for image in (render, truth, *guides)
+            )
+        return render, truth, torch.stack(guides) if guides else None
+
+
+def by_fixer(fixer: GSVARFixer) -> Answer:
+    """The fixed render."""
+
+    def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:
+        return fixer.fix(render[None], None if guides is None else guides[None])[0]
+
+    return answer
+
+
+def by_tokenizer(vqvae: VQVAE, model: GSVAR) -> Answer:
+    """The truth through the tokens: the tokenizer's ceiling."""
+
+    def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:
+        image = truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
+        rows, columns = (n // vqvae.config.stride for n in image.shape[-2:])
+        grids = model.schedule(rows, columns).grids
+        return ((vqvae.reconstruct(image, grids)[0] + 1) / 2).permute(1, 2, 0).float()
+
+    return answer

@@ -1,0 +1,101 @@
+# A stage's weights, whole or sharded over processes, on their way to and from checkpoints.
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models import checkpoints
+from models.gsvar import GSVAR, adapter
+from training.stages import Stage
+
+
+def content(stage: Stage, args: dict, epoch: int, step: int, fsdp: bool = False) -> dict:
+    """What a checkpoint says of the model, in the original's layout: for stage 0 the VQ-VAE alone,
+    with LoRA its factors in the transformer's place."""
+    model = whole(stage, fsdp)
+    factors = adapter.lora_tensors(model)
+    told = adapter.to_original(model, epoch=epoch, iteration=step, args=args)
+    if factors:
+        told["trainer"]["var_wo_ddp"] = factors
+    if stage.prefix == "vqvae":
+        told["trainer"]["var_wo_ddp"] = {}
+    return told
+
+
+def put(model: GSVAR, told: dict, file: Path) -> None:
+    """Fill a model of the same sizes with a checkpoint's weights. Raises ValueError where they do
+    not fit."""
+    original = checkpoints.recognised(file, told)
+    transformer = original.transformer
+    if adapter.is_lora(transformer):
+        adapter.put_lora(model, transformer, original.args, merge=False)
+        return
+    if not transformer:  # stage 0
+        transformer = adapter.to_original(model)["trainer"]["var_wo_ddp"]
+    state, complaints = adapter.own_state(model, transformer, original.vqvae)
+    if complaints:
+        raise ValueError(f"{file} does not fit: {'; '.join(complaints[:5])}")
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(state[name])
+
+
+# processes that share one model ------------------------------------------------------------------
+
+
+def sharded(stage: nn.Module) -> nn.Module:
+    """The stage with its parameters divided among the processes, block by block (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in stage.model.transformer.blocks:
+        if hasattr(block, "adaln"):  # its own unit: it is called before the block is
+            fully_shard(block.adaln)
+        fully_shard(block)
+    fully_shard(stage)
+    return stage
+
+
+def whole(stage: Stage, fsdp: bool) -> GSVAR:
+    """The stage's model; where it is sharded a copy with all weights, on every process."""
+    if not fsdp:
+        return stage.model
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    state = get_model_state_dict(stage, options=StateDictOptions(full_state_dict=True))
+    model = checkpoints.empty(stage.model.config, bridge=stage.model.has_bridge)
+    own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    model.load_state_dict(own, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def optimiser_state(stage: nn.Module, own: torch.optim.Optimizer, fsdp: bool) -> dict:
+    """An optimiser's whole state."""
+    if not fsdp:
+        return own.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_optimizer_state_dict(stage, own, options=options)
+
+
+def put_optimiser(
+    stage: nn.Module, own: torch.optim.Optimizer, state: dict | None, fsdp: bool
+) -> None:
+    """Put an optimiser's whole state back. Raises ValueError where it does not fit."""
+    if state is None:
+        raise ValueError("it has no optimiser's state")
+    if not fsdp:
+        decays = [group["decays"] for group in own.param_groups]
+        if [group["decays"] for group in state["param_groups"]] != decays:
+            raise ValueError("its parameters are divided otherwise")
+        own.load_state_dict(state)
+        for parameter, kept in own.state.items():
+            if kept["exp_avg"].shape != parameter.shape:
+                raise ValueError("its parameters have other sizes")
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True)
+    set_optimizer_state_dict(stage, own, state, options=options)
