@@ -54,7 +54,6 @@ def wrapped(stage: nn.Module, device: torch.device, *, find_unused: bool = False
     return nn.parallel.DistributedDataParallel(
         stage,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         find_unused_parameters=find_unused,
         gradient_as_bucket_view=True,
     )

@@ -26,8 +26,7 @@ def groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[dict]:
 
 def is_spared(name: str, parameter: Tensor) -> bool:
     """Whether weight decay leaves a parameter alone."""
-    vector = parameter.squeeze().ndim <= 1 and parameter.ndim <= 1
-    return vector or name.endswith("bias") or any(word in name for word in SPARED)
+    return parameter.ndim <= 1 or name.endswith("bias") or any(word in name for word in SPARED)
 
 
 def make(

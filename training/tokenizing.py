@@ -51,7 +51,8 @@ class TokenizerStage(Networks):
         self.objective = (objective,)
         self.discriminator = Discriminator() if gan > 0 else None
         self.players = ("model", "discriminator") if gan > 0 else ("model",)
-        self.register_buffer("hits", torch.zeros(model.config.vocabulary), persistent=False)
+        # no buffer: each process counts its own until they are summed
+        self.hits = torch.zeros(model.config.vocabulary, device=model.device)
         self.seen: Tensor | None = None
         self.decoded: Tensor | None = None
 

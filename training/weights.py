@@ -46,14 +46,17 @@ def put(model: GSVAR, told: dict, file: Path) -> None:
 
 
 def sharded(stage: nn.Module) -> nn.Module:
-    """The stage with its parameters divided among the processes, block by block (FSDP2)."""
+    """The stage with its transformer divided among the processes, block by block (FSDP2); the
+    VQ-VAE, which is frozen, stays whole."""
     from torch.distributed.fsdp import fully_shard
 
+    for parameter in stage.parameters():  # channels-last ones cannot be divided
+        parameter.data = parameter.data.contiguous()
     for block in stage.model.transformer.blocks:
         if hasattr(block, "adaln"):  # its own unit: it is called before the block is
             fully_shard(block.adaln)
         fully_shard(block)
-    fully_shard(stage)
+    fully_shard(stage, ignored_params=set(stage.model.vqvae.parameters()))
     return stage
 
 
