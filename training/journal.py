@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, object]
 
-UNPLOTTED = ("step", "kind", "epoch", "wd")  # they are in the table
+# They are in the table.
+UNPLOTTED = ("step", "kind", "epoch", "wd", "weight_decay", "seconds", "memory_gb")
 RENDER = "render_"  # begins the names of the unfixed render's metrics
 CURVE_POINTS = 1000
 SMOOTHING = 50  # a curve is averaged over one part in so many of its length
@@ -61,6 +62,7 @@ class Journal:
         self.lines = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         _drop_after(self.lines, start_step)
+        self._stale = False  # whether lines were written since the last flush
         self._wandb = None
         if wandb:
             id_file = self.folder / "wandb_id.txt"
@@ -98,6 +100,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write metrics.csv, all lines with the union of their columns, and training.png."""
+        self._stale = False
         rows = _read(self.lines)
         if not rows:
             return
@@ -110,9 +113,11 @@ class Journal:
         write_bytes(self.folder / "training.png", draw(rows, self.name))
 
     def close(self) -> None:
-        """Flush, and end the run at Weights & Biases; a second time does nothing there."""
+        """Flush if lines were written since, and end the run at Weights & Biases. A second time it
+        does nothing."""
         try:
-            self.flush()
+            if self._stale:
+                self.flush()
         finally:
             self._to_wandb(lambda run: run.finish())
             self._wandb = None
@@ -127,6 +132,7 @@ class Journal:
         row: Row = {name: _number(value) for name, value in values.items()}
         row = {"step": int(step), "kind": kind, **row}
         line = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+        self._stale = True
         with self.lines.open("ab") as file:  # closed each time: on the disk, or an OSError now
             file.write(line.encode())
 
@@ -170,7 +176,7 @@ def _read(path: Path) -> list[Row]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row:
             rows.append(row)
     return rows
 

@@ -119,6 +119,18 @@ def test_the_table_has_all_lines_and_all_columns(tmp_path):
     assert not list(tmp_path.glob(".*"))  # no temporary files
 
 
+def test_close_flushes_what_was_not(tmp_path):
+    book = journal(tmp_path)
+    book.train(1, {"loss": 1.0})
+    book.flush()
+    book.train(2, {"loss": 1.0})
+    book.close()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 3
+    (tmp_path / "metrics.csv").unlink()
+    book.close()
+    assert not (tmp_path / "metrics.csv").exists()
+
+
 def test_flush_before_the_first_line_writes_nothing(tmp_path):
     book = journal(tmp_path)
     book.flush()
