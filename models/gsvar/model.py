@@ -16,11 +16,11 @@ from models.gsvar.init import initialise
 from models.gsvar.memory import ReferenceMemory
 from models.gsvar.prefix import PrefixEncoder
 from models.gsvar.refiner import Refiner
-from models.layers.blocks import EPS, AdaLN, modulate
+from models.layers.blocks import EPS, AdaLN, Attend, modulate
 from models.layers.rope import rope_table
 from models.var.schedule import Schedule
 from models.var.segments import views_by_scale
-from models.var.transformer import Masked, Transformer
+from models.var.transformer import ByScale, Masked, Transformer
 from models.vqvae.model import VQVAE
 
 # B batch, V view (0 the render, then the references), R references, L tokens, C channels, Cz
@@ -159,16 +159,24 @@ class GSVAR(nn.Module):
         scales = scales.repeat_interleave(torch.tensor(lengths[1:], device=self.device))
         x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
         x = torch.cat((self.prefix_tokens(views, labels), x), 2)
-        kind = self.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        mixed, apart = (
-            Masked(sequence_mask(lengths, v, self.config.ref_attends, self.device, dtype), v > 1)
-            for v in (V, 1)
-        )
-        attends = [mixed if mixes else apart for mixes in self.transformer.mixes]
+        attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
         x = self.transformer(x, modulations, self.rope(schedule), attends)
         return x[:, :, lengths[0] - 1 :]
+
+    def attends(self, lengths: tuple[int, ...], views: int, dtype: torch.dtype) -> list[Attend]:
+        """How each block attends in training: by FlexAttention on CUDA in half precision."""
+        kind, device = self.device.type, self.device
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        ref_attends = self.config.ref_attends
+        if kind == "cuda" and dtype in (torch.float16, torch.bfloat16):
+            mixed, apart = (
+                Masked(block_mask(lengths, v, ref_attends, device), v > 1) for v in (views, 1)
+            )
+        else:
+            mixed, apart = (ByScale(lengths, ref_attends, mixing) for mixing in (True, False))
+        return [mixed if mixes else apart for mixes in self.transformer.mixes]
 
     def default_labels(self, views: int) -> Tensor:
         """Labels [1,V]: 0 for the render, 1 for the references."""
@@ -273,11 +281,6 @@ def cached_rope(
 
 
 @lru_cache(maxsize=16)
-def sequence_mask(
-    lengths: tuple[int, ...], views: int, ref_attends: str, device: torch.device, dtype: torch.dtype
-):
-    """The training mask: FlexAttention's on CUDA in half precision, dense elsewhere."""
-    sequence = views_by_scale(lengths, views, ref_attends)
-    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
-        return sequence.block_mask(device)
-    return sequence.dense_mask(device)
+def block_mask(lengths: tuple[int, ...], views: int, ref_attends: str, device: torch.device):
+    """The training mask for FlexAttention."""
+    return views_by_scale(lengths, views, ref_attends).block_mask(device)

@@ -1,5 +1,5 @@
-# The next-scale transformer: a stack of blocks, and the two ways to attend: masked (training) and
-# cached (decoding).
+# The next-scale transformer: a stack of blocks, and the ways to attend: masked or by scale
+# (training), cached (decoding).
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from models.layers.attention import attention
 from models.layers.blocks import AdaLN, Attend, Block
 from models.layers.cache import KVCache
+from models.var.segments import RefAttends
 
 
 class Transformer(nn.Module):
@@ -73,6 +74,50 @@ class Masked:
         back = "b h (v l) d -> b v l h d" if self.mixing else "(b v) h l d -> b v l h d"
         q, k, v = (rearrange(t, pattern) for t in (q, k, v))
         return rearrange(attention(q, k, v, self.mask), back, v=views)
+
+
+class ByScale:
+    """The same as `Masked` with `views_by_scale`'s mask, without a mask: each scale's tokens attend
+    to just what they see, which is less than half of all on kernels that cannot skip."""
+
+    def __init__(self, lengths: Sequence[int], ref_attends: RefAttends, mixing: bool):
+        self.lengths, self.ref_attends, self.mixing = tuple(lengths), ref_attends, mixing
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not self.mixing or q.shape[1] == 1:
+            return self.apart(q, k, v)
+        everything = [self.ordered(t) for t in (k, v)]
+        if self.ref_attends == "all":
+            return self.restored(self.causal(self.ordered(q), *everything), q.shape[1])
+        render = self.causal(rearrange(q[:, :1], "b v l h d -> b h (v l) d"), *everything)
+        render = rearrange(render, "b h l d -> b 1 l h d")
+        return torch.cat((render, self.apart(q[:, 1:], k[:, 1:], v[:, 1:])), 1)
+
+    def apart(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each view by itself."""
+        flat = (rearrange(t, "b v l h d -> (b v) h l d") for t in (q, k, v))
+        return rearrange(self.causal(*flat), "(b v) h l d -> b v l h d", v=q.shape[1])
+
+    def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k and v [B,H,*,d] with any number of views, scale by scale."""
+        views = [t.shape[2] // sum(self.lengths) for t in (q, k)]
+        parts, start, end = [], 0, 0
+        for length in self.lengths:
+            end += views[1] * length
+            stop = start + views[0] * length
+            parts.append(attention(q[:, :, start:stop], k[:, :, :end], v[:, :, :end]))
+            start = stop
+        return torch.cat(parts, 2)
+
+    def ordered(self, x: Tensor) -> Tensor:
+        """[B,V,L,H,d] -> [B,H,V*L,d], scale after scale, and within a scale view after view."""
+        parts = x.split(self.lengths, 2)
+        return torch.cat([rearrange(p, "b v l h d -> b h (v l) d") for p in parts], 2)
+
+    def restored(self, x: Tensor, views: int) -> Tensor:
+        """The inverse of `ordered`."""
+        parts = x.split([views * length for length in self.lengths], 2)
+        return torch.cat([rearrange(p, "b h (v l) d -> b v l h d", v=views) for p in parts], 2)
 
 
 class Cached:

@@ -37,7 +37,7 @@ class Blend(nn.Module):
     def forward(self, decoded: Tensor, image: Tensor) -> Tensor:
         h = self.conv_in(torch.cat((decoded, image, (decoded - image).abs()), 1))
         mask = self.conv_out(F.relu(self.conv_mid(self.block(h)))).sigmoid()
-        return torch.lerp(image, decoded, mask)
+        return torch.lerp(image, decoded.to(image.dtype), mask.to(image.dtype))
 
 
 class Bridge(nn.Module):
