@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from models.gsvar.config import GSVARConfig
 from models.gsvar.model import GSVAR
@@ -300,8 +301,8 @@ def lora_tensors(model: GSVAR) -> dict[str, Tensor]:
 def put_lora(
     model: GSVAR, tensors: Mapping[str, Tensor], args: Mapping, merge: bool = True
 ) -> None:
-    """Put the original's low-rank factors on a base model, and merge them into its weights unless
-    they are to be trained on. Raises ValueError where they do not fit it."""
+    """Put the original's low-rank factors on a base model, adapted already or not, and merge them
+    into its weights unless they are to be trained on. Raises ValueError where they do not fit."""
     alpha = float(args.get("lora_alpha", 32))
     targets = str(args.get("lora_target_modules", "qv"))
     left = dict(tensors)
@@ -311,13 +312,25 @@ def put_lora(
             f"blocks.{i}.attn.proj": (block.attention.proj, (True,)),
         }
         for name, (layer, parts) in layers.items():
-            a, b = (left.pop(f"{name}.lora_{letter}", None) for letter in "AB")
-            if a is None or b is None:
+            a, b = (left.pop(f"{name}{LORA}{letter}", None) for letter in "AB")
+            adapted = parametrize.is_parametrized(layer, "weight")
+            if a is None and b is None and not adapted:
                 continue
-            rank = b.shape[1]
-            lora = add_lora(layer, rank, alpha, parts)
-            if a.numel() != lora.a.numel() or b.numel() != lora.b.numel():
-                raise ValueError(f"{name}.lora_A {list(a.shape)} does not fit the base's {name}")
+            if a is None or b is None:
+                raise ValueError(f"{name}{LORA}{'A' if a is None else 'B'} is missing")
+            if not (a.isfinite().all() and b.isfinite().all()):
+                raise ValueError(f"{name}{LORA}A or B holds NaN or infinity")
+            rows, columns = layer.weight.shape
+            block = rows // len(parts) * sum(parts)
+            rank = b.shape[-1]
+            if a.shape != (sum(parts) * rank, columns) or b.shape != (block, rank):
+                raise ValueError(f"{name}{LORA}A {list(a.shape)} does not fit the base's {name}")
+            # a second adaptation on top of the first would be one too many
+            lora = layer.parametrizations.weight[0] if adapted else None
+            if lora is None:
+                lora = add_lora(layer, rank, alpha, parts)
+            elif (lora.parts, lora.a.shape[1], lora.scaling) != (parts, rank, alpha / rank):
+                raise ValueError(f"{name} is adapted otherwise than {name}{LORA}A is")
             with torch.no_grad():
                 lora.a.copy_(a.view(lora.a.shape))
                 lora.b.copy_(b.view(lora.b.shape))

@@ -16,6 +16,7 @@ from models.gsvar.init import initialise
 from models.gsvar.memory import ReferenceMemory
 from models.gsvar.prefix import PrefixEncoder
 from models.gsvar.refiner import Refiner
+from models.layers import winograd
 from models.layers.blocks import EPS, AdaLN, Attend, modulate
 from models.layers.rope import rope_table
 from models.var.schedule import Schedule
@@ -260,6 +261,7 @@ class GSVAR(nn.Module):
 
     def train(self, mode: bool = True) -> "GSVAR":
         self._restorer = None
+        winograd.forget(self)
         return super().train(mode)
 
     def load_state_dict(self, *args, **kwargs):

@@ -85,6 +85,12 @@ def prepared(conv: nn.Conv2d, kind: str) -> Tensor:
     return kept[kind][1]
 
 
+def forget(module: nn.Module) -> None:
+    """Drop what `prepared` keeps below a module: fused optimisers change weights unseen."""
+    for layer in module.modules():
+        layer.__dict__.pop("_prepared", None)
+
+
 def winograd_weight(weight: Tensor) -> Tensor:
     """[K,C,3,3] -> [16,C,K]."""
     G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)

@@ -1,9 +1,13 @@
 # The fast convolutions of CPU inference against torch's in float64.
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.gsvar import GSVAR
+from models.gsvar.config import tiny
 from models.layers import winograd
 from models.layers.conv import ResBlock, Upsample, norm_silu
 
@@ -92,3 +96,20 @@ def test_training_and_small_layers_keep_to_torch():
         assert not winograd.usable(x.double(), conv)
         assert not winograd.usable(x[:, :, :8], conv)
         assert not winograd.usable(x, layers(8, 32)[1])
+
+
+def test_weights_that_an_optimiser_changed_unseen_are_seen_after_eval():
+    torch.manual_seed(0)
+    model = GSVAR(replace(tiny(), depth=1)).to(memory_format=torch.channels_last)
+    latent = torch.randn(1, 16, 16, 16)
+    decoder = model.vqvae.decoder.requires_grad_(True)
+    optimiser = torch.optim.AdamW(decoder.parameters(), 1e-2, fused=True)
+    for _ in range(2):
+        model.eval()
+        with torch.no_grad():
+            fast = model.vqvae.decode(latent)
+        slow = model.vqvae.decode(latent)
+        torch.testing.assert_close(fast, slow.detach(), rtol=1e-3, atol=1e-4)
+        slow.square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
