@@ -1,0 +1,73 @@
+# Several processes do what one does with the whole batch.
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from models import checkpoints
+from training import commands
+from training.flags import LatentFlags, TokenizerFlags, parse_train
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(triplets, preset, tmp_path):
+    from tests.training import gradients
+
+    out = tmp_path / "gradients.pt"
+    torchrun("tests/training/gradients.py", triplets, preset, out)
+    theirs, ours = torch.load(out), gradients.gradients(triplets, preset)
+    assert ours.keys() == theirs.keys()
+    assert {name.split("/")[0] for name in ours} == {"vqvae", "ar", "vae"}
+    for stage in ("vqvae/model", "vqvae/discriminator", "ar", "vae"):
+        names = [name for name in ours if name.startswith(stage)]
+        largest = max(ours[name].abs().max() for name in names)
+        assert largest > 1e-4
+        for name in names:
+            assert (ours[name] - theirs[name]).abs().max() <= 1e-6 * max(1, largest), name
+
+
+def test_a_sharded_run_stops_goes_on_and_ends_as_one_process_does(triplets, preset, tmp_path):
+    shared = [f"--json_path={triplets}", f"--results={tmp_path}", f"--preset={preset}"]
+    shared += ["--workers=0", "--steps=6", "--log_every=2", "--tblr=1e-3"]
+    about = "train", "about"
+    commands.train_tokenizer(
+        parse_train(TokenizerFlags, [*shared, "--steps=1", "--exp_name=vq"], *about)
+    )
+    shared += [f"--vae_model_path={tmp_path / 'vq' / 'vqvae-ckpt-last.pth'}", "--alng=0.1"]
+    commands.train_latent(
+        parse_train(LatentFlags, [*shared, "--batch_size=4", "--exp_name=one"], *about)
+    )
+    sharded = [*shared, "--batch_size=2", "--fsdp=True", "--exp_name=two"]
+    torchrun("VAR_train.py", *sharded, "--minutes=0.00001")
+    told = torchrun("VAR_train.py", *sharded)
+    assert "step 2" in told
+    one, two = (
+        checkpoints.read(tmp_path / name / "ar-ckpt-last.pth")[0] for name in ("one", "two")
+    )
+    assert two["resume"]["step"] == 6
+    for name, tensor in one["trainer"]["var_wo_ddp"].items():
+        torch.testing.assert_close(
+            two["trainer"]["var_wo_ddp"][name], tensor, rtol=1e-3, atol=1e-4, msg=name
+        )
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours["step"] == theirs["step"]
+        if ours["kind"] == "train":
+            assert abs(ours["loss"] - theirs["loss"]) < 1e-4
