@@ -50,7 +50,7 @@ class Recipe:
     strategy: Strategy
     render_iter: tuple[int, ...]
     save_iter: tuple[int, ...] = ()
-    image_folder: str = "images_4"
+    image_folder: str = "images"
     max_steps: int | None = None
     densify: Literal["default", "mcmc"] = "default"
     cap_max: int = 1_000_000

@@ -55,8 +55,8 @@ class Options:
     """Keep the splats (point_cloud.ply) after these steps."""
     render_iter: tuple[int, ...] | None = None
     """Render after these steps (default: 1000 to 7000 and 30000 for underfitting, else 30000)."""
-    image_folder: str = "images_4"
-    """Folder of the photos; images_4 also means their size, where only `images` is there."""
+    image_folder: str = "images"
+    """Folder of the photos; images_4 also means a quarter of the size, where only `images` is."""
     strategy: Name = "underfitting"
     """underfitting: all frames train and are rendered early. sparse: every N-th frame trains, the
     others are rendered. random: 5 to 20 % of the frames train. noise: as sparse, from other points.
@@ -113,7 +113,7 @@ def recipe_of(o: Options) -> Recipe:
         Strategy(o.strategy, o.train_every, o.noise_start, o.half, o.seed),
         render_iter=early if o.render_iter is None else o.render_iter,
         save_iter=o.save_iter,
-        image_folder="images" if o.procedural else o.image_folder,
+        image_folder=o.image_folder,
         max_steps=o.max_steps,
         densify=o.densify,
         cap_max=o.cap_max,

@@ -16,6 +16,7 @@ from gen_data.dataset_json import read
 from gen_data.gen_data import Options
 from gen_data.gen_data_json import Options as ListOptions
 from gen_data.tasks import Task, procedural_tasks, work
+from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "scenes"
@@ -45,8 +46,9 @@ def test_the_published_sparse_command_from_captures_to_triplets(benchmark, tmp_p
 
     stamp = (benchmark / "0a/gs_recon_sparse_10/done.json").stat().st_mtime_ns
     same = Options(
-        benchmark, idx_end=2, save_iter=(30,), render_iter=(30,), strategy="sparse", train_every=10
-    )
+        benchmark, idx_end=2, save_iter=(30,), render_iter=(30,), image_folder="images_4",
+        strategy="sparse", train_every=10,
+    )  # fmt: skip
     with caplog.at_level(logging.INFO):
         gen_data.main(same)
     assert "2 of 2 scenes are finished already" in caplog.text
@@ -75,7 +77,7 @@ def test_the_published_sparse_command_from_captures_to_triplets(benchmark, tmp_p
 def test_a_real_capture_at_images_4(tmp_path):
     shutil.copytree(SHARED / "fountain", tmp_path / "base/fountain/gaussian_splat")
     base = tmp_path / "base"
-    options = Options(base, render_iter=(2,), strategy="underfitting", depth=False)
+    options = Options(base, render_iter=(2,), image_folder="images_4", depth=False)
     task = Task(base, base / "fountain", gen_data.recipe_of(options))
     work(task, 0, lambda done, total: None)
     folder = base / "fountain/gs_recon/train/ours_2"
@@ -86,24 +88,25 @@ def test_a_real_capture_at_images_4(tmp_path):
     assert abs(small.width - photo.width / 4) <= 1 and abs(small.height - photo.height / 4) <= 1
 
 
-def test_procedural_scenes_are_made_and_the_same_by_seed(tmp_path):
-    pictures = []
-    for place, count, first in (("a", 1, 4), ("b", 2, 3)):
+def test_procedural_scenes_are_made_by_seed_whatever_their_number(captures, tmp_path):
+    def tasks(first, count, views=VIEWS):
         options = Options(
-            tmp_path / place, procedural=count, seed=first, strategy="random", render_iter=(2,),
+            tmp_path, procedural=count, seed=first, strategy="random", render_iter=(2,),
             densify="mcmc", cap_max=300, depth=False,
         )  # fmt: skip
         recipe = gen_data.recipe_of(options)
-        tasks = procedural_tasks(tmp_path / place, recipe, "cpu", count, (8, 32, 24))
-        assert list(tasks)[-1] == "procedural_000004"
-        work(tasks["procedural_000004"], 0, lambda done, total: None)
-        scene = tmp_path / place / "procedural_000004"
-        assert len(list((scene / "images").iterdir())) == 8
-        files = sorted(scene.glob("gs_recon_random_4/test/ours_2/*/*.png"))
-        pictures.append([(f.relative_to(scene), f.read_bytes()) for f in files])
-    assert pictures[0] and pictures[0] == pictures[1]
-    with pytest.raises(ValueError, match=r"procedural_000004 has 8 views of 32x24, not 9 of"):
-        procedural_tasks(tmp_path / "a", recipe, "cpu", 2, (9, 32, 24))
+        return procedural_tasks(tmp_path, recipe, "cpu", count, (views, WIDTH, HEIGHT))
+
+    assert list(tasks(0, 3)) == ["procedural_000000", "procedural_000001", "procedural_000002"]
+    name = "procedural_000001"
+    assert tasks(0, 3)[name] == tasks(1, 1)[name]
+    work(tasks(0, 3)[name], 0, lambda done, total: None)
+    photos = [sorted((p / "images").iterdir()) for p in (tmp_path / name, captures[1])]
+    assert [f.read_bytes() for f in photos[0]] == [f.read_bytes() for f in photos[1]]
+    made = list((tmp_path / name / "gs_recon_random_1/test/ours_2/renders").iterdir())
+    assert len(made) == VIEWS - 2
+    with pytest.raises(ValueError, match=rf"{name} has 12 views of 48x32, not 9 of"):
+        tasks(0, 3, views=9)
 
 
 @pytest.mark.parametrize(
