@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 DEFAULT_VQVAE = Path("checkpoints/VQVAE.pth")
 SCHEDULES = {  # names of the original's --pn
     "256": "1_2_3_4_5_6_8_10_13_16",
-    "512": "1_2_3_4_6_9_12_16_20_24_28_32",
+    "512": "1_2_3_4_6_9_13_18_24_32",
     "1024": "1_2_3_4_5_7_9_12_16_21_27_36_48_64",
 }
 COMPILED = {1: "reduce-overhead", 2: "max-autotune", 3: "default"}
@@ -38,7 +38,7 @@ def config_of(flags: Model) -> GSVARConfig:
             raise FileNotFoundError(f"{path}: no such file (--preset)")
         try:
             config = GSVARConfig(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise ValueError(f"--preset={path}: {error}") from None
     else:
         names = ", ".join(PRESETS)
@@ -50,7 +50,19 @@ def config_of(flags: Model) -> GSVARConfig:
         "shared_adaln": flags.saln,
         "qk_norm": flags.anorm,
     }
+    if flags.depth is not None and flags.depth < 1:
+        raise ValueError(f"--depth={flags.depth} must be at least 1")
+    if flags.pn is not None:
+        schedule_of(flags.pn)
     return replace(config, **{k: v for k, v in changes.items() if v is not None})
+
+
+def schedule_of(pn: str) -> Schedule:
+    """The schedule that --pn names."""
+    try:
+        return Schedule.of(SCHEDULES.get(pn, pn))
+    except ValueError as error:
+        raise ValueError(f"--pn={pn}: {error}") from None
 
 
 def new_model(flags: Model, seed: int) -> GSVAR:
@@ -112,7 +124,7 @@ def check_schedule(flags: Model, config: GSVARConfig) -> None:
     """ValueError if --pn is not the weights' schedule."""
     if flags.pn is None:
         return
-    asked = Schedule.of(SCHEDULES.get(flags.pn, flags.pn)).text
+    asked = schedule_of(flags.pn).text
     if asked != config.patch_nums:
         raise ValueError(
             f"--pn={flags.pn} is not the schedule of {flags.var_pretrain_path}, which is "

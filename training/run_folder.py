@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,9 +33,9 @@ class RunFolder:
         return self.path / f"{self.prefix}-ckpt-best.pth"
 
     def earlier(self) -> list[Path]:
-        """Checkpoints of validations, oldest first."""
-        files = self.path.glob(f"{self.prefix}-ckpt-ep_*.pth")
-        return sorted(files, key=lambda file: file.stat().st_mtime_ns)
+        """Checkpoints of validations, oldest first; files of the original's among them."""
+        # by what the names tell: copies of a folder have other times
+        return sorted(self.path.glob(f"{self.prefix}-ckpt-ep_*.pth"), key=numbers)
 
     def newest(self) -> tuple[Path, dict] | None:
         """The furthest checkpoint that can be gone on from, and its content.
@@ -49,7 +51,7 @@ class RunFolder:
             except ValueError as error:
                 log.warning("%s; an earlier checkpoint is taken", error)
                 continue
-            if "resume" in content:
+            if isinstance(content, Mapping) and "resume" in content:
                 found.append((content["resume"]["step"], file, content))
             else:
                 foreign.append(file)
@@ -66,6 +68,8 @@ class RunFolder:
     def save(self, content: dict, *, best: bool = False, mark: str | None = None) -> None:
         """Write the last checkpoint, whole or not at all; `best` and `mark` (epoch and step) name
         the same file once more. Raises OSError naming the file, the old one being left."""
+        for left in self.path.glob(f".{self.prefix}-ckpt-*"):
+            left.unlink()  # of a save that was killed: gigabytes
         try:
             with atomic_path(self.last) as temporary:
                 torch.save(content, temporary)
@@ -82,7 +86,8 @@ class RunFolder:
             also_named(self.last, self.best)
         if mark is not None and self.keep > 0:
             also_named(self.last, self.path / f"{self.prefix}-ckpt-ep_{mark}.pth")
-            for old in self.earlier()[: -self.keep]:
+            own = [file for file in self.earlier() if len(numbers(file)) == 2]
+            for old in own[: -self.keep]:
                 old.unlink()
 
     def clear(self) -> None:
@@ -91,12 +96,20 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
 
+def numbers(file: Path) -> list[int]:
+    """Epoch and step in a checkpoint's name; the original's has the epoch alone."""
+    return [int(n) for n in re.findall(r"\d+", file.stem.rpartition("-ep_")[2])]
+
+
 def also_named(file: Path, name: Path) -> None:
     """Give a file another name, without a second copy where the file system can."""
     temporary = name.with_name(f".{name.name}.new")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(file, temporary)
-    except OSError:
-        shutil.copyfile(file, temporary)
-    temporary.replace(name)
+        try:
+            os.link(file, temporary)
+        except OSError:
+            shutil.copyfile(file, temporary)
+        temporary.replace(name)
+    finally:
+        temporary.unlink(missing_ok=True)

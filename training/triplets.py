@@ -31,8 +31,8 @@ Fit = Literal["crop", "squash"]
 class Sample:
     """A window of a triplet: pictures [h,w,3] in [0,1], views [V,h,w,3] with the render first.
 
-    sources (the truth's and the references' files) and place (the window among all of the
-    triplet's) tell what was cut, for what is kept of it on disk.
+    sources (of the truth, the references and the render: file and window in it) and place (what
+    was done to the window) tell what was cut, for what is kept of it on disk.
     """
 
     key: str
@@ -81,7 +81,8 @@ class TripletDataset(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Sample | Broken:
         index, seed = item
-        for triplet in (*self.triplets[index:], *self.triplets[:index]):
+        for further in range(len(self)):
+            triplet = self.triplets[(index + further) % len(self)]
             try:
                 return self.sample(triplet, seed)
             except (ValueError, OSError) as error:
@@ -98,11 +99,12 @@ class TripletDataset(Dataset):
         render, truth = read_image(triplet.render), read_image(triplet.truth)
         if render.shape != truth.shape:
             raise ValueError(different(triplet, render, truth))
+        size = shown((render.shape[1], render.shape[0]))
         guides = [self._reference(r, render) for r in triplet.references[: self.references]]
         flip = self.hflip and torch.rand((), generator=generator).item() < 0.5
         if self.fit == "squash":
             pictures = [squash(image, self.window) for image in (render, truth, *guides)]
-            place = f"{number if self.hflip else 0}"
+            windows, place = [(0, 0)] * len(pictures), "squashed"
         else:
             top, left = corner(render, self.window, generator)
             windows = [(top, left), (top, left)]
@@ -112,12 +114,18 @@ class TripletDataset(Dataset):
             pictures = [
                 cut(image, at, self.window) for image, at in zip(images, windows, strict=True)
             ]
-            place = f"{top}-{left}"
+            place = "cut"
         if flip:
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
         render, truth, *guides = pictures
-        files = [triplet.truth, *(self._file(r) for r in triplet.references[: self.references])]
-        sources = (*map(stamped, files), stamped(triplet.render))
+        files = [triplet.render, triplet.truth]
+        files += [self._file(r) for r in triplet.references[: self.references]]
+        # a photo has a window of its own in each triplet that looks at it
+        ours, *others = (
+            f"{stamped(file)}/{size}/{top}-{left}"
+            for file, (top, left) in zip(files, windows, strict=True)
+        )
+        sources = (*others, ours)
         return Sample(triplet.key, sources, place, seed, torch.stack([render, *guides]), truth)
 
     def _file(self, reference: Reference) -> Path:
@@ -201,7 +209,7 @@ def usable(
         try:
             check(triplet, references, warped)
             good.append(triplet)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             if not skip_bad:
                 raise
             bad.append(str(error))
@@ -246,10 +254,7 @@ def stamped(file: Path) -> str:
 
 def different(triplet: Triplet, render: Tensor, truth: Tensor) -> str:
     sizes = [shown((image.shape[1], image.shape[0])) for image in (render, truth)]
-    return (
-        f"{triplet.key}: the render {triplet.render} is {sizes[0]}, the ground truth "
-        f"{triplet.truth} {sizes[1]}"
-    )
+    return f"the render {triplet.render} is {sizes[0]}, the ground truth {triplet.truth} {sizes[1]}"
 
 
 def corner(image: Tensor, window: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:

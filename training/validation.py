@@ -1,6 +1,7 @@
 # Validation as users meet the model: whole pictures through the fixer, against the ground truth.
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,6 +18,8 @@ from models.vqvae.model import VQVAE
 from training.distributed import mean_of, rank, world
 from training.triplets import cut
 
+log = logging.getLogger(__name__)
+
 PICTURES = 8  # of a validation, kept to be looked at
 
 Values = dict[str, float | None]
@@ -25,7 +28,10 @@ Answer = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 class Validation:
-    """Means of psnr, ssim and lpips over triplets, of the answer and (render_) of the render."""
+    """Means of psnr, ssim and lpips over triplets, of the answer and (render_) of the render.
+
+    skip_bad: an unreadable triplet is left out, which is said.
+    """
 
     def __init__(
         self,
@@ -35,9 +41,11 @@ class Validation:
         references: int = 1,
         warped: bool = False,
         window: tuple[int, int] | None = None,
+        skip_bad: bool = False,
     ):
         self.triplets, self.metrics = list(triplets), metrics
         self.references, self.warped, self.window = references, warped, window
+        self.skip_bad = skip_bad
         self.before: dict[str, Values] = {}
 
     @property
@@ -47,11 +55,18 @@ class Validation:
 
     @torch.no_grad()
     def __call__(self, answer: Answer) -> tuple[Values, dict[str, Tensor]]:
-        """Means over all processes, and some pictures: render, answer and truth side by side."""
+        """Means over all processes, and some pictures: render, answer and truth side by side.
+        Raises ValueError for a triplet that cannot be read, or if none can."""
         mine = self.triplets[rank() :: world()]
         rows, pictures = [], {}
         for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
-            render, truth, guides = self.images(triplet)
+            try:
+                render, truth, guides = self.images(triplet)
+            except (ValueError, OSError) as error:
+                if not self.skip_bad:
+                    raise ValueError(f"{triplet.key}: {error}") from None
+                log.warning("left out %s: %s", triplet.key, error)
+                continue
             got = answer(render, guides, truth).cpu()
             row = self.metrics(got, truth)
             if triplet.key not in self.before:
@@ -66,6 +81,8 @@ class Validation:
         sums = torch.tensor([sum(row[n] for row in rows) for n in names] + [len(rows)])
         if world() > 1:
             sums = mean_of(sums.to(self.metrics.device)).cpu()
+        if not sums[-1]:
+            raise ValueError("no entry is left that can be read, so none to validate on")
         values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
         return values, pictures
 

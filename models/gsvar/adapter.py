@@ -323,7 +323,7 @@ def put_lora(
             rows, columns = layer.weight.shape
             block = rows // len(parts) * sum(parts)
             rank = b.shape[-1]
-            if a.shape != (sum(parts) * rank, columns) or b.shape != (block, rank):
+            if not rank or a.shape != (sum(parts) * rank, columns) or b.shape != (block, rank):
                 raise ValueError(f"{name}{LORA}A {list(a.shape)} does not fit the base's {name}")
             # a second adaptation on top of the first would be one too many
             lora = layer.parametrizations.weight[0] if adapted else None

@@ -6,6 +6,7 @@ from torch import nn
 from models import checkpoints
 from models.gsvar import GSVAR
 from models.gsvar.config import original_d24
+from tests.training.conftest import sizes as sizes_of
 from training import building, optimiser
 from training.flags import Model
 
@@ -52,7 +53,7 @@ def test_each_parameter_goes_where_the_original_s_words_say(original):
     assert matrices == {"prefix_position", "scale_embedding.weight"}
 
 
-def test_shared_adaln_s_offsets_are_spared(sizes_of):
+def test_shared_adaln_s_offsets_are_spared():
     model = checkpoints.empty(sizes_of(shared_adaln=True), bridge=False)
     spared = [n for n, p in model.named_parameters() if optimiser.is_spared(n, p)]
     assert "transformer.blocks.0.offset" in spared
