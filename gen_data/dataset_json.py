@@ -77,7 +77,8 @@ def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[
 
     `source`: a JSON file, a folder with {split}_A and {split}_B (Fixer's), or several of either,
     comma-separated. Relative paths are looked up from the working directory, then from the JSON's.
-    check: that all the pictures are there. Raises FileNotFoundError and ValueError, in one sentence that names file, entry and key.
+    check: that all the pictures are there. Raises FileNotFoundError and ValueError, in one
+    sentence that names file, entry and key.
     """
     triplets: dict[str, Triplet] = {}
     for part in str(source).split(","):

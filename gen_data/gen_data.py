@@ -138,7 +138,10 @@ def main(o: Options) -> None:
     else:
         names = scene_names(o.base_path, o.output_path)
         tasks = {name: Task(o.base_path, output / name, recipe, device) for name in names}
-    writable_folder(output)
+    try:
+        writable_folder(output)
+    except PermissionError as error:
+        raise PermissionError(f"{error} (--output_path)") from None
     chosen = choose(list(tasks), o.idx_start, o.idx_end, shard)
     left = [n for n in chosen if o.overwrite or not is_finished(tasks[n].output, tasks[n].recipe)]
     if len(left) < len(chosen):

@@ -109,6 +109,13 @@ def test_procedural_scenes_are_made_by_seed_whatever_their_number(captures, tmp_
         tasks(0, 3, views=9)
 
 
+def test_a_read_only_data_set_needs_another_output_path(benchmark, tmp_path):
+    benchmark.chmod(0o555)
+    with pytest.raises(PermissionError, match=r"cannot write .*--output_path"):
+        gen_data.main(Options(benchmark, render_iter=(2,)))
+    benchmark.chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
