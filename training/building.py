@@ -38,7 +38,10 @@ def config_of(flags: Model) -> GSVARConfig:
             raise FileNotFoundError(f"{path}: no such file (--preset)")
         try:
             config = GSVARConfig(**json.loads(path.read_text()))
-        except (ValueError, TypeError, ArithmeticError) as error:
+            if config.depth < 1:
+                raise ValueError("depth must be at least 1")
+            checkpoints.empty(config, bridge=False)  # what is wrong shows where it is built
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"--preset={path}: {error}") from None
     else:
         names = ", ".join(PRESETS)
@@ -132,12 +135,13 @@ def check_schedule(flags: Model, config: GSVARConfig) -> None:
         )
 
 
-def prepare_latent(model: GSVAR, flags: Model, checkpointing: bool | None) -> None:
-    """Make the transformer (or its low-rank factors) trainable."""
+def prepare_latent(model: GSVAR, flags: Model, checkpointing: bool | None, seed: int = 0) -> None:
+    """Make the transformer (or its low-rank factors, drawn from the seed) trainable."""
     if flags.lora_dropout:
         raise ValueError("--lora_dropout is not supported: leave it at 0")
     model.requires_grad_(True)
     if flags.use_lora:
+        torch.manual_seed(seed)
         adapt(model, flags.lora_r, flags.lora_alpha, flags.lora_target_modules)
     model.vqvae.requires_grad_(False)
     on = model.config.depth >= 16 if checkpointing is None else checkpointing

@@ -1,0 +1,68 @@
+# Validation: the means it says, the same as by hand, and pictures that cannot be read.
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluation.metrics import Metrics
+from fixers.sources import read_image
+from gen_data import dataset_json
+from training.validation import Validation
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return Metrics(None, torch.device("cpu"))
+
+
+def halfway(render, guides, truth):
+    return (render + truth) / 2
+
+
+def test_the_means_are_those_of_the_pictures(triplets, metrics):
+    held = dataset_json.read(triplets, ("val",))
+    values, pictures = Validation(held, metrics, references=2)(halfway)
+    rows = []
+    for one in held:
+        render, truth = read_image(one.render), read_image(one.truth)
+        rows.append((metrics((render + truth) / 2, truth), metrics(render, truth)))
+    for name in ("psnr", "ssim"):
+        for prefix, which in (("", 0), ("render_", 1)):
+            mean = sum(row[which][name] for row in rows) / len(rows)
+            assert values[f"{prefix}{name}"] == pytest.approx(mean, rel=1e-5)
+    assert values["psnr"] > values["render_psnr"] + 5
+    # render, answer, truth and a reference side by side
+    assert {k: tuple(p.shape) for k, p in pictures.items()} == {
+        one.key: (64, 4 * 64, 3) for one in held
+    }
+
+
+def test_windows_are_the_middles(triplets, metrics):
+    (one, _) = dataset_json.read(triplets, ("val",))
+    validation = Validation([one], metrics, references=1, window=(32, 16))
+    render, truth, guides = validation.images(one)
+    assert torch.equal(render, read_image(one.render)[16:48, 24:40])
+    assert torch.equal(truth, read_image(one.truth)[16:48, 24:40])
+    assert torch.equal(guides[0], read_image(one.reference)[16:48, 24:40])
+
+
+def broken(one, folder):
+    """The entry with a truth whose header is whole and whose pixels are not."""
+    file = folder / "cut.png"
+    data = one.truth.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    return replace(one, truth=file), file
+
+
+def test_a_picture_that_cannot_be_read_is_named_or_left_out(triplets, metrics, tmp_path, caplog):
+    held = dataset_json.read(triplets, ("val",))
+    bad, file = broken(held[0], tmp_path)
+    with pytest.raises(ValueError, match=f"^{bad.key}: {file}"):
+        Validation([bad, held[1]], metrics)(halfway)
+    with caplog.at_level(logging.WARNING):
+        values, _ = Validation([bad, held[1]], metrics, skip_bad=True)(halfway)
+    assert f"left out {bad.key}: {file}" in caplog.text
+    assert values == Validation([held[1]], metrics)(halfway)[0]
+    with pytest.raises(ValueError, match="no entry is left"):
+        Validation([bad], metrics, skip_bad=True)(halfway)
