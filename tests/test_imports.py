@@ -15,7 +15,8 @@ ALLOWED = {
     "gen_data": {"scenes", "splats", "reconstruction", "evaluation"},
     "training": {"models", "fixers", "scenes", "gen_data", "evaluation"},
     "examples": {"scenes", "splats", "fixers", "reconstruction", "evaluation"},
-    "benchmarks": {"scenes", "splats", "fixers", "reconstruction", "models", "evaluation"},
+    "benchmarks": {"scenes", "splats", "fixers", "reconstruction", "models", "evaluation"}
+    | {"gen_data", "training"},
 }
 
 

@@ -60,7 +60,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
             model.vqvae.bridge = None
         stage = TokenizerStage(
             run.placed(model),
-            run.objective(perceptual=own.perceptual > 0),
+            run.objective(perceptual=own.perceptual),
             total=run.total,
             dtype=run.dtype,
             commitment=own.commitment,
@@ -193,11 +193,11 @@ def train(
     with distributed.group(optimisation.device) as device:
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.ERROR)
-        torch.backends.cuda.matmul.allow_tf32 = optimisation.tf32
-        torch.backends.cudnn.allow_tf32 = optimisation.tf32
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = optimisation.tf32
+            torch.backends.cudnn.allow_tf32 = optimisation.tf32
         dataset, validation = data(flags, prefix, window, pictures, device)
         folder = RunFolder(own.results / own.exp_name, prefix, own.keep)
-        writable_folder(folder.path)
         if not own.resume and distributed.rank() == 0:
             folder.clear()
         if distributed.world() > 1:
@@ -206,6 +206,7 @@ def train(
         args = plain_args(flags, run)
         if run.found is not None:
             compare(run.found[1].get("args", {}), args, flags)
+        writable_folder(folder.path)
         stage = make(run)
         settings = Settings(
             rate=optimisation.tlr or optimisation.ac * optimisation.tblr,
@@ -299,7 +300,7 @@ def data(
         hflip=own.hflip,
         crops=own.crops,
     )
-    metrics = Metrics("vgg" if prefix == "vae" else "alex", device)
+    metrics = Metrics("alex", device)
     if metrics.lpips_reason and distributed.rank() == 0:
         log.info("validation is judged by PSNR: %s", metrics.lpips_reason)
     cut = window if prefix == "vqvae" else None

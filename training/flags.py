@@ -298,8 +298,8 @@ class Tokenizing:
     """A folder of pictures to learn from, instead of --json_path's ground truths."""
     commitment: float = 0.25
     """Weight of the encoder's commitment to its codes."""
-    perceptual: float = 1.0
-    """Weight of LPIPS (VGG16), where its weights can be had."""
+    perceptual: bool = True
+    """Learn by L2 + LPIPS (VGG16), where its weights can be had; False: by L1 + SSIM."""
     continuous: float = 0.25
     """Share of pictures decoded from the latent before quantisation, as the refiner restores it."""
     revive_every: int = 100

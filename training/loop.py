@@ -93,6 +93,7 @@ class Loop:
         self.make_journal, self.args, self.device, self.fsdp = journal, args, device, fsdp
         self.done, self.best, self.lowest, self.exploded = 0, -math.inf, math.inf, 0
         self.checked = 0  # steps known to be finite
+        self.journal: Journal | None = None
         gan = len(stage.players) > 1
         self.module = weights.sharded(stage) if fsdp else stage
         if not fsdp:
@@ -117,10 +118,10 @@ class Loop:
         KeyboardInterrupt after Ctrl-C, saved."""
         self.resume()
         settings, total = self.settings, self.settings.schedule.total
-        self.journal = self.make_journal(self.done) if distributed.rank() == 0 else None
         if self.done >= total:
             log.info("all %d steps are done; more with --ep or --steps", total)
             return
+        self.journal = self.make_journal(self.done) if distributed.rank() == 0 else None
         began = self.saved = time.monotonic()
         batches = self.batches()
         self.stage.train()

@@ -98,7 +98,7 @@ def original_d24() -> GSVARConfig:
 
 def original_d16() -> GSVARConfig:
     """The same at depth 16: 371 M parameters."""
-    return GSVARConfig(depth=16, width=1024, heads=16)
+    return GSVARConfig(depth=16, width=1024, heads=16, drop_path=0.1 * 16 / 24)
 
 
 def small() -> GSVARConfig:

@@ -158,8 +158,9 @@ class GSVAR(nn.Module):
             labels = self.default_labels(V)
         scales = torch.arange(1, len(lengths), device=self.device)
         scales = scales.repeat_interleave(torch.tensor(lengths[1:], device=self.device))
-        x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
-        x = torch.cat((self.prefix_tokens(views, labels), x), 2)
+        with torch.autocast(self.device.type, enabled=False):  # pictures enter unrounded
+            x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
+            x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
         x = self.transformer(x, modulations, self.rope(schedule), attends)

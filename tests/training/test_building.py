@@ -198,6 +198,8 @@ def test_a_transformer_alone_takes_the_shipped_tokenizer_if_it_is_there(files, e
     (elsewhere / "checkpoints" / "VQVAE.pth").write_bytes((files / "vqvae.pth").read_bytes())
     model = building.starting_model(flags, 0)
     assert same(part(model, True), part(loaded(files / "whole.pth"), True))
+    other = building.starting_model(replace(flags, vae_model_path=files / "other.pth"), 0)
+    assert not same(part(other, True), part(model, True))
 
 
 @pytest.mark.parametrize(

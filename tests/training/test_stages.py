@@ -1,0 +1,188 @@
+# The stages' losses: what they are made of, and what must not change them.
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gen_data import dataset_json
+from models.gsvar import GSVAR, diffusion
+from tests.training.conftest import sizes
+from training.bridging import BridgeStage
+from training.draws import Draws
+from training.latent import LatentStage, dropped
+from training.losses import ImageObjective
+from training.tokenizing import TokenizerStage
+from training.triplets import Batch, TripletDataset
+
+
+def model(**changes):
+    torch.manual_seed(0)
+    made = GSVAR(sizes(**changes))
+    with torch.no_grad():  # a new model says the same of everything
+        made.head.weight.mul_(100)
+        for block in made.transformer.blocks:
+            block.adaln[1].weight.mul_(1000)
+        for block in made.refiner.blocks:
+            block.modulation.weight.normal_(std=0.05)
+        made.refiner.output.weight.normal_(std=0.1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def batch(triplets):
+    dataset = TripletDataset(dataset_json.read(triplets, ["train"]), (64, 64), references=2)
+    return Batch.of([dataset[i, 100 + i] for i in range(4)]).to("cpu")
+
+
+def part(batch, chosen):
+    """Some samples of a batch."""
+    names = ("keys", "sources", "places", "seeds")
+    lists = {name: getattr(batch, name)[chosen] for name in names}
+    return replace(batch, views=batch.views[chosen], truth=batch.truth[chosen], **lists)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_stage_1_is_cross_entropy_and_twice_the_refiners_loss(batch, both):
+    made = model(ref_attends="all")
+    stage = LatentStage(made, both_views=both, label_smoothing=0.1)
+    losses = stage(batch)
+    quantizer, grids = made.vqvae.quantizer, made.config.schedule.grids
+    images = torch.cat((batch.truth[:, None], batch.views[:, 1:]), 1)
+    tokens = [made.vqvae.tokens(images[:, v], grids) for v in range(3)]
+    inputs = torch.stack([quantizer.inputs(t.indices, grids) for t in tokens], 1)
+    labels = torch.tensor([[0, 1, 1]])
+    hidden = made(batch.views, inputs, labels)
+    logits = made.logits(hidden, labels)
+    entropies, refined = [], []
+    draws, last = Draws(batch.seeds), made.config.schedule.lengths[-1]
+    views = 3 if both else 1
+    steps, noise = draws.integers(1000, 4, views, last), draws.normal(4, views, last, 8)
+    for v in range(views):
+        target = torch.cat(tokens[v].indices, 1)
+        entropies.append(F.cross_entropy(logits[:, v].mT, target, label_smoothing=0.1))
+        guess = logits[:, v, -last:].argmax(-1)
+        x0 = (tokens[v].residual - quantizer.codebook(guess)) / 0.6
+        condition = made.refiner_condition(hidden[:, v, -last:], guess)
+        for k in range(4):
+            i, eps = steps[:, k, v].flatten(), noise[:, k, v].flatten(0, 1)
+            x = diffusion.training_process().noised(x0.flatten(0, 1), i, eps)
+            answer = made.refiner(x, i, condition.flatten(0, 1))
+            parts = diffusion.losses(answer, x0.flatten(0, 1), x, i, eps)
+            refined.append(sum(parts).mean())
+    expected = torch.stack(entropies).mean() + 2 * torch.stack(refined).mean()
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses["cross_entropy"], torch.stack(entropies).mean())
+
+
+def test_a_batch_is_the_mean_of_its_halves(batch):
+    for stage in (
+        LatentStage(model(), corrupt=0.3),
+        TokenizerStage(model(), ImageObjective(None), total=10),
+    ):
+        whole = stage(batch)["loss"]
+        halves = [stage(part(batch, chosen))["loss"] for chosen in (slice(2), slice(2, 4))]
+        torch.testing.assert_close(whole, sum(halves) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_dropped_references_leave_the_inference_without_them(batch):
+    stage = LatentStage(model(), drop_references=0.5)
+    assert 0.4 < sum(dropped(seed << 40, 0.5) for seed in range(1000)) / 1000 < 0.6
+    without = next(s for s in range(100) if dropped(s, 0.5))
+    alone = replace(batch, views=batch.views[:, :1])
+    ours = stage(replace(batch, step_seed=without))["cross_entropy"]
+    torch.testing.assert_close(ours, LatentStage(model())(alone)["cross_entropy"])
+    kept = next(s for s in range(100) if not dropped(s, 0.5))
+    assert stage(replace(batch, step_seed=kept))["cross_entropy"] != ours
+
+
+def test_corruption_changes_what_is_given_not_how_much_is_asked(batch):
+    plain, corrupt = LatentStage(model()), LatentStage(model(), corrupt=0.5)
+    schedule = plain.schedule(batch.views)
+    latents = plain.latents(batch, batch.views)
+    with torch.no_grad():
+        before = plain.targets(latents, schedule, Draws(batch.seeds))
+        after = corrupt.targets(latents, schedule, Draws(batch.seeds))
+    assert torch.equal(before[0][:, 1:], after[0][:, 1:])  # references are as they are
+    assert torch.equal(before[2][:, 1:], after[2][:, 1:])
+    changed = (before[2][:, 0] != after[2][:, 0]).any(-1).float().mean()
+    assert changed > 0.5
+    assert before[0].shape == after[0].shape
+
+
+def test_recomputed_activations_give_the_same_gradients(batch):
+    gradients = []
+    for on in (False, True):
+        stage = LatentStage(model())
+        stage.model.transformer.checkpointing = on
+        stage(batch)["loss"].backward()
+        gradients.append([p.grad for _, p in stage.parameters_of("model")])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_kept_latents_change_nothing(batch, tmp_path):
+    made = model()
+    plain = LatentStage(made)(batch)["loss"]
+    kept = LatentStage(made, cache=tmp_path)
+    assert [kept(batch)["loss"].item() for _ in range(2)] == [plain.item()] * 2
+    assert len(list(tmp_path.rglob("*.safetensors"))) > 4
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_half_precision_is_near(batch, number):
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        made = model()
+        made.vqvae.add_bridge(identity=False)
+        if number == 0:
+            made.vqvae.bridge = None
+            stage = TokenizerStage(made, ImageObjective(None), total=10, dtype=dtype)
+        elif number == 1:
+            made.vqvae.bridge = None
+            stage = LatentStage(made, dtype=dtype)
+        else:
+            stage = BridgeStage(made.eval(), ImageObjective(None), dtype=dtype)
+        loss = stage(batch)["loss"]
+        loss.backward()
+        for name, parameter in stage.parameters_of("model"):
+            assert parameter.grad is not None, name
+            assert parameter.grad.dtype == torch.float32
+            assert parameter.grad.isfinite().all(), name
+        losses.append(loss.item())
+    assert abs(losses[0] - losses[1]) < 0.03 * abs(losses[0])
+
+
+def test_a_new_bridge_starts_at_the_render(batch):
+    made = model().eval()
+    made.vqvae.add_bridge()
+    stage = BridgeStage(made, ImageObjective(None))
+    ours = stage(batch)["loss"].item()
+    render = ImageObjective(None)(batch.views[:, 0], batch.truth)["loss"].item()
+    assert abs(ours - render) < 0.05 * render
+    assert {n.split(".")[1] for n, _ in stage.parameters_of("model")} == {"bridge"}
+
+
+def test_restored_latents_are_kept_and_the_same(batch, tmp_path):
+    made = model().eval()
+    made.vqvae.add_bridge()
+    plain = BridgeStage(made, ImageObjective(None)).restored(batch, batch.views)
+    kept = BridgeStage(made, ImageObjective(None), cache=tmp_path)
+    assert torch.equal(kept.restored(batch, batch.views), plain)
+    with torch.no_grad():  # what is there is not computed again
+        kept.frozen[0].head.weight.zero_()
+    assert torch.equal(kept.restored(batch, batch.views), plain)
+
+
+def test_reviving_replaces_unused_codes_only(batch):
+    stage = TokenizerStage(model(), ImageObjective(None), total=1000, revive_every=5)
+    for step in range(5):
+        stage(replace(batch, step=step))
+        codes = stage.model.vqvae.quantizer.codebook.weight
+        used, before = stage.hits > 0, codes.detach().clone()
+        told = stage.after_step(step)
+    assert told == {"codes_used": pytest.approx(used.float().mean().item())}
+    assert 0 < used.sum() < len(used)
+    assert torch.equal(codes[used], before[used])
+    assert (codes[~used] != before[~used]).any(-1).all()
+    assert not stage.hits.any()
