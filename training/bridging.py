@@ -5,7 +5,7 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.gsvar import GSVAR
 from training.cache import Cache, fingerprint
@@ -16,6 +16,7 @@ from training.stages import Losses, Networks
 from training.triplets import Batch
 
 REFINER_STEPS = 10
+DECODING = ("vqvae.bridge.", "vqvae.decoder.", "vqvae.post_quant_conv.")  # not for restoring
 
 
 class BridgeStage(Networks):
@@ -49,7 +50,8 @@ class BridgeStage(Networks):
             model.vqvae.decoder.requires_grad_(True)
             model.vqvae.post_quant_conv.requires_grad_(True)
         # in tuples: neither belongs to what is trained or saved
-        self.frozen = (model if dtype == torch.float32 else restoring(model, dtype),)
+        half = dtype != torch.float32
+        self.frozen = (copy.deepcopy(restoring(model)).set_precision(dtype) if half else model,)
         self.objective = (objective,)
 
     def train(self, mode: bool = True) -> BridgeStage:
@@ -95,7 +97,8 @@ class BridgeStage(Networks):
         if self.cache is None:
             return make(list(range(len(views))))
         if self.stored is None:
-            kind = f"restored-{fingerprint(frozen, self.dtype, REFINER_STEPS)}"
+            named = fingerprint(frozen, self.dtype, REFINER_STEPS, without=DECODING)
+            kind = f"restored-{named}"
             self.stored = Cache(self.cache, kind)
         names = [
             f"{sources}/{place}/{tuple(views.shape[1:])}"
@@ -104,13 +107,12 @@ class BridgeStage(Networks):
         return self.stored(names, make, views.device)
 
 
-def restoring(model: GSVAR, dtype: torch.dtype) -> nn.Module:
-    """A copy of the model in another precision, without what restoring does not need."""
+def restoring(model: GSVAR) -> GSVAR:
+    """The model, its parameters shared, without what restoring does not need."""
     lean = copy.copy(model)
     lean._modules = dict(model._modules)
     vqvae = copy.copy(model.vqvae)
-    vqvae._modules = {k: v for k, v in model.vqvae._modules.items() if k not in ("decoder",)}
+    vqvae._modules = {k: v for k, v in model.vqvae._modules.items() if k != "decoder"}
     vqvae._modules["bridge"] = None
     lean._modules["vqvae"] = vqvae
-    lean = copy.deepcopy(lean)
-    return lean.set_precision(dtype).eval()
+    return lean.eval()

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from evaluation.files import atomic_path
 
 
-def fingerprint(module: nn.Module, *settings: object) -> str:
-    """A short name for a module's weights, its config if it has one, and some settings."""
+def fingerprint(module: nn.Module, *settings: object, without: tuple[str, ...] = ()) -> str:
+    """A short name for a module's weights (but those whose names begin with one of `without`), its
+    config if it has one, and some settings."""
     # a config tells what no weight does: which views see each other, say
     told = (getattr(module, "config", None), *settings)
     digest = hashlib.blake2b(repr(told).encode(), digest_size=8)
     for name, tensor in module.state_dict().items():
+        if name.startswith(without):
+            continue
         flat = tensor.detach().double().flatten()
         # two sums tell weights apart well enough and cost nothing
         sums = flat.sum().item(), (flat * torch.arange(len(flat), device=flat.device)).sum().item()

@@ -88,7 +88,8 @@ def train_latent(flags: LatentFlags) -> None:
         model.vqvae.bridge = None
 
     def make(run: Running) -> Stage:
-        building.prepare_latent(model, flags.model, flags.optimisation.checkpointing)
+        seed = mixed(run.seed, 8)
+        building.prepare_latent(model, flags.model, flags.optimisation.checkpointing, seed)
         return LatentStage(
             run.placed(model),
             dtype=run.dtype,
@@ -304,7 +305,7 @@ def data(
     if metrics.lpips_reason and distributed.rank() == 0:
         log.info("validation is judged by PSNR: %s", metrics.lpips_reason)
     cut = window if prefix == "vqvae" else None
-    return dataset, Validation(held, metrics, **options, window=cut)
+    return dataset, Validation(held, metrics, **chosen, window=cut)
 
 
 def listed(path: str, splits: tuple[str, ...]) -> list[Triplet]:

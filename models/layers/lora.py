@@ -21,7 +21,8 @@ class LowRank(nn.Module):
         self.parts, self.scaling = parts, scaling
         self.a = nn.Parameter(weight.new_empty(adapted, rank, columns))
         self.b = nn.Parameter(weight.new_zeros(adapted, block, rank))
-        nn.init.kaiming_uniform_(self.a, a=5**0.5)
+        for part in self.a:  # each by itself: together they would count as one wide layer
+            nn.init.kaiming_uniform_(part, a=5**0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
         change = iter((self.b @ self.a * self.scaling).unbind())

@@ -169,7 +169,11 @@ def test_restored_latents_are_kept_and_the_same(batch, tmp_path):
     plain = BridgeStage(made, ImageObjective(None)).restored(batch, batch.views)
     kept = BridgeStage(made, ImageObjective(None), cache=tmp_path)
     assert torch.equal(kept.restored(batch, batch.views), plain)
-    with torch.no_grad():  # what is there is not computed again
+    with torch.no_grad():  # what is there is not computed again, nor forgotten with the bridge
+        made.vqvae.bridge.blend.conv_out.bias += 1
+        again = BridgeStage(made, ImageObjective(None), cache=tmp_path)
+        again.restored(batch, batch.views)
+        assert again.stored.folder == kept.stored.folder
         kept.frozen[0].head.weight.zero_()
     assert torch.equal(kept.restored(batch, batch.views), plain)
 
