@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 WINDOWS_EXPLODED = 5  # logged stretches with a loss ten times the best: then a run is lost
 EXPLODED = 10.0
+MOST_SCALED = 2.0**15
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,6 @@ class Loop:
             for each in self.optimisers.values():
                 each.zero_grad(set_to_none=True)
             self.scaler.update()
-        if self.settings.scaled and self.scaler.get_scale() > 2.0**15:
-            self.scaler.update(2.0**15)
         window.told |= self.stage.after_step(number)
         if self.ema is not None:
             self.ema.update()
@@ -257,6 +256,8 @@ class Loop:
         if self.exploded >= WINDOWS_EXPLODED:
             raise self.lost(f"is {mean:.3g}, and has been {self.lowest:.3g}", window, -1)
         self.lowest = min(self.lowest, mean)
+        if self.settings.scaled and self.scaler.get_scale() > MOST_SCALED:
+            self.scaler.update(MOST_SCALED)
         self.checked = self.done
         names = sorted({name for losses in window.losses for name in losses} - {"loss"})
         values = {"loss": mean}

@@ -156,8 +156,7 @@ class GSVAR(nn.Module):
         lengths = self.segment_lengths(schedule)
         if labels is None:
             labels = self.default_labels(V)
-        scales = torch.arange(1, len(lengths), device=self.device)
-        scales = scales.repeat_interleave(torch.tensor(lengths[1:], device=self.device))
+        scales = scale_of_tokens(lengths, self.device)
         with torch.autocast(self.device.type, enabled=False):  # pictures enter unrounded
             x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
@@ -281,6 +280,13 @@ def cached_rope(
     """`rope_table` of a view's whole sequence: prefix grid, label, scales 1, 2, ..."""
     grids = (schedule.latent, *schedule.grids)
     return rope_table(grids, head_dim, extent).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def scale_of_tokens(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """The scale of each token from scale 1 on, int64 [L-1]."""
+    scales = torch.arange(1, len(lengths))
+    return scales.repeat_interleave(torch.tensor(lengths[1:])).to(device)
 
 
 @lru_cache(maxsize=16)
