@@ -40,6 +40,7 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
         use_reference=flags.data.use_ref,
         at_a_time=fixing.batch_size if tested.mode == "resize" else 1,
         resume=results.resume,
+        made_with=tested.made_with() if results.gen_img else {},
         settings=asdict(flags) | {"mode": tested.mode, "device": str(device)},
         title=f"{experiment} on {Path(flags.data.json_path.split(',')[0]).stem}",
     )
@@ -84,6 +85,19 @@ class Tested:
                 told = self.told
                 given = {k: told.get(k) if v is None else v for k, v in given.items()}
         return name, "_".join(str(value or 0) for value in given.values())
+
+    def made_with(self) -> dict[str, object]:
+        """What the predictions depend on, by flag."""
+        weights, fixing = self.flags.weights, self.flags.fixing
+        told = {"fixer": fixing.fixer, "use_ref": self.flags.data.use_ref}
+        if fixing.fixer != "gsvar":
+            return told
+        files = (weights.var_test_path, weights.vae_model_path)
+        told["weights"] = [f and [str(f), f.stat().st_size, f.stat().st_mtime] for f in files]
+        told |= {"mode": self.mode, "use_bridge": weights.use_bridge, "use_lora": weights.use_lora}
+        told["fusion_block_idx"] = weights.fusion_block_idx
+        names = ("colour", "refiner", "refiner_steps", "seed", "dtype")
+        return told | {name: getattr(fixing, name) for name in names}
 
     def fixer(self, device: object) -> Fixer:
         """Loaded; raises what the loading raises."""

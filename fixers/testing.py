@@ -2,6 +2,7 @@
 # original's folders.
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -229,6 +230,29 @@ def measure(
     return result
 
 
+def note(predictions: Path, made_with: Mapping[str, object], resume: bool) -> None:
+    """Write down how predictions are made, or, where they are to be kept, compare.
+
+    Raises ValueError if those that are there were made otherwise.
+    """
+    file = predictions / "made_with.json"
+    wanted = json.loads(json.dumps(made_with, default=str))
+    if resume and any(predictions.glob("*.png")):
+        try:
+            before = json.loads(file.read_text())
+        except (OSError, ValueError):
+            before = {}
+        other = [k for k in sorted({*before, *wanted}) if before.get(k) != wanted.get(k)]
+        if other:
+            name = other[0]
+            raise ValueError(
+                f"the predictions in {predictions} were made with --{name}={before.get(name)}, not "
+                f"{wanted.get(name)}: leave --resume out to make them anew, or take another "
+                "--testset_path"
+            )
+    write_json(file, wanted)
+
+
 def run(
     triplets: Sequence[Triplet],
     folders: Folders,
@@ -240,16 +264,19 @@ def run(
     use_reference: bool = True,
     at_a_time: int = 1,
     resume: bool = False,
+    made_with: Mapping[str, object],
     settings: Mapping[str, object],
     title: str,
 ) -> None:
     """Predict (unless the fixer is None), measure, and print the means.
 
-    Raises ValueError and OSError, in one sentence, for what the user can mend.
+    made_with: what the predictions depend on; `resume` keeps only those made with the same. Raises
+    ValueError and OSError, in one sentence, for what the user can mend.
     """
     seconds: dict[str, float] = {}
     if fixer is not None:
         writable_folder(folders.predictions)
+        note(folders.predictions, made_with, resume)
         seconds = predict(
             fixer,
             triplets,

@@ -274,3 +274,20 @@ def test_baselines_do_without_references_and_the_sheet_too(call, dataset, tmp_pa
     sheets = (tmp_path / "y/VARPrediction/classical_org/0_0/comparison").glob("*.png")
     widths = [Image.open(path).width for path in sorted(sheets)]
     assert widths[0] > widths[1] == widths[2]
+
+
+def test_kept_predictions_must_be_made_alike(call, dataset, results, tmp_path):
+    weights = results / "VAE_bridge_w_ref/vae-ckpt-last.pth"
+    flags = (
+        *("test_tile.py", f"--var_test_path={weights}", f"--json_path={dataset}", "--device=cpu"),
+        f"--testset_path={tmp_path / 'out'}",
+    )
+    code, said = call(*flags, "--use_bridge=True", "--limit=1")
+    assert code == 0, said
+    code, said = call(*flags, "--use_bridge=True", "--resume=True")
+    assert code == 0, said
+    code, said = call(*flags, "--use_bridge=False", "--resume=True")
+    assert code == 2
+    assert "were made with --use_bridge=True, not False" in said
+    code, said = call(*flags, "--use_bridge=False")
+    assert code == 0, said
