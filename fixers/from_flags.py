@@ -25,7 +25,9 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
     """
     fixing, results = flags.fixing, flags.results
     triplets = chosen(flags, triplets)
-    testing.check(triplets, flags.data.use_ref)
+    data = flags.data
+    guides = testing.Guides(data.num_refs if data.use_ref else 0, data.use_warped)
+    testing.check(triplets, guides)
     device = choose_device(fixing.device)
     tested = Tested(flags, fixing.mode or mode)
     experiment, stamp = tested.origin()
@@ -37,7 +39,7 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
         device=device,
         lpips_net=results.lpips_net,
         metric_space=results.metric_space,
-        use_reference=flags.data.use_ref,
+        guides=guides,
         at_a_time=fixing.batch_size if tested.mode == "resize" else 1,
         resume=results.resume,
         made_with=tested.made_with() if results.gen_img else {},
@@ -51,10 +53,12 @@ def chosen(flags: Any, triplets: Sequence[testing.Triplet]) -> Sequence[testing.
     limit = flags.results.eval_img_num
     if limit is not None and limit < 1:
         raise ValueError(f"--eval_img_num must be at least 1, not {limit}")
+    if flags.data.num_refs < 1:
+        raise ValueError(f"--num_refs must be at least 1, not {flags.data.num_refs}")
     if flags.fixing.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, not {flags.fixing.batch_size}")
     triplets = triplets[:limit]
-    lacking = [t.key for t in triplets if t.reference is None]
+    lacking = [t.key for t in triplets if not t.references]
     if lacking and flags.data.use_ref and flags.fixing.fixer == "gsvar":
         raise ValueError(
             f"{flags.data.json_path}: {len(lacking)} of {len(triplets)} entries have no reference "
@@ -89,7 +93,9 @@ class Tested:
     def made_with(self) -> dict[str, object]:
         """What the predictions depend on, by flag."""
         weights, fixing = self.flags.weights, self.flags.fixing
-        told = {"fixer": fixing.fixer, "use_ref": self.flags.data.use_ref}
+        data = self.flags.data
+        told = {"fixer": fixing.fixer, "use_ref": data.use_ref, "num_refs": data.num_refs}
+        told["use_warped"] = data.use_warped
         if fixing.fixer != "gsvar":
             return told
         files = (weights.var_test_path, weights.vae_model_path)

@@ -37,13 +37,39 @@ log = logging.getLogger(__name__)
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
+class Reference(Protocol):
+    """A photo of the same scene, and the same warped into the render's view."""
+
+    path: Path
+    warped: Path | None
+
+
 class Triplet(Protocol):
-    """What is needed of an entry."""
+    """What is needed of an entry; references nearest first."""
 
     key: str
     render: Path
     truth: Path
-    reference: Path | None
+    references: Sequence[Reference]
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Which references of an entry are used: how many, and whether the warped ones."""
+
+    count: int = 1
+    warped: bool = False
+
+    def of(self, triplet: Triplet) -> list[Path]:
+        """Their files; ValueError if they should be warped and are not."""
+        chosen = triplet.references[: self.count]
+        files = [r.warped if self.warped else r.path for r in chosen]
+        if None in files:
+            raise ValueError(
+                f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or "
+                "leave --use_warped out"
+            )
+        return files
 
 
 @dataclass(frozen=True)
@@ -62,23 +88,29 @@ class Folders:
 
 @dataclass(frozen=True)
 class Images:
-    """A triplet's pictures, [H,W,3] in [0,1]; the reference at the render's size."""
+    """A triplet's pictures, [H,W,3] in [0,1]; the references [R,H,W,3], at the render's size."""
 
     render: Tensor
     truth: Tensor
-    reference: Tensor | None
+    references: Tensor | None
 
     @classmethod
-    def read(cls, triplet: Triplet, use_reference: bool) -> Images:
-        render, truth, reference = read_image(triplet.render), read_image(triplet.truth), None
-        if use_reference and triplet.reference is not None:
-            reference = read_image(triplet.reference)
+    def read(cls, triplet: Triplet, guides: Guides) -> Images:
+        render, truth, references = read_image(triplet.render), read_image(triplet.truth), []
+        for file in guides.of(triplet):
+            reference = read_image(file)
             if reference.shape != render.shape:
                 reference = resized(reference[None], *render.shape[:2])[0]
-        return cls(render, truth, reference)
+            references.append(reference)
+        return cls(render, truth, torch.stack(references) if references else None)
+
+    @property
+    def reference(self) -> Tensor | None:
+        """The first, to be shown."""
+        return None if self.references is None else self.references[0]
 
 
-def check(triplets: Sequence[Triplet], use_reference: bool) -> None:
+def check(triplets: Sequence[Triplet], guides: Guides) -> None:
     """Sizes, from the files' headers, before the work begins.
 
     Raises ValueError naming the entry: a picture that cannot be read or is too small to be
@@ -97,14 +129,14 @@ def check(triplets: Sequence[Triplet], use_reference: bool) -> None:
                 f"{t.key}: {t.render} is {shown(render)} pixels; "
                 f"measuring needs at least {SSIM_WINDOW} a side"
             )
-        if use_reference and t.reference is not None:
-            reference = size(t.key, t.reference)
+        for file in guides.of(t):
+            reference = size(t.key, file)
             if reference != render:
                 others.append((t.key, reference, render))
     if others:
         key, reference, render = others[0]
         log.info(
-            "%d of %d references are resized, first that of %s from %s to %s",
+            "%d references of %d entries are resized, first that of %s from %s to %s",
             *(len(others), len(triplets), key, shown(reference), shown(render)),
         )
 
@@ -127,7 +159,7 @@ def predict(
     triplets: Sequence[Triplet],
     folders: Folders,
     *,
-    use_reference: bool,
+    guides: Guides,
     at_a_time: int = 1,
     resume: bool = False,
 ) -> dict[str, float]:
@@ -143,11 +175,11 @@ def predict(
         if not waiting:
             return
         renders = torch.stack([images.render for _, images in waiting])
-        guides = None
-        if waiting[0][1].reference is not None:
-            guides = torch.stack([images.reference for _, images in waiting])[:, None]
+        references = None
+        if waiting[0][1].references is not None:
+            references = torch.stack([images.references for _, images in waiting])
         start = time.perf_counter()
-        fixed = fixer.fix(renders, guides).cpu()
+        fixed = fixer.fix(renders, references).cpu()
         each = (time.perf_counter() - start) / len(waiting)
         for (key, _), picture in zip(waiting, fixed, strict=True):
             save_png(folders.prediction(key), picture)
@@ -161,7 +193,7 @@ def predict(
             if resume and folders.prediction(key).exists():
                 bar.update()
                 continue
-            images = Images.read(triplet, use_reference)
+            images = Images.read(triplet, guides)
             copies = {"renders": images.render, "gt": images.truth, "ref": images.reference}
             for kind, image in copies.items():
                 if image is not None:
@@ -177,7 +209,7 @@ def predict(
 
 def form(images: Images) -> tuple:
     """What pictures must share to go to the fixer together."""
-    return images.render.shape, images.reference is None
+    return images.render.shape, 0 if images.references is None else len(images.references)
 
 
 def measure(
@@ -185,7 +217,7 @@ def measure(
     folders: Folders,
     judge: FixingMetrics,
     *,
-    use_reference: bool,
+    guides: Guides,
     seconds: Mapping[str, float],
     settings: Mapping[str, object],
     title: str,
@@ -204,7 +236,7 @@ def measure(
     rows: dict[str, dict] = {}
     pictures: dict[str, dict] = {}
     for triplet in tqdm(triplets, "measuring", unit="picture"):
-        images = Images.read(triplet, use_reference)
+        images = Images.read(triplet, guides)
         path = folders.prediction(triplet.key)
         fixed = read_image(path)
         if fixed.shape != images.render.shape:
@@ -261,7 +293,7 @@ def run(
     device: torch.device | str = "cpu",
     lpips_net: str = "alex",
     metric_space: str = "rgb",
-    use_reference: bool = True,
+    guides: Guides,
     at_a_time: int = 1,
     resume: bool = False,
     made_with: Mapping[str, object],
@@ -281,7 +313,7 @@ def run(
             fixer,
             triplets,
             folders,
-            use_reference=use_reference,
+            guides=guides,
             at_a_time=at_a_time,
             resume=resume,
         )
@@ -290,7 +322,7 @@ def run(
         triplets,
         folders,
         judge,
-        use_reference=use_reference,
+        guides=guides,
         seconds=seconds,
         settings=settings,
         title=title,

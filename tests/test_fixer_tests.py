@@ -219,7 +219,7 @@ def test_a_reference_of_another_size_is_resized_and_said(call, dataset, tmp_path
     places = (f"--json_path={dataset}", f"--testset_path={tmp_path}")
     code, said = call("test_tile.py", "--fixer=identity", *places)
     assert code == 0, said
-    told = f"1 of 3 references are resized, first that of {key} from 80x66 to 40x30"
+    told = f"1 references of 3 entries are resized, first that of {key} from 80x66 to 40x30"
     assert caplog.text.count(told) == 1
 
 
@@ -291,3 +291,32 @@ def test_kept_predictions_must_be_made_alike(call, dataset, results, tmp_path):
     assert "were made with --use_bridge=True, not False" in said
     code, said = call(*flags, "--use_bridge=False")
     assert code == 0, said
+
+
+def test_several_or_warped_references_are_what_the_fixer_gets(call, dataset, results, tmp_path):
+    content = json.loads(dataset.read_text())
+    for i, entry in enumerate(content["val"].values()):
+        entry["references"] = [
+            {"image": entry["ref"], "warped": picture(tmp_path / f"d/{i}_w.png", seed=i + 30)},
+            {"image": entry["gt"], "warped": picture(tmp_path / f"d/{i}_x.png", seed=i + 40)},
+        ]
+    dataset.write_text(json.dumps(content))
+    weights = results / "GS_VARSR_wo_ref/ar-ckpt-last.pth"
+    made = {}
+    for name, flags in (
+        ("one", []),
+        ("two", ["--num_refs=2"]),
+        ("warped", ["--use_warped=True"]),
+    ):
+        out = tmp_path / name
+        code, said = call(
+            *("test_tile.py", f"--var_test_path={weights}", f"--json_path={dataset}", "--limit=1"),
+            *(f"--testset_path={out}", "--device=cpu", *flags),
+        )
+        assert code == 0, said
+        made[name] = next(out.glob("VARPrediction/*/*/*.png")).read_bytes()
+        shown = next((out / "ref").glob("*.png"))
+        expected = "d/0_w.png" if name == "warped" else "d/0_ref.png"
+        ours, theirs = (np.asarray(Image.open(f)) for f in (shown, tmp_path / expected))
+        assert (ours == theirs).all()
+    assert len(set(made.values())) == 3

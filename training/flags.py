@@ -24,6 +24,10 @@ class Data:
     """Triplets (data/README.md), or several lists of them, comma-separated."""
     use_ref: bool = True
     """Give the reference view to the model."""
+    num_refs: int = 1
+    """References of an entry, nearest first; fewer where it has fewer."""
+    use_warped: bool = False
+    """Take the references that were warped into the render's view (gen_data_json.py --warp)."""
 
 
 @dataclass(frozen=True)
