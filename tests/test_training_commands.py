@@ -92,7 +92,7 @@ def test_the_published_commands_run(call, workplace):
 
 def test_a_killed_run_goes_on(workplace):
     command = [
-        *(sys.executable, ROOT / "VAR_train.py", "--steps=400", "--save_minutes=0.0001"),
+        *(sys.executable, ROOT / "VAR_train.py", "--steps=400", "--save_minutes=0.05"),
         *("--batch_size=2", "--log_every=2", "--exp_name=killed", "--workers=2", "--seed=1"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -120,10 +120,12 @@ def test_a_killed_run_goes_on(workplace):
             time.sleep(0.05)
 
     run = start()
-    wait(run, 6)
+    last = workplace / "results" / "killed" / "ar-ckpt-last.pth"
+    while not last.exists():
+        wait(run, 2)
+        time.sleep(0.05)
     run.kill()
     run.wait()
-    last = workplace / "results" / "killed" / "ar-ckpt-last.pth"
     saved = checkpoints.read(last)[0]["resume"]["step"]
     assert saved >= 1
     run = start()
