@@ -94,7 +94,8 @@ def main() -> None:
         minutes.append((time.monotonic() - began) / 60)
     model = checkpoints.load(a.results / "vae/vae-ckpt-last.pth")
     validation = Validation(dataset_json.read(data, ["train"]), Metrics(None))
-    tokens, _ = validation(by_tokenizer(model.vqvae, model))
+    undecoded = checkpoints.load(latent)  # stage 2 teaches the decoder to lean on the bridge
+    tokens, _ = validation(by_tokenizer(undecoded.vqvae, undecoded))
     fixed, pictures = validation(by_fixer(GSVARFixer(model, bridge=True)))
     for key, picture in pictures.items():
         save_png(a.results / "pictures" / f"{key}.png", picture)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fixers import testing
 from fixers.call import Fixer
+from fixers.guides import Guides
 from fixers.registry import load
 from models import checkpoints
 from scenes.command import choose_device
@@ -26,7 +27,7 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
     fixing, results = flags.fixing, flags.results
     triplets = chosen(flags, triplets)
     data = flags.data
-    guides = testing.Guides(data.num_refs if data.use_ref else 0, data.use_warped)
+    guides = Guides(data.num_refs if data.use_ref else 0, data.use_warped)
     testing.check(triplets, guides)
     device = choose_device(fixing.device)
     tested = Tested(flags, fixing.mode or mode)

@@ -140,7 +140,8 @@ class GSVARFixer:
             part = images[at]
             guides = None if references is None else references[at]
             f_hat = self._restore(part, None if guides is None else self._encoded(guides))
-            fixed.append(outside(resize(self._decode(f_hat, part), (H, W))))
+            decoded = self._decode(f_hat, part, guides)
+            fixed.append(outside(resize(decoded, (H, W))))
         return torch.cat(fixed)
 
     def _whole(self, renders: Tensor, references: Tensor | None, windows: Windows) -> Tensor:
@@ -181,7 +182,11 @@ class GSVARFixer:
             latents.append(self._restore(torch.stack(parts), seen))
         parts = torch.cat(latents).unflatten(0, (len(tiles), len(images)))
         f_hat = blend(parts, tiles, rows, columns)
-        decoded = [self._decode(f_hat[n : n + 1], images[n : n + 1]) for n in range(len(images))]
+        decoded = []
+        for n in range(len(images)):
+            at = slice(n, n + 1)
+            guide = None if guides is None else guides[at]
+            decoded.append(self._decode(f_hat[at], images[at], guide))
         return outside(torch.cat(decoded)[..., :H, :W])
 
     # the model --------------------------------------------------------------------------------
@@ -206,8 +211,12 @@ class GSVARFixer:
             images, guides, draw=draw, refiner=self.refiner, refiner_steps=self.refiner_steps
         )
 
-    def _decode(self, f_hat: Tensor, images: Tensor) -> Tensor:
-        return self.model.decode(f_hat, images if self.bridge else None, bridge=self.bridge)
+    def _decode(self, f_hat: Tensor, images: Tensor, guides: Tensor | None) -> Tensor:
+        """Pictures of latents, their renders [B,3,H,W] and references [B,R,3,H,W] fused in."""
+        if not self.bridge:
+            return self.model.decode(f_hat)
+        guide = None if guides is None else guides[:, 0]
+        return self.model.decode(f_hat, images, bridge=True, guide=guide)
 
     def _encoded(self, guides: Tensor) -> Tensor | ReferenceMemory:
         """References [B,R,3,h,w] as the model takes them: encoded, each picture once, if it can."""

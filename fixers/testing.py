@@ -27,7 +27,8 @@ from evaluation.fixing_report import (
 from evaluation.metrics import SSIM_WINDOW, Metrics, write_json
 from evaluation.pictures import save_png
 from evaluation.sheet import comparison
-from fixers.call import Fixer, resized
+from fixers.call import Fixer
+from fixers.guides import Guided, Guides
 from fixers.sources import read_image
 from scenes.files import writable_folder
 from scenes.photos import UnreadablePhoto, read_header
@@ -37,39 +38,11 @@ log = logging.getLogger(__name__)
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
-class Reference(Protocol):
-    """A photo of the same scene, and the same warped into the render's view."""
+class Triplet(Guided, Protocol):
+    """What is needed of an entry."""
 
-    path: Path
-    warped: Path | None
-
-
-class Triplet(Protocol):
-    """What is needed of an entry; references nearest first."""
-
-    key: str
     render: Path
     truth: Path
-    references: Sequence[Reference]
-
-
-@dataclass(frozen=True)
-class Guides:
-    """Which references of an entry are used: how many, and whether the warped ones."""
-
-    count: int = 1
-    warped: bool = False
-
-    def of(self, triplet: Triplet) -> list[Path]:
-        """Their files; ValueError if they should be warped and are not."""
-        chosen = triplet.references[: self.count]
-        files = [r.warped if self.warped else r.path for r in chosen]
-        if None in files:
-            raise ValueError(
-                f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or "
-                "leave --use_warped out"
-            )
-        return files
 
 
 @dataclass(frozen=True)
@@ -96,12 +69,8 @@ class Images:
 
     @classmethod
     def read(cls, triplet: Triplet, guides: Guides) -> Images:
-        render, truth, references = read_image(triplet.render), read_image(triplet.truth), []
-        for file in guides.of(triplet):
-            reference = read_image(file)
-            if reference.shape != render.shape:
-                reference = resized(reference[None], *render.shape[:2])[0]
-            references.append(reference)
+        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        references = guides.read(triplet, render)
         return cls(render, truth, torch.stack(references) if references else None)
 
     @property

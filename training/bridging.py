@@ -66,13 +66,14 @@ class BridgeStage(Networks):
         with torch.no_grad():
             f_hat = self.restored(batch, views)
             images, truths = views[:, 0], batch.truth
+            guide = views[:, 1] if views.shape[1] > 1 else images
             if self.both_views and views.shape[1] > 1:
                 guides = views[:, 1:].flatten(0, 1)
                 f_hat = torch.cat((f_hat, model.vqvae.latent(guides)))
                 images, truths = torch.cat((images, guides)), torch.cat((truths, guides))
+                guide = torch.cat((guide, guides))
         with self.autocast():
-            with torch.no_grad():
-                features = model.vqvae.encoder.features(images)
+            features = model.vqvae.features(images, guide)
             decoded = model.vqvae.decode(f_hat, images, bridge=True, features=features)
         generator = torch.Generator().manual_seed(batch.step_seed)
         return self.objective[0](

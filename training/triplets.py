@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fixers.call import resized
+from fixers.guides import Guides
 from fixers.sources import read_image
 from fixers.testing import shown, size
 from fixers.windows import shift
@@ -73,8 +74,8 @@ class TripletDataset(Dataset):
         skip_bad: bool = False,
     ):
         self.skip_bad = skip_bad
-        self.triplets, self.window, self.references = list(triplets), window, references
-        self.warped, self.fit, self.hflip, self.crops = warped, fit, hflip, crops
+        self.triplets, self.window, self.guides = list(triplets), window, Guides(references, warped)
+        self.fit, self.hflip, self.crops = fit, hflip, crops
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -100,7 +101,7 @@ class TripletDataset(Dataset):
         if render.shape != truth.shape:
             raise ValueError(different(triplet, render, truth))
         size = shown((render.shape[1], render.shape[0]))
-        guides = [self._reference(r, render) for r in triplet.references[: self.references]]
+        guides = self.guides.read(triplet, render)
         flip = self.hflip and torch.rand((), generator=generator).item() < 0.5
         if self.fit == "squash":
             pictures = [squash(image, self.window) for image in (render, truth, *guides)]
@@ -119,7 +120,7 @@ class TripletDataset(Dataset):
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
-        files += [self._file(r) for r in triplet.references[: self.references]]
+        files += self.guides.of(triplet)
         # a photo has a window of its own in each triplet that looks at it
         ours, *others = (
             f"{stamped(file)}/{size}/{top}-{left}"
@@ -128,21 +129,11 @@ class TripletDataset(Dataset):
         sources = (*others, ours)
         return Sample(triplet.key, sources, place, seed, torch.stack([render, *guides]), truth)
 
-    def _file(self, reference: Reference) -> Path:
-        return reference.warped if self.warped else reference.path
-
-    def _reference(self, reference: Reference, render: Tensor) -> Tensor:
-        """A reference at the render's size."""
-        picture = read_image(self._file(reference))
-        if picture.shape != render.shape:
-            picture = resized(picture[None], *render.shape[:2])[0]
-        return picture
-
     def _matching(
         self, triplet: Triplet, reference: Reference, guide: Tensor, at: tuple[int, int]
     ) -> tuple[int, int]:
         """Where in a reference the window's content is, as far as the cameras tell."""
-        if self.warped or triplet.camera is None or reference.camera is None:
+        if self.guides.warped or triplet.camera is None or reference.camera is None:
             return at
         H, W = guide.shape[:2]
         height, width = self.window
@@ -228,13 +219,7 @@ def check(triplet: Triplet, references: int, warped: bool) -> None:
             f"{triplet.key}: {has} reference{'' if has == 1 else 's'} (ref_image or ref), and "
             f"{references} asked for: give them, or --use_ref=False"
         )
-    chosen = triplet.references[:references]
-    guides = [r.warped if warped else r.path for r in chosen]
-    if None in guides:
-        raise ValueError(
-            f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or leave "
-            "--use_warped out"
-        )
+    guides = Guides(references, warped).of(triplet)
     for file in (triplet.render, triplet.truth, *guides):
         if not file.is_file():
             raise FileNotFoundError(f"{triplet.key}: {file} is not there")

@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.call import resized
 from fixers.gsvar import GSVARFixer
+from fixers.guides import Guides
 from fixers.sources import read_image
 from gen_data.dataset_json import Triplet
 from models.gsvar import GSVAR
@@ -44,7 +44,7 @@ class Validation:
         skip_bad: bool = False,
     ):
         self.triplets, self.metrics = list(triplets), metrics
-        self.references, self.warped, self.window = references, warped, window
+        self.guides, self.window = Guides(references, warped), window
         self.skip_bad = skip_bad
         self.before: dict[str, Values] = {}
 
@@ -89,12 +89,7 @@ class Validation:
     def images(self, triplet: Triplet) -> tuple[Tensor, Tensor, Tensor | None]:
         """Render and truth [H,W,3] and references [R,H,W,3], cut to the window if there is one."""
         render, truth = read_image(triplet.render), read_image(triplet.truth)
-        guides = []
-        for reference in triplet.references[: self.references]:
-            guide = read_image(reference.warped if self.warped else reference.path)
-            if guide.shape != render.shape:
-                guide = resized(guide[None], *render.shape[:2])[0]
-            guides.append(guide)
+        guides = self.guides.read(triplet, render)
         if self.window is not None:
             middle = [max(0, (n - w) // 2) for n, w in zip(render.shape, self.window, strict=False)]
             render, truth, *guides = (

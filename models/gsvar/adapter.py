@@ -23,6 +23,7 @@ VQVAE_RULES = [
     (r"^bridge\.blend\.block\.", "decoder.blend_res_cond_layer."),
     (r"^bridge\.blend\.conv_mid\.", "decoder.blend_out_cond_layer.0."),
     (r"^bridge\.blend\.conv_out\.", "decoder.blend_out_cond_layer.2."),
+    (r"^bridge\.reader\.", "decoder.reader_cond_layer."),  # ours alone
     (r"^encoder\.levels\.(\d+)\.step\.", r"encoder.down.\1.downsample."),
     (r"^decoder\.levels\.(\d+)\.step\.", r"decoder.up.\1.upsample."),
     (r"^encoder\.levels\.", "encoder.down."),

@@ -244,11 +244,17 @@ class GSVAR(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, f_hat: Tensor, render: Tensor | None = None, *, bridge: bool = False
+        self,
+        f_hat: Tensor,
+        render: Tensor | None = None,
+        *,
+        bridge: bool = False,
+        guide: Tensor | None = None,
     ) -> Tensor:
         """Images [B,3,H,W] in [-1,1] for f_hat [B,Cz,h,w], of any size; with `bridge` the render
-        is fused in."""
-        return self.vqvae.decode(f_hat, render, bridge=bridge).clamp(-1, 1).to(f_hat.dtype)
+        is fused in, and with `warped_references` the first of them, `guide`, too."""
+        decoded = self.vqvae.decode(f_hat, render, bridge=bridge, guide=guide)
+        return decoded.clamp(-1, 1).to(f_hat.dtype)
 
     def set_precision(self, dtype: torch.dtype) -> "GSVAR":
         """Cast the networks; the quantizer stays in float32 (or float64), since its sums must not

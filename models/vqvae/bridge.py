@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.layers.conv import ResBlock, zero_output
 from models.vqvae.config import VQVAEConfig
+from models.vqvae.encoder import Encoder, Pyramid
 
 CLOSED = -4.0  # a gate's logit at an identity start: 2 % open, and its gradient still alive
 
@@ -42,7 +43,10 @@ class Blend(nn.Module):
 
 class Bridge(nn.Module):
     """Gates at every level of the decoder and at pixel level, and the final blend (58 M
-    parameters at width 160)."""
+    parameters at width 160).
+
+    A guided one has a `reader` of its own for render and guide together.
+    """
 
     def __init__(self, config: VQVAEConfig):
         super().__init__()
@@ -53,6 +57,14 @@ class Bridge(nn.Module):
         )
         self.pixels = Gate(2 * channels[0], channels[0], groups)
         self.blend = Blend(channels[0], groups)
+        self.reader = Pyramid(config, images=2) if config.guided_bridge else None
+
+    @torch.no_grad()
+    def read_like(self, encoder: Encoder) -> None:
+        """Start a guided bridge's reader as the encoder, of the mean of its two pictures."""
+        state = encoder.state_dict()
+        state["conv_in.weight"] = state["conv_in.weight"].repeat(1, 2, 1, 1) / 2
+        self.reader.load_state_dict({k: state[k] for k in self.reader.state_dict()})
 
     @torch.no_grad()
     def start_as_identity(self) -> None:

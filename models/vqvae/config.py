@@ -21,6 +21,9 @@ class VQVAEConfig:
     """Convolutions that follow the upsampled code vectors, shared between neighbouring scales."""
     phi_on_last: bool = False
     """Apply phi to the last scale too, as VAR's own tokenizer does; VARSR and GS-VAR do not."""
+    guided_bridge: bool = False
+    """The bridge reads a second picture beside the render, a photo warped into its view, with an
+    encoder of its own."""
 
     @property
     def stride(self) -> int:

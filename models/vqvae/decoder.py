@@ -39,8 +39,8 @@ class Decoder(nn.Module):
         image: Tensor | None = None,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """With a bridge: `image` [B,3,H,W] is what it blends with, `features` the encoder's for
-        that image."""
+        """With a bridge: `image` [B,3,H,W] is what it blends with, `features` what it reads
+        (`VQVAE.features`)."""
         h = self.middle(self.conv_in(z))
         for i in reversed(range(len(self.levels))):
             if bridge is not None:

@@ -49,14 +49,14 @@ class Middle(nn.Module):
         return self.block2(self.attention(self.block1(x)))
 
 
-class Encoder(nn.Module):
-    """x [B,3,H,W] in [-1,1] -> latent [B,Cz,H/stride,W/stride]."""
+class Pyramid(nn.Module):
+    """Images [B,3 n,H,W] in [-1,1] -> features at full resolution and at each level."""
 
-    def __init__(self, config: VQVAEConfig):
+    def __init__(self, config: VQVAEConfig, images: int = 1):
         super().__init__()
         channels, groups = config.channels, config.groups
         lowest = len(channels) - 1
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(3 * images, channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
             Level(
                 channels[max(i - 1, 0)],
@@ -68,9 +68,6 @@ class Encoder(nn.Module):
             )
             for i in range(len(channels))
         )
-        self.middle = Middle(channels[-1], groups)
-        self.norm_out = group_norm(channels[-1], groups)
-        self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the bridge reads: the first convolution's output, then each level's before its
@@ -81,6 +78,17 @@ class Encoder(nn.Module):
             features.append(level.refine(h))
             h = level.step(features[-1])
         return features
+
+
+class Encoder(Pyramid):
+    """x [B,3,H,W] in [-1,1] -> latent [B,Cz,H/stride,W/stride]."""
+
+    def __init__(self, config: VQVAEConfig):
+        super().__init__(config)
+        channels = config.channels
+        self.middle = Middle(channels[-1], config.groups)
+        self.norm_out = group_norm(channels[-1], config.groups)
+        self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
 
     def latent(self, lowest: Tensor) -> Tensor:
         """The latent from the lowest level's feature."""

@@ -40,6 +40,8 @@ class VQVAE(nn.Module):
         random start."""
         weight = self.post_quant_conv.weight
         self.bridge = Bridge(self.config).to(weight.device, weight.dtype)
+        if self.config.guided_bridge:
+            self.bridge.read_like(self.encoder)
         if identity:
             self.bridge.start_as_identity()
 
@@ -51,18 +53,27 @@ class VQVAE(nn.Module):
         """Token maps of images at the scales `grids`."""
         return self.quantizer.encode(self.latent(images), grids)
 
+    def features(self, render: Tensor, guide: Tensor | None = None) -> list[Tensor]:
+        """What the bridge reads of a render [B,3,H,W]: the encoder's features; a guided one's own
+        of render and guide [B,3,H,W] (without a guide, of the render twice)."""
+        if not self.config.guided_bridge:
+            return self.encoder.features(render)
+        both = torch.cat((render, render if guide is None else guide.to(render)), 1)
+        return self.bridge.reader.features(both)
+
     def decode(
         self,
         f_hat: Tensor,
         render: Tensor | None = None,
         *,
         bridge: bool = False,
+        guide: Tensor | None = None,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """f_hat [B,Cz,h,w] -> images [B,3,h*stride,w*stride], not clamped.
 
-        With `bridge`, the render [B,3,H,W] is fused in (its encoder features are computed unless
-        given). Raises ValueError if a bridge is asked for and there is none.
+        With `bridge`, the render [B,3,H,W] is fused in, and a guided bridge's `guide` (`features`
+        are computed unless given). Raises ValueError if a bridge is asked for and there is none.
         """
         dtype = self.decoder.conv_in.weight.dtype
         z = self.post_quant_conv(f_hat).to(dtype)
@@ -74,7 +85,7 @@ class VQVAE(nn.Module):
             )
         render = render.to(dtype)
         if features is None:
-            features = self.encoder.features(render)
+            features = self.features(render, guide)
         return self.decoder(z, self.bridge, render, features)
 
     def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:

@@ -68,6 +68,23 @@ def test_the_bridge_is_used_when_asked_for(fixer):
     assert not torch.equal(fixer(bridge=True).fix(renders), fixer().fix(renders))
 
 
+@pytest.mark.parametrize("mode", ["tile", "resize", "native"])
+def test_a_guided_bridge_sees_the_first_reference(fixer, mode):
+    guided, plain = (
+        fixer({"warped_references": warped}, bridge=True, mode=mode) for warped in (True, False)
+    )
+    renders, guides = torch.rand(2, 40, 48, 3), torch.rand(2, 2, 40, 48, 3)
+    last = guides.clone()
+    last[:, 1] = 0
+    # the transformer is kept from seeing them, so that only the bridge tells
+    shape = (8, 5, 6) if mode == "native" else (8, 4, 4)
+    for one, sees in ((guided, True), (plain, False)):
+        one._restore = lambda images, guides: torch.zeros(len(images), *shape)
+        answer = one.fix(renders, guides)
+        assert torch.equal(answer, one.fix(renders, last))
+        assert torch.equal(answer, one.fix(renders)) != sees
+
+
 def test_a_bridge_that_is_not_there_is_refused(model):
     network = model()
     network.vqvae.bridge = None

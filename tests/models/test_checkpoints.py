@@ -22,9 +22,11 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("bridge", [False, True])
+@pytest.mark.parametrize("warped", [False, True])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, bridge):
-    model = build(bridge, ref_attends="self", mixing_blocks=(1,), patch_nums="1_2_3x2_4x3")
+def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, warped, bridge):
+    sizes = {"ref_attends": "self", "mixing_blocks": (1,), "patch_nums": "1_2_3x2_4x3"}
+    model = build(bridge, warped_references=warped, **sizes)
     path = tmp_path / f"model{suffix}"
     (checkpoints.save if suffix == ".safetensors" else checkpoints.save_original)(model, path)
     loaded = checkpoints.load(path)

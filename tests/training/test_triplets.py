@@ -272,6 +272,19 @@ def test_warped_references_stay_with_the_render(tmp_path):
     assert place(sample.views[1])[2] == TRUTH
 
 
+def test_where_a_warped_reference_is_not_valid_it_is_the_render(tmp_path):
+    one = triplet(tmp_path)
+    mask = np.zeros(read_image(one.render).shape, np.uint8)
+    mask[:, 10:] = 255
+    file = save(tmp_path / "mask.png", mask)
+    guide = Reference(one.reference, warped=one.truth, mask=file)
+    one = replace(one, references=(guide,))
+    sample = TripletDataset([one], read_image(one.render).shape[:2], warped=True)[0, 0]
+    render, warped = sample.views
+    assert torch.equal(warped[:, :10], render[:, :10])
+    assert torch.equal(warped[:, 10:], sample.truth[:, 10:])
+
+
 # what is kept on disk --------------------------------------------------------------------------
 
 

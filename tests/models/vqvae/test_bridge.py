@@ -1,7 +1,10 @@
 # The VAE-bridge: off without weights, an identity at a friendly start, and fed by the render.
+from dataclasses import replace
+
 import pytest
 import torch
 
+from models.vqvae.bridge import Bridge
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.model import VQVAE
 
@@ -44,6 +47,27 @@ def test_the_original_start_is_not_an_identity_but_uses_the_render():
     one = vqvae.decode(f_hat, render, bridge=True)
     other = vqvae.decode(f_hat, -render, bridge=True)
     assert (one - other).abs().max() > 0.05
+
+
+@torch.no_grad()
+def test_a_guided_bridge_starts_as_an_identity_and_can_see_both_pictures():
+    torch.manual_seed(0)
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True))
+    vqvae.add_bridge()
+    render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
+    f_hat = vqvae.latent(render)
+    bridged = vqvae.decode(f_hat, render, bridge=True, guide=guide)
+    assert (bridged - render).abs().max() < 0.03 * (vqvae.decode(f_hat) - render).abs().max()
+
+    own, twice = vqvae.encoder.features(render), vqvae.features(render)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, twice, strict=True))
+    seen = vqvae.features(render, guide)
+    assert all(not torch.allclose(a, b, atol=1e-2) for a, b in zip(own, seen, strict=True))
+
+    vqvae.bridge = Bridge(vqvae.config)  # open gates
+    answers = [vqvae.decode(f_hat, render, bridge=True, guide=g) for g in (guide, render, None)]
+    assert (answers[0] - answers[1]).abs().max() > 0.01
+    assert torch.equal(answers[1], answers[2])
 
 
 def test_asking_for_a_bridge_that_is_not_there_is_an_error():

@@ -1,0 +1,224 @@
+# Does a fixer help on scenes it never saw, and more than its controls? Table, metrics and sheets.
+#   python -m benchmarks.proof heldout.json --fixers gsvar=vae-ckpt-best.pth unet=unet.safetensors
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.unet import UNetFixer
+from evaluation.fixing import FixingMetrics
+from evaluation.metrics import Metrics, write_json
+from evaluation.pictures import error_map, save_png, side_by_side, to_uint8
+from fixers import load
+from fixers.call import Fixer
+from fixers.guides import Guides
+from fixers.sources import read_image
+from gen_data import dataset_json
+from gen_data.dataset_json import Triplet
+from scenes.command import run_command
+
+log = logging.getLogger(__name__)
+
+Group = tuple[str, str]  # scenes and strategy
+SHOWN = 24  # random cases on the sheet
+WORST = 8
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure fixers on lists of triplets, grouped by capture and strategy.
+
+    A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: a GS-VAR file, a unet.safetensors of
+    `benchmarks.unet`, nlm or identity; HOW: noref gives it no reference, photo the reference as
+    taken instead of the warped one, nobridge decodes without the bridge.
+    """
+
+    lists: tyro.conf.Positional[tuple[str, ...]]
+    """JSON lists of triplets; their val or test splits are measured, else all."""
+    fixers: tuple[str, ...]
+    """What is measured."""
+    out: Path = Path("results/proof")
+    """Everything goes here; what was measured there already is kept."""
+    per_group: int = 60
+    """Triplets of each group, spread over it."""
+    dtype: str = "float32"
+    """Precision of the networks."""
+    procedural: str = "procedural"
+    """Scenes whose names begin so count as one capture."""
+
+
+def group_of(triplet: Triplet, procedural: str) -> Group:
+    """<scene>_<strategy>_...: procedural scenes together."""
+    for strategy in ("underfitting", "sparse", "random", "noise", "cross"):
+        scene, found, _ = triplet.key.partition(f"_{strategy}_")
+        if found:
+            return procedural if scene.startswith(procedural) else scene, strategy
+    return triplet.key, ""
+
+
+def chosen(a: Arguments) -> dict[Group, list[Triplet]]:
+    groups: dict[Group, list[Triplet]] = {}
+    for file in a.lists:
+        for triplet in dataset_json.read(file, ("val", "test", "train")):
+            groups.setdefault(group_of(triplet, a.procedural), []).append(triplet)
+    few = {}
+    for group, triplets in sorted(groups.items()):
+        count = min(a.per_group, len(triplets))
+        few[group] = [triplets[i * len(triplets) // count] for i in range(count)]
+    return few
+
+
+Answer = Callable[[Triplet, Tensor], Tensor]
+
+
+def answering(spec: str, dtype: str) -> tuple[str, Answer]:
+    """The name of a fixer and what it makes of a triplet's render."""
+    name, _, told = spec.partition("=")
+    weights, _, how = told.partition(":")
+    ways = set(how.split("+")) - {""}
+    if not weights or ways - {"noref", "photo", "nobridge"}:
+        raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:noref|photo|nobridge]")
+    fixer: Fixer
+    if weights == "nlm":
+        fixer = load("classical")
+    elif weights == "identity":
+        fixer = load("identity")
+    elif weights.endswith("unet.safetensors"):
+        fixer = UNetFixer.load(Path(weights), getattr(torch, dtype))
+    else:
+        fixer = load(
+            *("gsvar",),
+            checkpoint=weights,
+            mode="native",
+            bridge="nobridge" not in ways,
+            dtype=dtype,
+        )
+    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways)
+
+    def answer(triplet: Triplet, render: Tensor) -> Tensor:
+        references = guides.read(triplet, render) if guides.count else []
+        return fixer.fix(render[None], torch.stack(references)[None] if references else None)[0]
+
+    return name, answer
+
+
+def measure(
+    name: str, answer: Answer, groups: dict[Group, list[Triplet]], out: Path
+) -> dict[Group, dict]:
+    """Means of each group; rows and pictures are kept under `out`."""
+    means = {}
+    with tqdm(total=sum(map(len, groups.values())), desc=name, unit="picture") as bar:
+        for group, triplets in groups.items():
+            file = out / name / f"{'-'.join(group)}.json"
+            keys = [t.key for t in triplets]
+            if file.exists():
+                kept = json.loads(file.read_text())
+                if kept["keys"] == keys:
+                    means[group] = kept["mean"]
+                    bar.update(len(triplets))
+                    continue
+            judge, rows, seconds = FixingMetrics(Metrics("alex")), {}, []
+            for triplet in triplets:
+                render, truth = read_image(triplet.render), read_image(triplet.truth)
+                began = time.perf_counter()
+                fixed = answer(triplet, render)
+                seconds.append(time.perf_counter() - began)
+                rows[triplet.key] = judge(render, fixed, truth)
+                save_png(out / name / "fixed" / f"{triplet.key}.png", fixed)
+                bar.update()
+            mean = averaged(list(rows.values())) | judge.pooled()
+            mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
+            mean["worse"] = sum(r["gain_psnr"] < 0 for r in rows.values()) / len(rows)
+            write_json(file, {"keys": keys, "mean": mean, "rows": rows})
+            means[group] = mean
+    return means
+
+
+def averaged(rows: list[dict]) -> dict[str, float | None]:
+    names = rows[0]
+    means = {}
+    for name in names:
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return means
+
+
+def table(results: dict[str, dict[Group, dict]]) -> str:
+    """Markdown: a line for each group and fixer."""
+    lines = [
+        "| capture | strategy | fixer | PSNR of the render | fixed | gain | SSIM gain | "
+        "gain on good pixels | on bad | made worse | s a picture |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for group in next(iter(results.values())):
+        for name, means in results.items():
+            m = means[group]
+            good, bad = (
+                "" if m[f"gain_psnr_{w}"] is None else f"{m[f'gain_psnr_{w}']:+.2f}"
+                for w in ("good", "bad")
+            )
+            lines.append(
+                f"| {group[0]} | {group[1]} | {name} | {m['render_psnr']:.2f} | {m['psnr']:.2f} | "
+                f"{m['gain_psnr']:+.2f} | {m['gain_ssim']:+.4f} | {good} | {bad} | "
+                f"{100 * m['worse']:.0f} % | {m['seconds']:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
+    """Random and worst cases of a fixer: render, reference, fixed, truth, errors."""
+    rows: dict[str, dict] = {}
+    for group in groups:
+        rows |= json.loads((out / name / f"{'-'.join(group)}.json").read_text())["rows"]
+    triplets = {t.key: t for chosen in groups.values() for t in chosen}
+    drawn = sorted(random.Random(0).sample(sorted(rows), min(SHOWN, len(rows))))
+    worst = sorted(rows, key=lambda key: rows[key]["gain_psnr"])[:WORST]
+    for kind, keys in (("random", drawn), ("worst", worst)):
+        lines = []
+        for key in keys:
+            triplet = triplets[key]
+            render, truth = read_image(triplet.render), read_image(triplet.truth)
+            fixed = read_image(out / name / "fixed" / f"{key}.png")
+            guide = Guides(1, True).read(triplet, render)[0]
+            pictures = [render, guide, fixed, truth, error_map(render, truth)]
+            lines.append(side_by_side([*pictures, error_map(fixed, truth)], gap=2))
+        width = max(line.shape[1] for line in lines)
+        whole = []
+        for line in lines:
+            room = torch.full((line.shape[0] + 2, width, 3), 255, dtype=torch.uint8).numpy()
+            room[: line.shape[0], : line.shape[1]] = to_uint8(line)
+            whole.append(torch.from_numpy(room))
+        save_png(out / f"{name}_{kind}.png", torch.cat(whole).numpy())
+        log.info("%s, from above: %s", kind, ", ".join(keys))
+
+
+def main() -> None:
+    a = tyro.cli(Arguments, prog="python -m benchmarks.proof", use_underscores=True)
+    groups = chosen(a)
+    results = {}
+    for spec in a.fixers:
+        name, answer = answering(spec, a.dtype)
+        results[name] = measure(name, answer, groups, a.out)
+    text = table(results)
+    sys.stdout.write(text)
+    (a.out / "table.md").write_text(text)
+    write_json(
+        a.out / "metrics.json",
+        {name: {"/".join(g): m for g, m in means.items()} for name, means in results.items()},
+    )
+    sheets(next(iter(results)), groups, a.out)
+
+
+if __name__ == "__main__":
+    run_command(main)
