@@ -145,8 +145,8 @@ def tiny() -> GSVARConfig:
 
 
 def mini() -> GSVARConfig:
-    """About 10 M parameters and 4 M of the bridge, at 256x192 with warped references: trains on a CPU in hours,
-    fixes a render there in half a second."""
+    """About 10 M parameters and 4 M of the bridge, at 256x192 with warped references: trains on
+    a CPU in hours, fixes a render there in half a second."""
     return GSVARConfig(
         depth=6,
         width=192,
