@@ -26,11 +26,10 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
     """
     fixing, results = flags.fixing, flags.results
     triplets = chosen(flags, triplets)
-    data = flags.data
-    guides = Guides(data.num_refs if data.use_ref else 0, data.use_warped)
+    tested = Tested(flags, fixing.mode or mode)
+    guides = tested.guides
     testing.check(triplets, guides)
     device = choose_device(fixing.device)
-    tested = Tested(flags, fixing.mode or mode)
     experiment, stamp = tested.origin()
     folder = results.testset_path / "VARPrediction" / f"{experiment}{suffix}" / stamp
     testing.run(
@@ -79,6 +78,16 @@ class Tested:
         """What the weights' file tells of itself."""
         return checkpoints.inspect(self.flags.weights.var_test_path)
 
+    @cached_property
+    def guides(self) -> Guides:
+        """The references it looks at; warped ones, if the flags do not tell, where the weights
+        were made for them."""
+        data, warped = self.flags.data, self.flags.data.use_warped
+        told = self.flags.fixing.fixer == "gsvar" and self.flags.weights.var_test_path.is_file()
+        if warped is None and data.use_ref and told:
+            warped = self.told["config"].get("warped_references")
+        return Guides(data.num_refs if data.use_ref else 0, bool(warped))
+
     def origin(self) -> tuple[str, str]:
         """The experiment and <epoch>_<iter>, as the original names its folders."""
         results = self.flags.results
@@ -96,7 +105,7 @@ class Tested:
         weights, fixing = self.flags.weights, self.flags.fixing
         data = self.flags.data
         told = {"fixer": fixing.fixer, "use_ref": data.use_ref, "num_refs": data.num_refs}
-        told["use_warped"] = data.use_warped
+        told["use_warped"] = self.guides.warped
         if fixing.fixer != "gsvar":
             return told
         files = (weights.var_test_path, weights.vae_model_path)

@@ -102,6 +102,7 @@ def train_latent(flags: LatentFlags) -> None:
             cache=data.cache_dir,
         )
 
+    flags = as_made_for(model, flags)
     train(flags, "ar", "var", model.config.image_size, make, fixed_by(flags, bridge=False))
 
 
@@ -126,7 +127,16 @@ def train_bridge(flags: BridgeFlags) -> None:
             cache=data.cache_dir,
         )
 
+    flags = as_made_for(model, flags)
     train(flags, "vae", "vae", model.config.image_size, make, fixed_by(flags, bridge=True))
+
+
+def as_made_for(model: GSVAR, flags: TrainFlags) -> TrainFlags:
+    """The flags with the kind of references that the model was made for, if they name none."""
+    data = flags.triplets
+    if data.use_warped is not None:
+        return flags
+    return replace(flags, triplets=replace(data, use_warped=model.config.warped_references))
 
 
 def fixed_by(flags: TrainFlags, bridge: bool) -> Callable[[GSVAR], Answer]:
@@ -277,7 +287,7 @@ def data(
     """Training set and validation of the flags' triplets, or of a folder of pictures."""
     own = flags.triplets
     references = own.num_refs if own.use_ref and prefix != "vqvae" else 0
-    options = {"references": references, "warped": own.use_warped}
+    options = {"references": references, "warped": bool(own.use_warped)}
     chosen = {**options, "skip_bad": own.skip_bad}
     if pictures is not None:
         found = folder_images(pictures)

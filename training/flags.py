@@ -26,8 +26,9 @@ class Data:
     """Give the reference view to the model."""
     num_refs: int = 1
     """References of an entry, nearest first; fewer where it has fewer."""
-    use_warped: bool = False
-    """Take the references that were warped into the render's view (gen_data_json.py --warp)."""
+    use_warped: bool | None = None
+    """Take the references that were warped into the render's view (gen_data_json.py --warp);
+    default: where the model was made for those (mini)."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ class Triplets:
     """Give reference views to the model."""
     num_refs: int = 1
     """References of an entry, nearest first; entries must have as many."""
-    use_warped: bool = False
-    """Take the references that were warped into the render's view (gen_data_json.py --warp)."""
+    use_warped: bool | None = None
+    """Take the references that were warped into the render's view (gen_data_json.py --warp);
+    default: where the model was made for those (mini)."""
     use_ref_drop: bool = False
     """Half of the steps are without references, as an inference without them is."""
     fit: Literal["crop", "squash"] = "crop"
