@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reconstruction.ssim import ssim
+from evaluation.ssim import ssim
 from splats.gaussians import Splats
 
 

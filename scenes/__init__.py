@@ -5,6 +5,9 @@ import os
 # each takes the cores from the other (five times the time on a busy machine). Read once, as torch
 # loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# numba tells that OpenMP its own number of threads, and torch would go on with it
+if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 from scenes.cameras import Cameras
 from scenes.loading import load

@@ -35,6 +35,7 @@ from training.validation import Answer, Validation, by_fixer, by_tokenizer
 log = logging.getLogger(__name__)
 
 DTYPES = {0: torch.float32, 1: torch.float16, 2: torch.bfloat16}
+REVIVED = 100  # steps after which an unused code of a new tokenizer is revived
 DROPPED = 0.5  # share of steps without references under --use_ref_drop
 # what a run may change when it goes on, without a word
 FREE = {"resume", "minutes", "save_minutes", "keep", "log_every", "workers", "device", "exp_name"}
@@ -58,6 +59,8 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
             path = existing(flags.model.vae_model_path, "--vae_model_path")
             model = checkpoints.with_vqvae(model, path, "cpu", torch.float32)
             model.vqvae.bridge = None
+        new = flags.model.vae_model_path is None
+        revive = own.revive_every
         stage = TokenizerStage(
             run.placed(model),
             run.objective(perceptual=own.perceptual),
@@ -65,7 +68,8 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
             dtype=run.dtype,
             commitment=own.commitment,
             continuous=own.continuous,
-            revive_every=own.revive_every,
+            revive_every=(REVIVED if new else 0) if revive is None else revive,
+            new=new,
             gan=own.gan,
             gan_from=round(own.gan_start * run.total),
             seed=run.seed,

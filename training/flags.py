@@ -308,7 +308,7 @@ class Tokenizing:
     """Learn by L2 + LPIPS (VGG16), where its weights can be had; False: by L1 + SSIM."""
     continuous: float = 0.25
     """Share of pictures decoded from the latent before quantisation, as the refiner restores it."""
-    revive_every: int = 100
+    revive_every: int | None = None
     """Steps between replacements of codes that nobody uses (0: never)."""
     gan: float = 0.0
     """Weight of the adversarial loss (0: none)."""

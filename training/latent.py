@@ -63,7 +63,8 @@ class LatentStage(Networks):
             indices, residuals, inputs = self.targets(latents, schedule, draws)
         labels = model.default_labels(V)
         with self.autocast():
-            hidden = model(views, inputs, labels)[:, :predicted]
+            coins = draws.uniform(model.config.depth, 2)
+            hidden = model(views, inputs, labels, coins)[:, :predicted]
             logits = model.logits(hidden, labels[:, :predicted])
         indices, residuals = indices[:, :predicted], residuals[:, :predicted]
         entropy = F.cross_entropy(

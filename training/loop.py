@@ -193,8 +193,6 @@ class Loop:
     def step(self, batches: list[Batch], window: Window, detail: bool) -> None:
         """One step of every player."""
         settings, number = self.settings, self.done
-        # what torch draws by itself (stochastic depth) is the step's own too
-        torch.manual_seed(mixed(settings.seed, 7, number, distributed.rank()))
         rate = settings.rate * settings.schedule.rate(number)
         decay = settings.schedule.weight_decay(number)
         losses: Losses = {}
@@ -252,9 +250,10 @@ class Loop:
             if not math.isfinite(total) or not (math.isfinite(norm) or self.settings.scaled):
                 raise self.lost("is not finite", window, at)
         mean = sum(totals) / len(totals)
-        self.exploded = self.exploded + 1 if mean > EXPLODED * self.lowest + 1 else 0
+        most = self.lowest + (EXPLODED - 1) * abs(self.lowest) + 1
+        self.exploded = self.exploded + 1 if mean > most else 0
         if self.exploded >= WINDOWS_EXPLODED:
-            raise self.lost(f"is {mean:.3g}, and has been {self.lowest:.3g}", window, -1)
+            raise self.lost(f"has risen from {self.lowest:.3g} to {mean:.3g}", window, -1)
         self.lowest = min(self.lowest, mean)
         if self.settings.scaled and self.scaler.get_scale() > MOST_SCALED:
             self.scaler.update(MOST_SCALED)
@@ -293,8 +292,12 @@ class Loop:
     def evaluate(self) -> None:
         """Validate, note it, save."""
         self.stage.eval()
-        with self.averaged():
-            values, pictures = self.validate(weights.whole(self.stage, self.fsdp))
+        try:
+            with self.averaged():
+                values, pictures = self.validate(weights.whole(self.stage, self.fsdp))
+        except (ValueError, OSError):  # on all processes alike
+            self.save()
+            raise
         self.stage.train()
         name, sign = self.judged_by
         score = sign * values[name]
@@ -323,6 +326,7 @@ class Loop:
             name: weights.optimiser_state(self.stage, own, self.fsdp)
             for name, own in self.optimisers.items()
         }
+        stage = self.stage.kept()
         if distributed.rank() == 0:
             first, *others = states
             content["trainer"][self.optimiser_key] = {"optimizer": states[first]}
@@ -332,7 +336,7 @@ class Loop:
                 "lowest": self.lowest,
                 "others": {name: states[name] for name in others},
                 "scaler": self.scaler.state_dict(),
-                "stage": self.stage.kept(),
+                "stage": stage,
                 "ema": None if self.ema is None else self.ema.state_dict(),
             }
             mark = f"{self.epoch:04d}_{self.done:07d}" if marked else None

@@ -43,7 +43,7 @@ class Stage(Protocol):
         ...
 
     def kept(self) -> dict[str, object]:
-        """What a resumed run needs besides the model."""
+        """What a resumed run needs besides the model; called on all processes."""
         ...
 
     def restore(self, kept: dict) -> None:

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from models.gsvar import GSVAR
 from models.vqvae.discriminator import Discriminator, hinge
 from models.vqvae.model import exact
-from training.distributed import world
+from training.distributed import rank, world
 from training.draws import Draws
 from training.losses import ImageObjective
 from training.order import mixed
 from training.stages import Losses, Networks
 from training.triplets import Batch
 
-EARLY = (1, 10, 30)  # steps after which codes are revived whatever the interval
+EARLY = (1, 10, 30)  # steps after which a new tokenizer's codes are revived too
+REPORTED = 100  # steps between two counts of the codes in use, where none are revived
 SETTLED = 0.8  # share of the run after which codes are left alone
 
 
@@ -23,8 +24,9 @@ class TokenizerStage(Networks):
     """Reconstruction, codebook and commitment losses (VAR, arXiv 2404.02905, section 3.2).
 
     `continuous` of the pictures are decoded from the latent itself, as the refiner will restore
-    it. Codes that nobody used for `revive_every` steps (0: never) become vectors of the batch.
-    With `gan` > 0 a patch discriminator joins from step `gan_from` on.
+    it. Codes that nobody used for `revive_every` steps (0: never) become vectors of the batch;
+    those of a `new` tokenizer in its first steps too. With `gan` > 0 a patch discriminator joins
+    from step `gan_from` on.
     """
 
     prefix = "vqvae"
@@ -39,15 +41,20 @@ class TokenizerStage(Networks):
         commitment: float = 0.25,
         continuous: float = 0.25,
         revive_every: int = 100,
+        new: bool = True,
         gan: float = 0.0,
         gan_from: int = 0,
         seed: int = 0,
     ):
         super().__init__(model, dtype, None)
         self.total, self.commitment, self.continuous = total, commitment, continuous
-        self.revive_every, self.gan, self.gan_from, self.seed = revive_every, gan, gan_from, seed
+        self.revive_every, self.early = revive_every, EARLY if new and revive_every else ()
+        self.gan, self.gan_from, self.seed = gan, gan_from, seed
         model.requires_grad_(False)
         model.vqvae.requires_grad_(True)
+        model.vqvae.quantizer.phis.requires_grad_(False)  # a short schedule leaves some unused
+        for phi in model.vqvae.quantizer.used_phis(len(model.config.schedule)):
+            phi.requires_grad_(True)
         self.objective = (objective,)
         self.discriminator = Discriminator() if gan > 0 else None
         self.players = ("model", "discriminator") if gan > 0 else ("model",)
@@ -104,33 +111,35 @@ class TokenizerStage(Networks):
     def after_step(self, step: int) -> dict[str, float]:
         """Revives dead codes when it is time, and tells which share of the codes is in use."""
         done = step + 1
-        early = done in EARLY and self.revive_every > 0
-        due = self.revive_every > 0 and done % self.revive_every == 0
-        if not (early or due):
+        if done not in self.early and done % (self.revive_every or REPORTED):
             return {}
         if world() > 1:
             dist.all_reduce(self.hits)
         dead = (self.hits == 0).nonzero().flatten().cpu()
         told = {"codes_used": 1 - len(dead) / len(self.hits)}
         self.hits.zero_()
-        if done > SETTLED * self.total:
+        if not self.revive_every or done > SETTLED * self.total:
             return told
-        codes = self.model.vqvae.quantizer.codebook.weight
-        generator = torch.Generator().manual_seed(mixed(self.seed, 4, step))
-        chosen = torch.randperm(len(self.seen), generator=generator)[: len(dead)]
-        codes[dead[: len(chosen)]] = self.seen[chosen.to(self.seen.device)].to(codes.dtype)
+        codes, seen = self.model.vqvae.quantizer.codebook.weight, self.seen
         if world() > 1:
-            dist.broadcast(codes, 0)
+            parts = [torch.empty_like(seen) for _ in range(world())]
+            dist.all_gather(parts, seen)
+            seen = torch.cat(parts)
+        generator = torch.Generator().manual_seed(mixed(self.seed, 4, step))
+        chosen = torch.randperm(len(seen), generator=generator)[: len(dead)]
+        codes[dead[: len(chosen)]] = seen[chosen.to(seen.device)].to(codes.dtype)
         return told
 
     def kept(self) -> dict[str, object]:
-        judge = self.discriminator
+        judge, hits = self.discriminator, self.hits.clone()
+        if world() > 1:
+            dist.all_reduce(hits)
         return {
-            "hits": self.hits.cpu(),
+            "hits": hits.cpu(),
             "discriminator": None if judge is None else judge.state_dict(),
         }
 
     def restore(self, kept: dict) -> None:
-        self.hits.copy_(kept["hits"])
+        self.hits.copy_(kept["hits"] if rank() == 0 else torch.zeros_like(kept["hits"]))
         if self.discriminator is not None and kept["discriminator"] is not None:
             self.discriminator.load_state_dict(kept["discriminator"])

@@ -15,7 +15,7 @@ from fixers.sources import read_image
 from gen_data.dataset_json import Triplet
 from models.gsvar import GSVAR
 from models.vqvae.model import VQVAE
-from training.distributed import mean_of, rank, world
+from training.distributed import any_of, mean_of, rank, world
 from training.triplets import cut
 
 log = logging.getLogger(__name__)
@@ -58,13 +58,14 @@ class Validation:
         """Means over all processes, and some pictures: render, answer and truth side by side.
         Raises ValueError for a triplet that cannot be read, or if none can."""
         mine = self.triplets[rank() :: world()]
-        rows, pictures = [], {}
+        rows, pictures, fault = [], {}, None
         for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
             try:
                 render, truth, guides = self.images(triplet)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
-                    raise ValueError(f"{triplet.key}: {error}") from None
+                    fault = f"{triplet.key}: {error}"
+                    break
                 log.warning("left out %s: %s", triplet.key, error)
                 continue
             got = answer(render, guides, truth).cpu()
@@ -76,9 +77,12 @@ class Validation:
             if len(pictures) < PICTURES:
                 shown = [render, got, truth, *(() if guides is None else guides[:1])]
                 pictures[triplet.key] = torch.cat(shown, 1)
+        if any_of(fault is not None, self.metrics.device):  # or the others would wait
+            raise ValueError(fault or "another process could not read an entry to validate on")
         names = ["psnr", "ssim", *([] if self.metrics.lpips_reason else ["lpips"])]
         names = [f"{before}{n}" for before in ("", "render_") for n in names]
-        sums = torch.tensor([sum(row[n] for row in rows) for n in names] + [len(rows)])
+        sums = [sum(row[n] for row in rows) for n in names] + [len(rows)]
+        sums = torch.tensor(sums, dtype=torch.float64)
         if world() > 1:
             sums = mean_of(sums.to(self.metrics.device)).cpu()
         if not sums[-1]:

@@ -74,13 +74,17 @@ def whole(stage: Stage, fsdp: bool) -> GSVAR:
 
 
 def optimiser_state(stage: nn.Module, own: torch.optim.Optimizer, fsdp: bool) -> dict:
-    """An optimiser's whole state."""
+    """An optimiser's whole state, as torch's own without sharding."""
     if not fsdp:
         return own.state_dict()
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_optimizer_state_dict(stage, own, options=options)
+    state = get_optimizer_state_dict(stage, own, options=options)
+    if not state["state"]:  # on the other processes
+        return state
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    return renamed(state, dict(zip(names, range(len(names)), strict=True)))
 
 
 def put_optimiser(
@@ -89,16 +93,44 @@ def put_optimiser(
     """Put an optimiser's whole state back. Raises ValueError where it does not fit."""
     if state is None:
         raise ValueError("it has no optimiser's state")
-    if not fsdp:
-        decays = [group["decays"] for group in own.param_groups]
-        if [group["decays"] for group in state["param_groups"]] != decays:
-            raise ValueError("its parameters are divided otherwise")
-        own.load_state_dict(state)
-        for parameter, kept in own.state.items():
-            if kept["exp_avg"].shape != parameter.shape:
-                raise ValueError("its parameters have other sizes")
+    decays, sizes = (
+        [(group["decays"], len(group["params"])) for group in groups]
+        for groups in (own.param_groups, state["param_groups"])
+    )
+    if decays != sizes:
+        raise ValueError("its parameters are divided otherwise")
+    if fsdp:
+        put_sharded(stage, own, state)
         return
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+    own.load_state_dict(state)
+    for parameter, kept in own.state.items():
+        if kept["exp_avg"].shape != parameter.shape:
+            raise ValueError("its parameters have other sizes")
+        for name, moment in kept.items():  # fused kernels walk through both as they lie in memory
+            if moment.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
+
+def put_sharded(stage: nn.Module, own: torch.optim.Optimizer, state: dict) -> None:
+    """The same for an optimiser of shards."""
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    empty = get_optimizer_state_dict(stage, own)
+    names = [name for group in empty["param_groups"] for name in group["params"]]
+    state = renamed(state, dict(enumerate(names)))
+    for kept in state["state"].values():
+        for name, moment in kept.items():
+            kept[name] = moment.contiguous()
     options = StateDictOptions(full_state_dict=True)
     set_optimizer_state_dict(stage, own, state, options=options)
+
+
+def renamed(state: dict, names: dict) -> dict:
+    """An optimiser's state with other names of its parameters."""
+    groups = [g | {"params": [names[n] for n in g["params"]]} for g in state["param_groups"]]
+    moments = {names[n]: dict(kept) for n, kept in state["state"].items()}
+    return {"state": moments, "param_groups": groups}

@@ -142,13 +142,20 @@ class GSVAR(nn.Module):
 
     # training ----------------------------------------------------------------------------------
 
-    def forward(self, views: Tensor, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        views: Tensor,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        coins: Tensor | None = None,
+    ) -> Tensor:
         """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of
         all scales.
 
         `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from
         `vqvae.quantizer.inputs` (for the render the ground truth's tokens, for a reference its
-        own); `labels` [B,V], by default 0, 1, 1, ...
+        own); `labels` [B,V], by default 0, 1, 1, ...; `coins` [B,depth,2] in [0,1) for stochastic
+        depth, by default torch's own.
         """
         V = views.shape[1]
         rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
@@ -162,7 +169,7 @@ class GSVAR(nn.Module):
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
-        x = self.transformer(x, modulations, self.rope(schedule), attends)
+        x = self.transformer(x, modulations, self.rope(schedule), attends, coins)
         return x[:, :, lengths[0] - 1 :]
 
     def attends(self, lengths: tuple[int, ...], views: int, dtype: torch.dtype) -> list[Attend]:

@@ -100,17 +100,29 @@ class Block(nn.Module):
         shifts (two each)."""
         return self.adaln(condition) if shared is None else shared + self.offset
 
-    def forward(self, x: Tensor, modulation: Tensor, rope: Tensor | None, attend: Attend) -> Tensor:
-        """`modulation` [B or 1,V,6,C] is the same for all tokens of a view."""
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        rope: Tensor | None,
+        attend: Attend,
+        coins: Tensor | None = None,
+    ) -> Tensor:
+        """`modulation` [B or 1,V,6,C] is the same for all tokens of a view; `coins` [B,2] in [0,1)
+        decide on the two branches in training, else torch's own draws."""
+        coin1, coin2 = (None, None) if coins is None else coins.unbind(-1)
         gate1, gate2, scale1, scale2, shift1, shift2 = modulation.unsqueeze(-3).unbind(-2)
         h = self.attention(modulate(x, scale1, shift1), rope, attend)
-        x = torch.addcmul(x, self.drop(h), gate1)
+        x = torch.addcmul(x, self.drop(h, coin1), gate1)
         h = self.mlp(modulate(x, scale2, shift2))
-        return torch.addcmul(x, self.drop(h), gate2)
+        return torch.addcmul(x, self.drop(h, coin2), gate2)
 
-    def drop(self, h: Tensor) -> Tensor:
+    def drop(self, h: Tensor, coins: Tensor | None) -> Tensor:
         """Stochastic depth: the whole branch of a sample, all views together, now and then."""
         if not self.training or self.drop_path == 0:
             return h
+        if coins is None:
+            coins = torch.rand(h.shape[0], device=h.device)
         keep = 1 - self.drop_path
-        return h * h.new_empty(h.shape[0], *[1] * (h.dim() - 1)).bernoulli_(keep).div_(keep)
+        factor = (coins < keep).to(h.dtype) / keep
+        return h * factor.view(-1, *[1] * (h.dim() - 1))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit, prange, types
+from numba import config, njit, prange, set_num_threads, types
 from numba.extending import overload
 from torch import Tensor, nn
 
@@ -65,7 +65,12 @@ def upsample_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def channels_last(x: Tensor) -> np.ndarray:
-    """[B,C,H,W] as an array [B,H,W,C], without a copy where its memory is like that already."""
+    """[B,C,H,W] as an array [B,H,W,C], without a copy where its memory is like that already.
+
+    Every path here begins with this; from then on numba has torch's number of threads, or torch
+    would have numba's, their OpenMP being one.
+    """
+    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
     return array(x.permute(0, 2, 3, 1).contiguous())
 
 

@@ -46,16 +46,24 @@ class Transformer(nn.Module):
         return [block.modulation(condition, shared) for block in self.blocks]
 
     def forward(
-        self, x: Tensor, modulations: Sequence[Tensor], rope: Tensor, attends: Sequence[Attend]
+        self,
+        x: Tensor,
+        modulations: Sequence[Tensor],
+        rope: Tensor,
+        attends: Sequence[Attend],
+        coins: Tensor | None = None,
     ) -> Tensor:
         """x [B,V,L,C] through all blocks, block i attending by attends[i]; with `checkpointing`
-        their inner activations are computed again in the backward pass."""
+        their inner activations are computed again in the backward pass. `coins` [B,depth,2]: see
+        Block."""
         recompute = self.checkpointing and torch.is_grad_enabled()
-        for block, modulation, attend in zip(self.blocks, modulations, attends, strict=True):
+        tossed = [None] * len(self.blocks) if coins is None else coins.unbind(1)
+        for block, *given in zip(self.blocks, modulations, attends, tossed, strict=True):
+            modulation, attend, own = given
             if recompute:
-                x = checkpoint(block, x, modulation, rope, attend, use_reentrant=False)
+                x = checkpoint(block, x, modulation, rope, attend, own, use_reentrant=False)
             else:
-                x = block(x, modulation, rope, attend)
+                x = block(x, modulation, rope, attend, own)
         return x
 
 

@@ -72,7 +72,6 @@ def sizes(**changes) -> GSVARConfig:
         "vqvae_groups": 8,
         "latent_channels": 8,
         "vocabulary": 128,
-        "drop_path": 0.0,
         "ref_attends": "self",
     }
     return GSVARConfig(**{**values, **changes})

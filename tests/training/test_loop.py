@@ -210,8 +210,24 @@ def test_an_exploding_loss_stops_the_run(chain, monkeypatch):
         return losses
 
     monkeypatch.setattr(LatentStage, "forward", growing)
-    with pytest.raises(ValueError, match=r"the loss is .*, and has been .* at step 12"):
+    with pytest.raises(ValueError, match=r"the loss has risen from .* to .* at step 12"):
         train("ar", *arguments["ar"], "--exp_name=boom", "--steps=20", "--tblr=0")
+
+
+def test_a_loss_that_was_negative_once_is_no_measure_of_an_explosion(chain, monkeypatch):
+    from training.latent import LatentStage
+
+    _, arguments = chain
+    forward = LatentStage.forward
+
+    def swinging(self, batch, player="model", detail=False):
+        losses = forward(self, batch, player, detail)
+        losses["loss"] = losses["loss"] * 0 + (-8.0 if batch.step == 2 else 3.0)
+        return losses
+
+    monkeypatch.setattr(LatentStage, "forward", swinging)
+    given = ("--exp_name=swing", "--steps=16", "--tblr=0", "--log_every=1")
+    assert train("ar", *arguments["ar"], *given) is None
 
 
 def test_minutes_stop_a_run_that_then_goes_on(chain):

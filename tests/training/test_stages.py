@@ -52,10 +52,10 @@ def test_stage_1_is_cross_entropy_and_twice_the_refiners_loss(batch, both):
     tokens = [made.vqvae.tokens(images[:, v], grids) for v in range(3)]
     inputs = torch.stack([quantizer.inputs(t.indices, grids) for t in tokens], 1)
     labels = torch.tensor([[0, 1, 1]])
-    hidden = made(batch.views, inputs, labels)
+    draws, last = Draws(batch.seeds), made.config.schedule.lengths[-1]
+    hidden = made(batch.views, inputs, labels, draws.uniform(made.config.depth, 2))
     logits = made.logits(hidden, labels)
     entropies, refined = [], []
-    draws, last = Draws(batch.seeds), made.config.schedule.lengths[-1]
     views = 3 if both else 1
     steps, noise = draws.integers(1000, 4, views, last), draws.normal(4, views, last, 8)
     for v in range(views):
@@ -176,6 +176,18 @@ def test_restored_latents_are_kept_and_the_same(batch, tmp_path):
         assert again.stored.folder == kept.stored.folder
         kept.frozen[0].head.weight.zero_()
     assert torch.equal(kept.restored(batch, batch.views), plain)
+
+
+def test_a_pretrained_tokenizer_keeps_its_codes(batch):
+    stage = TokenizerStage(model(), ImageObjective(None), total=1000, revive_every=0, new=False)
+    before = stage.model.vqvae.quantizer.codebook.weight.clone()
+    told = {}
+    for step in range(100):
+        if step in (0, 99):
+            stage(batch)
+        told |= stage.after_step(step)
+    assert torch.equal(stage.model.vqvae.quantizer.codebook.weight, before)
+    assert 0 < told["codes_used"] < 1
 
 
 def test_reviving_replaces_unused_codes_only(batch):

@@ -113,3 +113,16 @@ def test_weights_that_an_optimiser_changed_unseen_are_seen_after_eval():
         slow.square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()
+
+
+@torch.no_grad()
+def test_torchs_threads_stay_as_they_were():
+    norm, conv = layers(32, 32)
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            winograd.norm_silu_conv(torch.randn(1, 32, 32, 32), norm, conv)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)

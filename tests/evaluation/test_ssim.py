@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from evaluation.ssim import ssim, ssim_plain
 from reconstruction.losses import photometric
-from reconstruction.ssim import ssim, ssim_plain
 
 
 def images(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
