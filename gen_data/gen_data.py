@@ -143,6 +143,8 @@ def main(o: Options) -> None:
     except PermissionError as error:
         raise PermissionError(f"{error} (--output_path)") from None
     chosen = choose(list(tasks), o.idx_start, o.idx_end, shard)
+    if not chosen:
+        log.info("no scene falls on --shard %s", o.shard)
     left = [n for n in chosen if o.overwrite or not is_finished(tasks[n].output, tasks[n].recipe)]
     if len(left) < len(chosen):
         log.info("%d of %d scenes are finished already", len(chosen) - len(left), len(chosen))

@@ -37,7 +37,12 @@ def config_of(flags: Model) -> GSVARConfig:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file (--preset)")
         try:
-            config = GSVARConfig(**json.loads(path.read_text()))
+            sizes = json.loads(path.read_text())
+            known = [field.name for field in fields(GSVARConfig)]
+            unknown = [name for name in sizes if name not in known]
+            if unknown:
+                raise ValueError(f"{unknown[0]!r} is none of {', '.join(known)}")
+            config = GSVARConfig(**sizes)
             if config.depth < 1:
                 raise ValueError("depth must be at least 1")
             checkpoints.empty(config, bridge=False)  # what is wrong shows where it is built

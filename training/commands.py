@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -224,7 +225,11 @@ def train(
         writable_folder(folder.path)
         stage = make(run)
         settings = Settings(
-            rate=optimisation.tlr or optimisation.ac * optimisation.tblr,
+            rate=(
+                optimisation.ac * optimisation.tblr
+                if optimisation.tlr is None
+                else optimisation.tlr
+            ),
             schedule=Schedule(
                 optimisation.sche,
                 run.total,
@@ -371,6 +376,10 @@ def checked(flags: TrainFlags) -> None:
             raise ValueError(f"--{name}={getattr(group, name)} must be at least {least}")
     if own.steps is not None and own.steps < 1:
         raise ValueError(f"--steps={own.steps} must be at least 1")
+    for name in ("tblr", "tlr"):
+        rate = getattr(own, name)
+        if rate is not None and not 0 <= rate < math.inf:
+            raise ValueError(f"--{name}={rate} must be a number of at least 0")
     if not 0 <= own.ema < 1:
         raise ValueError(f"--ema={own.ema} must lie between 0 and 1")
     if data.cache_dir is not None and not data.crops and data.fit == "crop":
@@ -397,6 +406,8 @@ def compare(before: dict, now: dict, flags: TrainFlags) -> None:
     changed = {n: (before.get(n), now.get(n)) for n in sorted(names) if before.get(n) != now.get(n)}
     sizes = (*building.named_sizes(flags.model), "train_decoder")
     other = [name for name in changed if name in sizes]
+    if "ema" in changed and not all(changed["ema"]):  # what is saved is the average, or is not
+        other.append("ema")
     if other:
         name = other[0]
         raise ValueError(

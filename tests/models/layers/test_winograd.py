@@ -126,3 +126,22 @@ def test_torchs_threads_stay_as_they_were():
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 32, 19, 23), (1, 16, 1, 1), (3, 48, 40, 33)])
+def test_the_gradients_of_norm_and_silu_are_torchs(shape, dtype):
+    norm, _ = layers(shape[1], 8)
+    torch.manual_seed(1)
+    x, slope = ((torch.randn(shape) * 2 + 3).to(dtype) for _ in range(2))
+    exact = nn.GroupNorm(8, shape[1], eps=1e-6).double()
+    exact.load_state_dict(norm.state_dict())
+    answers = []
+    for module, start in ((norm, x), (exact, x.double())):
+        start = start.clone().requires_grad_()
+        out = winograd.norm_silu(start, module) if module is norm else F.silu(module(start))
+        out.backward(slope.to(out.dtype))
+        answers.append((out.detach(), start.grad, module.weight.grad, module.bias.grad))
+    for ours, theirs in zip(*answers, strict=True):
+        tolerance = 3e-6 if dtype == torch.float32 else 1e-2
+        assert (ours - theirs).abs().max() <= tolerance * max(1, theirs.abs().max())
