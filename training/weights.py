@@ -81,7 +81,7 @@ def optimiser_state(stage: nn.Module, own: torch.optim.Optimizer, fsdp: bool) ->
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_optimizer_state_dict(stage, own, options=options)
-    if not state["state"]:  # on the other processes
+    if not state.get("state"):  # on the other processes
         return state
     names = [name for group in state["param_groups"] for name in group["params"]]
     return renamed(state, dict(zip(names, range(len(names)), strict=True)))
