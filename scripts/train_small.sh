@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# The whole chain in one command: procedural scenes -> triplets -> stages 0, 1 and 2 -> test and report.
+# The whole chain in one command: scenes -> triplets -> stages 0, 1 and 2 -> proof on scenes never seen.
 # Stopped by Ctrl-C or by force, it goes on when the same command is given again. Settings:
 #   OUT       where everything goes (results/small)
-#   PRESET    tiny, small, original-d16, original-d24, or a .json of sizes (tiny)
-#   SCENES    procedural scenes; one in seven is held out (56)
-#   VIEWS WIDTH HEIGHT      of a scene (24 256 192)
-#   STEPS     of the three stages ("4000 8000 4000")
-#   BATCH     samples a process (8);  PROCESSES (1: python; more: torchrun)
-#   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS that reconstruct (1)
+#   PRESET    mini, small, original-d16, original-d24, or a .json of sizes (mini)
+#   SCENES    procedural scenes to learn from (20);  HELD  others to be judged on (20)
+#   VIEWS WIDTH HEIGHT  of a procedural scene (24 256 192)
+#   CAPTURES  a folder of captures to learn from too;  TESTS  a folder of captures to be judged on
+#   IMAGES    which photos of those captures (images_4)
+#   RECON     optimisation steps of a reconstruction (1200)
+#   STEPS     of the three stages ("900 600 1500")
+#   BATCH     samples a process (8);  PROCESSES  1: python, more: torchrun (1)
+#   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS  that reconstruct (1);  SEED (0)
+#   CONTROLS  minutes for each U-Net to be compared with; 0: none (0)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=${OUT:-results/small}
-PRESET=${PRESET:-tiny}
-SCENES=${SCENES:-56}
-VIEWS=${VIEWS:-24} WIDTH=${WIDTH:-256} HEIGHT=${HEIGHT:-192}
-read -r STEPS0 STEPS1 STEPS2 <<< "${STEPS:-4000 8000 4000}"
+OUT=${OUT:-results/small} PRESET=${PRESET:-mini} SEED=${SEED:-0}
+SCENES=${SCENES:-20} HELD=${HELD:-20} CAPTURES=${CAPTURES:-} TESTS=${TESTS:-} IMAGES=${IMAGES:-images_4}
+VIEWS=${VIEWS:-24} WIDTH=${WIDTH:-256} HEIGHT=${HEIGHT:-192} RECON=${RECON:-1200}
+read -r STEPS0 STEPS1 STEPS2 <<< "${STEPS:-900 600 1500}"
 BATCH=${BATCH:-8} PROCESSES=${PROCESSES:-1} PRECISION=${PRECISION:-2} WORKERS=${WORKERS:-1}
+CONTROLS=${CONTROLS:-0}
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python
     [ ! -x .venv/bin/python ] || PYTHON=.venv/bin/python
@@ -23,27 +27,53 @@ fi
 LAUNCH=("$PYTHON")
 [ "$PROCESSES" = 1 ] || LAUNCH=("$PYTHON" -m torch.distributed.run --standalone "--nproc-per-node=$PROCESSES")
 
-curate() { # strategy, steps of the schedule, iterations to render, further flags
-    local strategy=$1 steps=$2 iterations=$3
-    shift 3
-    # shellcheck disable=SC2086  # iterations are several words
-    "$PYTHON" gen_data/gen_data.py --base_path "$OUT/scenes" --procedural "$SCENES" --seed 0 \
-        --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --strategy "$strategy" \
-        --render_iter $iterations --max_steps "$steps" --densify mcmc --cap_max 10000 --workers "$WORKERS" "$@"
+# Artifacts from nearly none to severe: early and late renders, of views that trained and that did not.
+curate() { # flags that say which scenes
+    local common=("$@" --max_steps "$RECON" --densify mcmc --workers "$WORKERS")
+    "$PYTHON" gen_data/gen_data.py "${common[@]}" --strategy sparse --train_every 4 --render_iter $((RECON / 2)) "$RECON"
+    "$PYTHON" gen_data/gen_data.py "${common[@]}" --strategy underfitting \
+        --render_iter $((RECON * 3 / 8)) $((RECON * 7 / 12)) "$RECON"
 }
-curate underfitting 600 "100 300 600"
-curate sparse 600 "300 600" --train_every 4
-curate random 600 "600"
-curate cross 600 "600"
-"$PYTHON" gen_data/gen_data_json.py --base_path "$OUT/scenes" --output "$OUT/data.json" \
-    --split_file "$OUT/split.json" --warp --workers "$WORKERS"
+procedural() { # folder, scenes, first seed
+    curate --base_path "$1" --procedural "$2" --seed "$3" --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --cap_max 10000
+}
+captures() { # captures, folder
+    curate --base_path "$1" --output_path "$2" --image_folder "$IMAGES" --cap_max 20000
+}
+list() { # folder
+    "$PYTHON" gen_data/gen_data_json.py --base_path "$1" --output "$1/data.json" --split_file "$1/split.json" \
+        --strategies underfitting sparse --candidates 1 --warp --workers "$WORKERS"
+}
+LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
+procedural "$OUT/scenes" "$SCENES" "$SEED"
+list "$OUT/scenes"
+procedural "$OUT/held" "$HELD" $((SEED + 100000))
+list "$OUT/held"
+if [ -n "$CAPTURES" ]; then
+    captures "$CAPTURES" "$OUT/captures"
+    list "$OUT/captures"
+    LEARN=$LEARN,$OUT/captures/data.json
+fi
+if [ -n "$TESTS" ]; then
+    captures "$TESTS" "$OUT/tests"
+    list "$OUT/tests"
+    JUDGE+=("$OUT/tests/data.json")
+fi
 
-COMMON=(--json_path="$OUT/data.json" --results="$OUT" --batch_size="$BATCH" --fp16="$PRECISION" --hflip=True --wp=0.2)
-"${LAUNCH[@]}" VQVAE_train.py "${COMMON[@]}" --preset="$PRESET" --steps="$STEPS0" --tblr=1e-3 --exp_name=vqvae
-"${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vqvae/vqvae-ckpt-best.pth" \
-    --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --use_ref_drop=True --exp_name=var
+COMMON=(--json_path="$LEARN" --results="$OUT" --batch_size="$BATCH" --fp16="$PRECISION" --seed="$SEED"
+    --fit=squash --hflip=True --wp=0.2 --workers=4 --num_samples_eval=40)
+"${LAUNCH[@]}" VQVAE_train.py "${COMMON[@]}" --preset="$PRESET" --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
+"${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-best.pth" \
+    --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --exp_name=var
 "${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-best.pth" \
-    --steps="$STEPS2" --tblr=5e-4 --train_decoder=True --crops=8 --cache_dir="$OUT/cache" --use_ref_drop=True \
-    --exp_name=bridge
-"$PYTHON" test_tile.py --var_test_path="$OUT/bridge/vae-ckpt-best.pth" --use_bridge=True \
-    --json_path="$OUT/data.json" --testset_path="$OUT/test" --limit="${LIMIT:-100}"
+    --steps="$STEPS2" --tblr=1e-3 --train_decoder=True --cache_dir="$OUT/cache" --ema=0.998 --exp_name=bridge
+
+FIXERS=("gsvar=$OUT/bridge/vae-ckpt-best.pth" "gsvar_noref=$OUT/bridge/vae-ckpt-best.pth:noref" nlm=nlm)
+if [ "$CONTROLS" != 0 ]; then
+    for ref in use_ref no_use_ref; do
+        "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
+            --size "$HEIGHT" "$WIDTH" --batch_size "$BATCH" --seed "$SEED"
+        FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
+    done
+fi
+"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --out "$OUT/proof" --fixers "${FIXERS[@]}"

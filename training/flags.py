@@ -309,7 +309,8 @@ class Tokenizing:
     continuous: float = 0.25
     """Share of pictures decoded from the latent before quantisation, as the refiner restores it."""
     revive_every: int | None = None
-    """Steps between replacements of codes that nobody uses (0: never)."""
+    """Steps between replacements of codes that nobody uses, 0 for never (default: 100 for a new
+    tokenizer, 0 for one of --vae_model_path)."""
     gan: float = 0.0
     """Weight of the adversarial loss (0: none)."""
     gan_start: float = 0.5

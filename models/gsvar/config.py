@@ -158,7 +158,7 @@ def mini() -> GSVARConfig:
         vqvae_width=16,
         vqvae_multipliers=(1, 2, 4, 8, 8),
         vqvae_blocks=1,
-        vqvae_groups=8,
+        vqvae_groups=2,
         latent_channels=16,
         vocabulary=1024,
         rope_extent=16.0,
