@@ -190,8 +190,9 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
             triplet = triplets[key]
             render, truth = read_image(triplet.render), read_image(triplet.truth)
             fixed = read_image(out / name / "fixed" / f"{key}.png")
-            guide = Guides(1, True).read(triplet, render)[0]
-            pictures = [render, guide, fixed, truth, error_map(render, truth)]
+            warped = all(r.warped for r in triplet.references)
+            guides = Guides(1, warped).read(triplet, render)
+            pictures = [render, *guides, fixed, truth, error_map(render, truth)]
             lines.append(side_by_side([*pictures, error_map(fixed, truth)], gap=2))
         width = max(line.shape[1] for line in lines)
         whole = []
