@@ -1,22 +1,12 @@
 # What a fixer is compared with: a U-Net that learns, and the table that sets them side by side.
 import json
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from benchmarks import proof, unet
 from gen_data import dataset_json
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-def run(*arguments, code=0):
-    command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr[-2000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +21,25 @@ def warped(triplets, tmp_path_factory):
     return path
 
 
-def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path):
-    own = ("benchmarks.unet", "--json_path", warped, "--out", tmp_path / "unet", "--size", 64, 64)
+def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, capsys):
+    def run(command, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        command.main()
+        return capsys.readouterr().out
+
+    own = ("--json_path", warped, "--out", tmp_path / "unet", "--size", 64, 64)
     own += ("--channels", 8, 16, 16, "--batch_size", 4, "--workers", 0, "--num_samples_eval", 99)
-    run(*own, "--steps", 4)
-    run(*own, "--steps", 150, "--rate", 3e-3, "--ema", 0.9)
+    own += ("--rate", 3e-3, "--ema", 0.9)
+    run(unet, *own, "--steps", 4)
+    run(unet, *own, "--steps", 60)
     told = json.loads((tmp_path / "unet" / "metrics.json").read_text())
-    assert told["steps"] == 150
+    assert told["steps"] == 60
     assert told["psnr"] > told["render_psnr"]
 
-    proof = ("benchmarks.proof", warped, "--out", tmp_path / "proof", "--fixers")
-    unet = tmp_path / "unet" / "unet.safetensors"
-    fixers = (f"unet={unet}", f"noref={unet}:noref", "same=identity", "nlm=nlm")
-    done = run(*proof, *fixers)
+    weights = tmp_path / "unet" / "unet.safetensors"
+    fixers = (f"unet={weights}", f"noref={weights}:noref", "same=identity", "nlm=nlm")
+    asked = (warped, "--out", tmp_path / "proof", "--fixers", *fixers)
+    table = run(proof, *asked)
     results = json.loads((tmp_path / "proof" / "metrics.json").read_text())
     assert set(results) == {"unet", "noref", "same", "nlm"}
     means = {name: next(iter(groups.values())) for name, groups in results.items()}
@@ -51,9 +47,9 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path):
     assert means["same"]["gain_psnr"] == 0
     assert means["unet"]["gain_psnr"] == pytest.approx(told["psnr"] - told["render_psnr"], abs=0.05)
     assert means["unet"]["psnr"] != means["noref"]["psnr"]
-    assert done.stdout.count("\n") == 2 + 4
+    assert table.count("\n") == 2 + 4
     assert (tmp_path / "proof" / "unet_random.png").is_file()
-    assert run(*proof, *fixers).stdout == done.stdout  # nothing is measured twice
-
-    wrong = run(*proof, "unet=", code=2)
-    assert "NAME=WEIGHTS" in wrong.stderr
+    monkeypatch.setattr(proof, "FixingMetrics", None)  # nothing is measured twice
+    assert run(proof, *asked) == table
+    with pytest.raises(ValueError, match="NAME=WEIGHTS"):
+        run(proof, warped, "--fixers", "unet=")
