@@ -101,10 +101,8 @@ def final(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU of the norm; fused on the CPU, in training and for bfloat16 inference."""
-    if x.device.type == "cpu" and (
-        x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and torch.is_grad_enabled())
-    ):
+    """SiLU of the norm; fused on the CPU."""
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         return winograd.norm_silu(x, norm)
     return F.silu(norm(x))
 
