@@ -39,6 +39,8 @@ class GSVARConfig:
     vqvae_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     vqvae_blocks: int = 2
     vqvae_groups: int = 32
+    vqvae_patch: int = 1
+    """Pixels along each side that enter as channels, in the prefix encoder too."""
     latent_channels: int = 32
     vocabulary: int = 4096
     phi_on_last: bool = False
@@ -61,6 +63,8 @@ class GSVARConfig:
             raise ValueError(
                 "prefix_channels and vqvae_multipliers must have the same number of steps"
             )
+        if self.vqvae_patch < 1:
+            raise ValueError(f"vqvae_patch must be at least 1, not {self.vqvae_patch}")
         if any(c % self.vqvae_groups for c in self.vqvae.channels):
             raise ValueError(f"vqvae_groups {self.vqvae_groups} must divide {self.vqvae.channels}")
         if self.mixing_blocks is not None and not set(self.mixing_blocks) <= set(range(self.depth)):
@@ -82,6 +86,7 @@ class GSVARConfig:
             multipliers=self.vqvae_multipliers,
             res_blocks=self.vqvae_blocks,
             groups=self.vqvae_groups,
+            patch=self.vqvae_patch,
             latent_channels=self.latent_channels,
             vocabulary=self.vocabulary,
             phi_on_last=self.phi_on_last,
@@ -152,13 +157,14 @@ def mini() -> GSVARConfig:
         width=192,
         heads=6,
         patch_nums="1_2_3x4_5x6_6x8_9x12_12x16",
-        prefix_channels=(16, 32, 64, 128, 192),
+        prefix_channels=(32, 64, 128, 192),
         refiner_width=192,
         refiner_blocks=3,
-        vqvae_width=16,
-        vqvae_multipliers=(1, 2, 4, 8, 8),
+        vqvae_width=32,
+        vqvae_multipliers=(1, 2, 4, 4),
         vqvae_blocks=1,
-        vqvae_groups=2,
+        vqvae_groups=4,
+        vqvae_patch=2,
         latent_channels=16,
         vocabulary=1024,
         rope_extent=16.0,

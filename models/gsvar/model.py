@@ -43,7 +43,7 @@ class GSVAR(nn.Module):
         width, latent = config.width, config.latent_channels
         rows, columns = config.schedule.latent
         self.vqvae = VQVAE(config.vqvae)
-        self.prefix = PrefixEncoder(config.prefix_channels, width)
+        self.prefix = PrefixEncoder(config.prefix_channels, width, config.vqvae_patch)
         self.prefix_position = nn.Parameter(torch.empty(1, rows * columns + 1, width))
         self.label = nn.Embedding(config.labels, width)
         self.scale_embedding = nn.Embedding(len(config.schedule), width)

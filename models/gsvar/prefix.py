@@ -6,13 +6,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models.layers.conv import split_pixels
+
 
 class PrefixEncoder(nn.Module):
     """Images [B,3,H,W] in [-1,1] -> tokens [B, H/stride * W/stride, width], row-major."""
 
-    def __init__(self, channels: Sequence[int], width: int):
+    def __init__(self, channels: Sequence[int], width: int, patch: int = 1):
         super().__init__()
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.patch = patch
+        self.conv_in = nn.Conv2d(3 * patch**2, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for c, wider in pairwise(channels):
             self.blocks += [
@@ -22,7 +25,7 @@ class PrefixEncoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], width, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        h = F.silu(self.conv_in(images))
+        h = F.silu(self.conv_in(split_pixels(images, self.patch)))
         for conv in self.blocks:
             h = F.silu(conv(h))
         return rearrange(self.conv_out(h), "b c h w -> b (h w) c")

@@ -91,6 +91,16 @@ class GroupNorm(nn.GroupNorm):
         return torch.addcmul(shift.view(B, C, 1, 1), x, scale.view(B, C, 1, 1))
 
 
+def split_pixels(x: Tensor, patch: int) -> Tensor:
+    """[B,C,H,W] -> [B,C*patch^2,H/patch,W/patch]: each square of pixels as channels."""
+    return x if patch == 1 else F.pixel_unshuffle(x, patch)
+
+
+def join_pixels(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `split_pixels`."""
+    return x if patch == 1 else F.pixel_shuffle(x, patch)
+
+
 def group_norm(channels: int, groups: int) -> GroupNorm:
     return GroupNorm(groups, channels, eps=1e-6)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.conv import ResBlock, zero_output
+from models.layers.conv import ResBlock, join_pixels, split_pixels, zero_output
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.encoder import Encoder, Pyramid
 
@@ -28,16 +28,18 @@ class Gate(nn.Module):
 class Blend(nn.Module):
     """A mask per pixel and channel: 1 keeps the decoded image, 0 the render."""
 
-    def __init__(self, width: int, groups: int):
+    def __init__(self, width: int, groups: int, patch: int):
         super().__init__()
-        self.conv_in = nn.Conv2d(9, width, 7, padding=3)
+        self.patch = patch
+        self.conv_in = nn.Conv2d(9 * patch**2, width, 7, padding=3)
         self.block = ResBlock(width, width, groups)
         self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width, 3, 1)
+        self.conv_out = nn.Conv2d(width, 3 * patch**2, 1)
 
     def forward(self, decoded: Tensor, image: Tensor) -> Tensor:
-        h = self.conv_in(torch.cat((decoded, image, (decoded - image).abs()), 1))
-        mask = self.conv_out(F.relu(self.conv_mid(self.block(h)))).sigmoid()
+        both = torch.cat((decoded, image, (decoded - image).abs()), 1)
+        h = self.block(self.conv_in(split_pixels(both, self.patch)))
+        mask = join_pixels(self.conv_out(F.relu(self.conv_mid(h))), self.patch).sigmoid()
         return torch.lerp(image, decoded.to(image.dtype), mask.to(image.dtype))
 
 
@@ -56,7 +58,7 @@ class Bridge(nn.Module):
             Gate(h + feature, h, groups) for h, feature in zip(entering, channels, strict=True)
         )
         self.pixels = Gate(2 * channels[0], channels[0], groups)
-        self.blend = Blend(channels[0], groups)
+        self.blend = Blend(channels[0], groups, config.patch)
         self.reader = Pyramid(config, images=2) if config.guided_bridge else None
 
     @torch.no_grad()

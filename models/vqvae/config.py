@@ -8,7 +8,7 @@ class VQVAEConfig:
     parameters, 16 pixels a latent)."""
 
     width: int = 160
-    """Channels at full resolution."""
+    """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     """Channels at each level, in widths; each level but the last halves the size."""
     res_blocks: int = 2
@@ -21,6 +21,9 @@ class VQVAEConfig:
     """Convolutions that follow the upsampled code vectors, shared between neighbouring scales."""
     phi_on_last: bool = False
     """Apply phi to the last scale too, as VAR's own tokenizer does; VARSR and GS-VAR do not."""
+    patch: int = 1
+    """Pixels along each side that enter and leave as the channels of one place: with 2, the first
+    level works at half the resolution, which is a quarter of the cost where most of it is."""
     guided_bridge: bool = False
     """The bridge reads a second picture beside the render, a photo warped into its view, with an
     encoder of its own."""
@@ -28,9 +31,9 @@ class VQVAEConfig:
     @property
     def stride(self) -> int:
         """Pixels a latent cell, along each side."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of each level, from full resolution down."""
+        """Channels of each level, from the finest down."""
         return tuple(self.width * m for m in self.multipliers)

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.layers.conv import Upsample, final, group_norm
+from models.layers.conv import Upsample, final, group_norm, join_pixels
 from models.vqvae.bridge import Bridge
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.encoder import Level, Middle
@@ -30,7 +30,8 @@ class Decoder(nn.Module):
             for i in range(len(channels))
         )
         self.norm_out = group_norm(channels[0], groups)
-        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
+        self.patch = config.patch
+        self.conv_out = nn.Conv2d(channels[0], 3 * self.patch**2, 3, padding=1)
 
     def forward(
         self,
@@ -48,5 +49,5 @@ class Decoder(nn.Module):
             h = self.levels[i].step(self.levels[i].refine(h))
         if bridge is not None:
             h = bridge.pixels(h, features[0])
-        out = final(self.norm_out, self.conv_out, h)
+        out = join_pixels(final(self.norm_out, self.conv_out, h), self.patch)
         return out if bridge is None else bridge.blend(out, image)

@@ -2,7 +2,14 @@
 # reads.
 from torch import Tensor, nn
 
-from models.layers.conv import Downsample, ResBlock, SpatialAttention, final, group_norm
+from models.layers.conv import (
+    Downsample,
+    ResBlock,
+    SpatialAttention,
+    final,
+    group_norm,
+    split_pixels,
+)
 from models.vqvae.config import VQVAEConfig
 
 
@@ -50,13 +57,14 @@ class Middle(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Images [B,3 n,H,W] in [-1,1] -> features at full resolution and at each level."""
+    """Images [B,3 n,H,W] in [-1,1] -> features of the first convolution and of each level."""
 
     def __init__(self, config: VQVAEConfig, images: int = 1):
         super().__init__()
         channels, groups = config.channels, config.groups
         lowest = len(channels) - 1
-        self.conv_in = nn.Conv2d(3 * images, channels[0], 3, padding=1)
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * images * self.patch**2, channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
             Level(
                 channels[max(i - 1, 0)],
@@ -69,10 +77,14 @@ class Pyramid(nn.Module):
             for i in range(len(channels))
         )
 
+    def enter(self, x: Tensor) -> Tensor:
+        """The first convolution."""
+        return self.conv_in(split_pixels(x, self.patch))
+
     def features(self, x: Tensor) -> list[Tensor]:
         """What the bridge reads: the first convolution's output, then each level's before its
         downsampling."""
-        features = [self.conv_in(x)]
+        features = [self.enter(x)]
         h = features[0]
         for level in self.levels:
             features.append(level.refine(h))
@@ -95,7 +107,7 @@ class Encoder(Pyramid):
         return final(self.norm_out, self.conv_out, self.middle(lowest))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
+        h = self.enter(x)
         for level in self.levels:
             h = level.step(level.refine(h))
         return self.latent(h)

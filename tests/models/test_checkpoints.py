@@ -22,11 +22,11 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("bridge", [False, True])
-@pytest.mark.parametrize("warped", [False, True])
+@pytest.mark.parametrize("ours", [{}, {"warped_references": True, "vqvae_patch": 2}])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, warped, bridge):
+def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, ours, bridge):
     sizes = {"ref_attends": "self", "mixing_blocks": (1,), "patch_nums": "1_2_3x2_4x3"}
-    model = build(bridge, warped_references=warped, **sizes)
+    model = build(bridge, **sizes, **ours)
     path = tmp_path / f"model{suffix}"
     (checkpoints.save if suffix == ".safetensors" else checkpoints.save_original)(model, path)
     loaded = checkpoints.load(path)

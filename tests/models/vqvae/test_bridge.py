@@ -50,9 +50,10 @@ def test_the_original_start_is_not_an_identity_but_uses_the_render():
 
 
 @torch.no_grad()
-def test_a_guided_bridge_starts_as_an_identity_and_can_see_both_pictures():
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_guided_bridge_starts_as_an_identity_and_can_see_both_pictures(patch):
     torch.manual_seed(0)
-    vqvae = VQVAE(replace(SMALL, guided_bridge=True))
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True, patch=patch))
     vqvae.add_bridge()
     render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
     f_hat = vqvae.latent(render)
