@@ -45,9 +45,11 @@ class Arguments:
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
-    """JSON lists of triplets; their val or test splits are measured, else all."""
+    """JSON lists of triplets."""
     fixers: tuple[str, ...]
     """What is measured."""
+    splits: tuple[str, ...] = ("val", "test")
+    """Which splits of the lists: those of them that are there, together."""
     out: Path = Path("results/proof")
     """Everything goes here; what was measured there already is kept."""
     per_group: int = 60
@@ -70,8 +72,15 @@ def group_of(triplet: Triplet, procedural: str) -> Group:
 def chosen(a: Arguments) -> dict[Group, list[Triplet]]:
     groups: dict[Group, list[Triplet]] = {}
     for file in a.lists:
-        for triplet in dataset_json.read(file, ("val", "test", "train")):
-            groups.setdefault(group_of(triplet, a.procedural), []).append(triplet)
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file}: no such list of triplets")
+        content = json.loads(Path(file).read_text())
+        splits = [split for split in a.splits if content.get(split)]
+        if not splits:
+            raise ValueError(f"{file} has no entries in {' or '.join(a.splits)} (--splits)")
+        for split in splits:
+            for triplet in dataset_json.read(file, (split,)):
+                groups.setdefault(group_of(triplet, a.procedural), []).append(triplet)
     few = {}
     for group, triplets in sorted(groups.items()):
         count = min(a.per_group, len(triplets))

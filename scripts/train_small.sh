@@ -76,4 +76,4 @@ if [ "$CONTROLS" != 0 ]; then
         FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
     done
 fi
-"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --out "$OUT/proof" --fixers "${FIXERS[@]}"
+"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --out "$OUT/proof" --fixers "${FIXERS[@]}"

@@ -51,5 +51,7 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     assert (tmp_path / "proof" / "unet_random.png").is_file()
     monkeypatch.setattr(proof, "FixingMetrics", None)  # nothing is measured twice
     assert run(proof, *asked) == table
+    with pytest.raises(ValueError, match="has no entries in test"):
+        run(proof, warped, "--splits", "test", "--fixers", "same=identity")
     with pytest.raises(ValueError, match="NAME=WEIGHTS"):
         run(proof, warped, "--fixers", "unet=")
