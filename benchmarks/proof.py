@@ -74,8 +74,11 @@ def chosen(a: Arguments) -> dict[Group, list[Triplet]]:
     for file in a.lists:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such list of triplets")
-        content = json.loads(Path(file).read_text())
-        splits = [split for split in a.splits if content.get(split)]
+        try:
+            content = json.loads(Path(file).read_text())
+            splits = [split for split in a.splits if content.get(split)]
+        except (ValueError, AttributeError):
+            raise ValueError(f"{file} is no list of triplets") from None
         if not splits:
             raise ValueError(f"{file} has no entries in {' or '.join(a.splits)} (--splits)")
         for split in splits:

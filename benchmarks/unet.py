@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from evaluation.files import atomic_path
 from evaluation.metrics import Metrics, write_json
 from fixers.call import checked, trusting
 from fixers.gsvar import outside, pad
-from gen_data import dataset_json
 from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 from scenes.command import run_command
 from scenes.interrupt import deferred_interrupt
 from training import optimiser
-from training.commands import evenly
+from training.commands import evenly, listed
 from training.ema import EMA
 from training.losses import ImageObjective, load_perceptual
 from training.order import MicroBatches, Order
 from training.schedule import Schedule
-from training.triplets import Batch, Broken, TripletDataset
-from training.validation import Validation
+from training.triplets import Batch, Broken, TripletDataset, usable
+from training.validation import Validation, by_fixer
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +142,10 @@ def main() -> None:
     a = tyro.cli(Arguments, prog="python -m benchmarks.unet", use_underscores=True)
     a.out.mkdir(parents=True, exist_ok=True)
     own = {"references": int(a.use_ref), "warped": a.use_warped}
-    read = dataset_json.read
-    dataset = TripletDataset(
-        read(a.json_path, ["train"], check=False), a.size, **own, hflip=a.hflip
-    )
-    held = evenly(read(a.json_path, ["val", "test"], check=False), a.num_samples_eval)
+    learnt, held = listed(a.json_path, ("train",)), listed(a.json_path, ("val", "test"))
+    learnt = usable(learnt, **own, skip_bad=False)
+    held = usable(evenly(held, a.num_samples_eval), **own, skip_bad=False)
+    dataset = TripletDataset(learnt, a.size, **own, hflip=a.hflip)
     order = Order(len(dataset), a.batch_size, seed=a.seed)
     torch.manual_seed(a.seed)
     net = UNet(1 + own["references"], a.channels).to(memory_format=torch.channels_last)
@@ -170,10 +169,10 @@ def main() -> None:
         num_workers=a.workers,
     )
     began, step = time.monotonic(), start
-    finished = False
+    finished = spent >= a.minutes if a.minutes else start >= total
     bar = tqdm(total=None if a.minutes else total, initial=start, unit="step")
     with bar, deferred_interrupt() as interrupt:
-        for batch in loader:
+        for batch in () if finished else loader:
             if isinstance(batch, Broken):
                 raise ValueError(f"{batch.key}: {batch.reason}")
             now = spent + (time.monotonic() - began) / 60
@@ -199,8 +198,8 @@ def main() -> None:
                 with ema.used():
                     weights = {k: v.contiguous().clone() for k, v in net.state_dict().items()}
                 state = {"net": weights, "adam": adam.state_dict(), "ema": ema.state_dict()}
-                torch.save(state | {"spent": now, "step": step}, last.with_suffix(".tmp"))
-                last.with_suffix(".tmp").replace(last)
+                with atomic_path(last) as temporary:
+                    torch.save(state | {"spent": now, "step": step}, temporary)
             if finished or interrupt.requested:
                 break
     if not finished:
@@ -208,13 +207,9 @@ def main() -> None:
     told = {"views": str(net.views), "channels": "_".join(map(str, a.channels))}
     with ema.used():
         state = {k: v.contiguous() for k, v in net.state_dict().items()}
-        save_file(state, a.out / "unet.safetensors", told)
-        fixer = UNetFixer(net)
-
-        def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:
-            return fixer.fix(render[None], None if guides is None else guides[None])[0]
-
-        values, _ = Validation(held, Metrics(None), **own)(answer)
+        with atomic_path(a.out / "unet.safetensors") as temporary:
+            save_file(state, temporary, told)
+        values, _ = Validation(held, Metrics(None), **own)(by_fixer(UNetFixer(net)))
     values |= {"steps": step, "minutes": spent + (time.monotonic() - began) / 60}
     write_json(a.out / "metrics.json", values)
     log.info("%s", values)

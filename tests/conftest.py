@@ -1,1 +1,29 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
 import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys, caplog):
+    """run_script(folder, name, *arguments) -> exit code, and what was said; run in the folder."""
+
+    def run(folder, name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.chdir(folder)
+        caplog.clear()
+        caplog.set_level("INFO")
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        told = capsys.readouterr()
+        return code, told.out + told.err + caplog.text
+
+    return run

@@ -1,8 +1,7 @@
 # test_tile.py and test_varsr.py: the published commands on small weights, their files, and
 # mistakes.
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,23 +73,9 @@ def results(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, caplog):
+def call(run_script):
     """call(script, *arguments) -> exit code, and what was said."""
-
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        monkeypatch.chdir(ROOT)
-        caplog.clear()
-        caplog.set_level("INFO")
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr()
-        return code, told.out + told.err + caplog.text
-
-    return run
+    return partial(run_script, ROOT)
 
 
 @pytest.mark.parametrize(("script", "bridge", "ref", "extra"), PUBLISHED)

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import resource
-import runpy
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,23 +51,9 @@ def workplace(tmp_path_factory, triplets):  # noqa: F811
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, caplog, workplace):
+def call(run_script, workplace):
     """call(script, *arguments) -> exit code, and what was said; in the workplace."""
-
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        monkeypatch.chdir(workplace)
-        caplog.clear()
-        caplog.set_level("INFO")
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr()
-        return code, told.out + told.err + caplog.text
-
-    return run
+    return partial(run_script, workplace)
 
 
 @pytest.mark.skipif(not SEEDS.exists(), reason="the published commands are not here")

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.gsvar import GSVARFixer
+from fixers.call import Fixer
 from fixers.guides import Guides
 from fixers.sources import read_image
 from gen_data.dataset_json import Triplet
@@ -102,7 +102,7 @@ class Validation:
         return render, truth, torch.stack(guides) if guides else None
 
 
-def by_fixer(fixer: GSVARFixer) -> Answer:
+def by_fixer(fixer: Fixer) -> Answer:
     """The fixed render."""
 
     def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:

@@ -93,11 +93,11 @@ def put_optimiser(
     """Put an optimiser's whole state back. Raises ValueError where it does not fit."""
     if state is None:
         raise ValueError("it has no optimiser's state")
-    decays, sizes = (
+    ours, theirs = (
         [(group["decays"], len(group["params"])) for group in groups]
         for groups in (own.param_groups, state["param_groups"])
     )
-    if decays != sizes:
+    if ours != theirs:
         raise ValueError("its parameters are divided otherwise")
     if fsdp:
         put_sharded(stage, own, state)

@@ -32,6 +32,7 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     own += ("--rate", 3e-3, "--ema", 0.9)
     run(unet, *own, "--steps", 4)
     run(unet, *own, "--steps", 60)
+    run(unet, *own, "--steps", 60)  # nothing is left to do
     told = json.loads((tmp_path / "unet" / "metrics.json").read_text())
     assert told["steps"] == 60
     assert told["psnr"] > told["render_psnr"]
@@ -51,6 +52,10 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     assert (tmp_path / "proof" / "unet_random.png").is_file()
     monkeypatch.setattr(proof, "FixingMetrics", None)  # nothing is measured twice
     assert run(proof, *asked) == table
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("[]")
+    with pytest.raises(ValueError, match="is no list of triplets"):
+        run(proof, wrong, "--fixers", "same=identity")
     with pytest.raises(ValueError, match="has no entries in test"):
         run(proof, warped, "--splits", "test", "--fixers", "same=identity")
     with pytest.raises(ValueError, match="NAME=WEIGHTS"):
