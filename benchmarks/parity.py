@@ -126,7 +126,7 @@ def read_views(folder: Path) -> Tensor:
 def compare_vqvae(model: GSVAR, views: Tensor, expected: dict, table: Comparison) -> None:
     vqvae, grids = model.vqvae, model.config.schedule.grids
     features = vqvae.encoder.features(views)
-    latent = vqvae.quant_conv(vqvae.encoder.latent(features[-1]))
+    latent = vqvae.quant_conv(vqvae.encoder.latent(features[-1], views))
     table.values("encoder: f", latent, expected["f"])
     tokens = vqvae.quantizer.encode(latent, grids)
     maps = np.concatenate([expected[f"idx_{s}"] for s in range(len(grids))], 1)

@@ -16,12 +16,14 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.bridge_only import BridgeOnly
 from benchmarks.unet import UNetFixer
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics, write_json
 from evaluation.pictures import error_map, save_png, side_by_side, to_uint8
 from fixers import load
 from fixers.call import Fixer
+from fixers.gsvar import GSVARFixer
 from fixers.guides import Guides
 from fixers.sources import read_image
 from gen_data import dataset_json
@@ -33,15 +35,17 @@ log = logging.getLogger(__name__)
 Group = tuple[str, str]  # scenes and strategy
 SHOWN = 24  # random cases on the sheet
 WORST = 8
+WAYS = {"noref", "photo", "nobridge", "own"}
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Measure fixers on lists of triplets, grouped by capture and strategy.
 
-    A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: a GS-VAR file, a unet.safetensors of
+    A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: shipped, a GS-VAR file, a unet.safetensors of
     `benchmarks.unet`, nlm or identity; HOW: noref gives it no reference, photo the reference as
-    taken instead of the warped one, nobridge decodes without the bridge.
+    taken instead of the warped one, nobridge decodes without the bridge, own decodes the render's
+    own tokens instead of the transformer's.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
@@ -99,8 +103,8 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     name, _, told = spec.partition("=")
     weights, _, how = told.partition(":")
     ways = set(how.split("+")) - {""}
-    if not weights or ways - {"noref", "photo", "nobridge"}:
-        raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:noref|photo|nobridge]")
+    if not weights or ways - WAYS:
+        raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
     fixer: Fixer
     if weights == "nlm":
         fixer = load("classical")
@@ -109,9 +113,9 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     elif weights.endswith("unet.safetensors"):
         fixer = UNetFixer.load(Path(weights), getattr(torch, dtype))
     else:
-        fixer = load(
-            *("gsvar",),
-            checkpoint=weights,
+        kind = BridgeOnly if "own" in ways else GSVARFixer
+        fixer = kind.load(
+            None if weights == "shipped" else weights,
             mode="native",
             bridge="nobridge" not in ways,
             dtype=dtype,

@@ -34,7 +34,9 @@ class Options:
 
     Examples:
 
-      python -m fixers render.png --reference photo.jpg --checkpoint vae-ckpt-last.pth --bridge
+      python -m fixers renders/
+
+      python -m fixers render.png --reference photo.jpg --checkpoint vae-ckpt-last.pth
 
       python -m fixers renders/ --reference photos/ --checkpoint model.safetensors
 
@@ -52,7 +54,8 @@ class Options:
     reference: Annotated[Path | None, tyro.conf.arg(aliases=["--ref_image"])] = None
     """One photo for all, or a folder of photos, paired by name."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(aliases=["--model_path"])] = None
-    """Weights: our .safetensors, or the original's ar-ckpt-*.pth or vae-ckpt-*.pth."""
+    """Weights: our .safetensors, or the original's ar-ckpt-*.pth or vae-ckpt-*.pth (default: those
+    that come with this project)."""
     vqvae: Path | None = None
     """Take the VQ-VAE (and bridge) from this file."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["--output"])] = Path("output")
@@ -62,11 +65,13 @@ class Options:
     mode: Literal["tile", "resize", "native"] = "tile"
     """Tiles of the trained size; squashed to it; or in one piece where the shape allows it."""
     bridge: Annotated[bool, FLAG] = False
-    """Fuse the picture's own details in (needs a stage-2 checkpoint)."""
+    """Fuse the picture's own details in (default: where the weights have a bridge)."""
+    no_bridge: Annotated[bool, FLAG] = False
+    """Do not."""
     colour: Literal["none", "render-adain", "render-wavelet", "reference"] = "none"
     """Move colours towards the picture's own, or the reference's (as the original did)."""
-    refiner: Literal["ancestral", "ddim", "mean", "none"] = "ancestral"
-    """How the last details are drawn."""
+    refiner: Literal["ancestral", "ddim", "mean", "none"] | None = None
+    """How the last details are drawn (default: as the weights learnt)."""
     refiner_steps: int = 10
     batch_size: int = 4
     """Tiles at a time; lower it if the memory is not enough."""
@@ -118,10 +123,8 @@ def check(options: Options) -> None:
     """Raises ValueError for what no work should begin with."""
     if options.path is None:
         raise ValueError("name a picture, a folder of pictures or a video; see --help")
-    if options.fixer == "gsvar" and options.checkpoint is None:
-        raise ValueError(
-            "--fixer gsvar needs weights: --checkpoint FILE (or try --fixer classical)"
-        )
+    if options.bridge and options.no_bridge:
+        raise ValueError("--bridge and --no_bridge: give one of them")
     for name in ("height", "width", "max_frames", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -132,9 +135,22 @@ def check(options: Options) -> None:
 def load_fixer(options: Options) -> fixers.Fixer:
     if options.fixer != "gsvar":
         return fixers.load(options.fixer)
-    names = ("vqvae", "mode", "bridge", "colour", "refiner", "refiner_steps", "batch_size", "seed")
+    names = ("vqvae", "mode", "colour", "refiner", "refiner_steps", "batch_size", "seed")
     chosen = {name: getattr(options, name) for name in (*names, "device", "dtype")}
-    return fixers.load("gsvar", checkpoint=options.checkpoint, **chosen)
+    bridge = options.bridge or (False if options.no_bridge else None)
+    fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
+    if options.reference is not None and not takes_photos(fixer):
+        log.warning(
+            "--reference is left out: these weights take references warped into the picture's "
+            "view, which a photo as it was taken is not"
+        )
+    return fixer
+
+
+def takes_photos(fixer: fixers.Fixer) -> bool:
+    """Whether references may be photos as they were taken."""
+    model = getattr(fixer, "model", None)
+    return model is None or not model.config.warped_references
 
 
 def fix(fixer: fixers.Fixer, options: Options, image: Tensor, reference: Tensor | None) -> Tensor:
@@ -142,7 +158,7 @@ def fix(fixer: fixers.Fixer, options: Options, image: Tensor, reference: Tensor 
     H, W, _ = image.shape
     size = options.height or H, options.width or W
     small = scaled(image, size)
-    guide = None if reference is None else reference[None, None]
+    guide = None if reference is None or not takes_photos(fixer) else reference[None, None]
     return scaled(fixer.fix(small[None], guide)[0].cpu(), (H, W))
 
 

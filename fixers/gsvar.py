@@ -26,6 +26,7 @@ from scenes.cameras import Cameras
 log = logging.getLogger(__name__)
 
 Mode = Literal["tile", "resize", "native"]
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "gsvar-mini.safetensors"
 
 
 class GSVARFixer:
@@ -34,9 +35,13 @@ class GSVARFixer:
     mode: "tile" covers the image with tiles of the trained size, restores all tiles of all views in
     batches, blends their latents and decodes the image once; "resize" squashes the image to the
     trained size and back; "native" restores it in one piece, where the schedule can take its shape.
-    bridge: fuse the render in while decoding. colour: see fixers/colour.py. seed: of the refiner's
-    draws, the same for every call. batch_size: tiles at a time. keep: reference tiles whose keys
-    and values are kept between calls, for models whose references attend to themselves.
+    bridge: fuse the render in while decoding; None: where the weights have a bridge. colour: see
+    fixers/colour.py. refiner: None is as the model learnt. seed: of its draws, the same for every
+    call. batch_size: tiles at a time. keep: reference tiles whose keys and values are kept between
+    calls, for models whose references attend to themselves.
+
+    A model with `config.warped_references` takes references that lie in the renders' own views
+    already (`splats.warp`), the render where they have nothing to show.
     """
 
     def __init__(
@@ -44,9 +49,9 @@ class GSVARFixer:
         model: GSVAR,
         *,
         mode: Mode = "tile",
-        bridge: bool = False,
+        bridge: bool | None = None,
         colour: colours.Colour = "none",
-        refiner: Sampler = "ancestral",
+        refiner: Sampler | None = None,
         refiner_steps: int = 10,
         batch_size: int = 4,
         seed: int = 42,
@@ -54,6 +59,7 @@ class GSVARFixer:
     ):
         if mode not in ("tile", "resize", "native"):
             raise ValueError(f"mode must be tile, resize or native, not {mode!r}")
+        bridge = model.has_bridge if bridge is None else bridge
         if bridge and not model.has_bridge:
             raise ValueError(
                 "a VAE-bridge is asked for, but the weights have none: give a stage-2 file "
@@ -61,6 +67,7 @@ class GSVARFixer:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        refiner = refiner or model.config.sampler
         if refiner != "none" and not 2 <= refiner_steps <= 1000:
             raise ValueError(f"refiner_steps must lie between 2 and 1000, not {refiner_steps}")
         self.model, self.mode, self.bridge, self.colour = model, mode, bridge, colour
@@ -71,7 +78,7 @@ class GSVARFixer:
     @classmethod
     def load(
         cls,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         *,
         vqvae: str | Path | None = None,
         base: str | Path | None = None,
@@ -81,7 +88,8 @@ class GSVARFixer:
         dtype: torch.dtype | str = torch.float32,
         **options,
     ) -> GSVARFixer:
-        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device.
+        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device;
+        without one, with those that come with this project.
 
         mixing_blocks: where render and references see each other, if not as the file tells.
         """
@@ -89,7 +97,7 @@ class GSVARFixer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = precision(dtype)
         model = checkpoints.load(
-            checkpoint, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
+            checkpoint or SHIPPED, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
         )
         if mixing_blocks is not None:
             model.mix_in(mixing_blocks)

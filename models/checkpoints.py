@@ -21,6 +21,7 @@ from torch import Tensor
 from models.gsvar import GSVAR, GSVARConfig, adapter
 
 FORMAT = "gsvar"
+EXACT = ("vqvae.quantizer.", "vqvae.quant_conv.", "vqvae.post_quant_conv.")  # never rounded
 log = logging.getLogger(__name__)
 
 
@@ -89,9 +90,17 @@ def load(
     return finish(model, device, dtype)
 
 
-def save(model: GSVAR, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a model as safetensors, config in the metadata; an old one stays until all is there."""
+def save(
+    model: GSVAR,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model as safetensors, config in the metadata; an old one stays until all is there.
+    `dtype`: rounded to it, the quantizer's sums of codes excepted."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    if dtype is not None:
+        tensors = {k: t if k.startswith(EXACT) else t.to(dtype) for k, t in tensors.items()}
     texts = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(metadata or {})}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=texts)
@@ -148,8 +157,10 @@ def convert(
     *,
     vqvae: str | Path | None = None,
     base: str | Path | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Read any file that `load` reads; write ours (.safetensors) or the original's (.pth)."""
+    """Read any file that `load` reads; write ours (.safetensors, in `dtype`) or the original's
+    (.pth)."""
     suffix = Path(target).suffix
     if suffix not in (".safetensors", ".pth"):
         raise ValueError(
@@ -159,7 +170,7 @@ def convert(
     if suffix == ".pth":
         save_original(model, target)
     else:
-        save(model, target)
+        save(model, target, dtype=dtype)
 
 
 # parts ----------------------------------------------------------------------------------------
@@ -328,6 +339,7 @@ def main() -> None:
         target: tyro.conf.Positional[Path],
         vqvae: Path | None = None,
         base: Path | None = None,
+        bf16: bool = False,
     ) -> None:
         """Write a checkpoint in the other layout.
 
@@ -336,8 +348,12 @@ def main() -> None:
             target: .safetensors (ours) or .pth (the original's layout).
             vqvae: take the VQ-VAE and bridge from this file (VARSR.pth has none).
             base: the model under a file that holds LoRA factors only.
+            bf16: half the size, to pass on (.safetensors only).
         """
-        convert(source, target, vqvae=vqvae, base=base)
+        if bf16 and target.suffix != ".safetensors":
+            raise ValueError(f"{target}: --bf16 is for .safetensors")
+        dtype = torch.bfloat16 if bf16 else None
+        convert(source, target, vqvae=vqvae, base=base, dtype=dtype)
         print(f"wrote {target}")
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

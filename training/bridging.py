@@ -23,7 +23,8 @@ class BridgeStage(Networks):
     """The decoded picture's distance to the truth (gsvar.md 2.7).
 
     Stage 1 is frozen; its latents are drawn by real inference, in the stage's precision. With
-    `both_views` the references are decoded too, from their own tokens.
+    `both_views` the references are decoded too, from their own tokens. With `own_tokens` stage 1
+    is left out: what is decoded are the render's own tokens.
     """
 
     prefix = "vae"
@@ -37,12 +38,14 @@ class BridgeStage(Networks):
         train_decoder: bool = False,
         both_views: bool = False,
         drop_references: float = 0.0,
+        own_tokens: bool = False,
         gram_from: int = 0,
         cache: Path | None = None,
     ):
         super().__init__(model, dtype, cache)
         self.stored: Cache | None = None
         self.both_views, self.drop_references = both_views, drop_references
+        self.own_tokens = own_tokens
         self.gram_from, self.train_decoder = gram_from, train_decoder
         model.requires_grad_(False)
         model.vqvae.bridge.requires_grad_(True)
@@ -91,11 +94,13 @@ class BridgeStage(Networks):
             def draw(k: int, shape: tuple[int, int]) -> Tensor:
                 return noise.normal(shape[0] // len(chosen), shape[1]).flatten(0, 1)
 
+            if self.own_tokens:
+                return frozen.vqvae.quantized(part[:, 0], frozen.restorer.schedule_for(part).grids)
             guides = part[:, 1:] if part.shape[1] > 1 else None
             f_hat = frozen.restore(part[:, 0], guides, draw=draw, refiner_steps=REFINER_STEPS)
             return f_hat.float()
 
-        if self.cache is None:
+        if self.cache is None or self.own_tokens:
             return make(list(range(len(views))))
         if self.stored is None:
             named = fingerprint(frozen, self.dtype, REFINER_STEPS, without=DECODING)

@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 DTYPES = {0: torch.float32, 1: torch.float16, 2: torch.bfloat16}
 REVIVED = 100  # steps after which an unused code of a new tokenizer is revived
-DROPPED = 0.5  # share of steps without references under --use_ref_drop
 # what a run may change when it goes on, without a word
 FREE = {"resume", "minutes", "save_minutes", "keep", "log_every", "workers", "device", "exp_name"}
 FREE |= {"results", "wandb_flag", "wandb_id", "wandb_mode", "num_samples_eval", "eval_freq"}
@@ -102,7 +101,7 @@ def train_latent(flags: LatentFlags) -> None:
             diffusion_weight=own.diffusion_weight,
             diffusion_repeats=own.diffusion_repeats,
             both_views=own.use_ref_view_loss,
-            drop_references=DROPPED if data.use_ref_drop else 0.0,
+            drop_references=data.ref_drop if data.use_ref_drop else 0.0,
             corrupt=own.corrupt,
             cache=data.cache_dir,
         )
@@ -127,7 +126,8 @@ def train_bridge(flags: BridgeFlags) -> None:
             dtype=run.dtype,
             train_decoder=own.train_decoder,
             both_views=own.use_ref_view_loss,
-            drop_references=DROPPED if data.use_ref_drop else 0.0,
+            drop_references=data.ref_drop if data.use_ref_drop else 0.0,
+            own_tokens=own.own_tokens,
             gram_from=round(own.pgwp * run.order.steps),
             cache=data.cache_dir,
         )

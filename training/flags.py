@@ -62,8 +62,9 @@ class Fixing:
     (default: the script's own)."""
     colour: Literal["none", "render-adain", "render-wavelet", "reference"] = "none"
     """Move colours towards the render's, or the reference's as the original did."""
-    refiner: Literal["ancestral", "ddim", "mean", "none"] = "ancestral"
-    """How the last details are drawn; the original's is ancestral."""
+    refiner: Literal["ancestral", "ddim", "mean", "none"] | None = None
+    """How the last details are drawn (default: as the weights learnt; the original's is
+    ancestral)."""
     refiner_steps: int = 10
     """Steps of the refiner."""
     seed: int = 42
@@ -116,7 +117,9 @@ class Triplets:
     """Take the references that were warped into the render's view (gen_data_json.py --warp);
     default: where the model was made for those (mini)."""
     use_ref_drop: bool = False
-    """Half of the steps are without references, as an inference without them is."""
+    """Some of the steps are without references, as an inference without them is."""
+    ref_drop: float = 0.5
+    """The share of those steps."""
     fit: Literal["crop", "squash"] = "crop"
     """Random windows of the trained size, the reference's around the same content where cameras
     are known; or the whole picture squashed to that size, as the original did."""
@@ -288,6 +291,9 @@ class Bridging:
     """Decode reference views too."""
     train_decoder: bool = False
     """Train the VQ-VAE's decoder with the bridge."""
+    own_tokens: bool = False
+    """Decode the render's own tokens instead of stage 1's: what the bridge does by itself, and a
+    start that costs little."""
     bridge_start: Literal["identity", "random"] = "identity"
     """A new bridge returns the render; or random, as the original's."""
     use_gram_loss: bool = False

@@ -48,7 +48,12 @@ class LatentStage(Networks):
         self.diffusion_weight, self.diffusion_repeats = diffusion_weight, diffusion_repeats
         self.drop_references, self.corrupt = drop_references, corrupt
         self.neighbours: Tensor | None = None
+        if both_views and model.prior is not None:
+            raise ValueError("a render prior is of the render alone: leave --use_ref_view_loss off")
         model.vqvae.requires_grad_(False)
+        if model.config.sampler == "none":
+            for part in (model.refiner, model.refiner_norm):
+                part.requires_grad_(False)
 
     def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
         model = self.model
@@ -59,13 +64,14 @@ class LatentStage(Networks):
         schedule = self.schedule(views)
         V, predicted = views.shape[1], views.shape[1] if self.both_views else 1
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            latents = self.latents(batch, views)  # [B,V,Cz,h,w]: truth, references
+            latents, render = self.latents(batch, views)
             indices, residuals, inputs = self.targets(latents, schedule, draws)
+            rest = None if render is None else model.rest(render, inputs[:, 0], schedule)
         labels = model.default_labels(V)
         with self.autocast():
             coins = draws.uniform(model.config.depth, 2)
-            hidden = model(views, inputs, labels, coins)[:, :predicted]
-            logits = model.logits(hidden, labels[:, :predicted])
+            hidden = model(views, inputs, labels, coins, rest)[:, :predicted]
+            logits = model.logits(hidden, labels[:, :predicted], rest, schedule)
         indices, residuals = indices[:, :predicted], residuals[:, :predicted]
         entropy = F.cross_entropy(
             logits.flatten(0, 2).float(),
@@ -73,26 +79,29 @@ class LatentStage(Networks):
             label_smoothing=self.label_smoothing,
         )
         last = schedule.lengths[-1]
-        guess = logits[:, :, -last:].detach().argmax(-1)
-        codes = model.vqvae.quantizer.codebook(guess)
-        target = (residuals - codes) / diffusion.TARGET_SCALE
-        refining = self.refining(hidden[:, :, -last:], guess, target, draws)
-        losses = {
-            "loss": entropy + self.diffusion_weight * refining,
-            "cross_entropy": entropy.detach(),
-            "diffusion": refining.detach(),
-        }
+        losses = {"loss": entropy, "cross_entropy": entropy.detach()}
+        if model.config.sampler != "none":
+            guess = logits[:, :, -last:].detach().argmax(-1)
+            codes = model.vqvae.quantizer.codebook(guess)
+            target = (residuals - codes) / diffusion.TARGET_SCALE
+            left = None if rest is None else rest[:, :, -last:]
+            refining = self.refining(hidden[:, :, -last:], guess, target, left, draws)
+            losses["loss"] = entropy + self.diffusion_weight * refining
+            losses["diffusion"] = refining.detach()
         if detail:
             right = (logits.argmax(-1) == indices).float()
             losses["accuracy"] = right.mean()
             losses["accuracy_last"] = right[..., -last:].mean()
         return losses
 
-    def refining(self, hidden: Tensor, guess: Tensor, target: Tensor, draws: Draws) -> Tensor:
-        """The refiner's loss for last outputs [B,V,L,C], guessed codes and residuals [B,V,L,Cz]."""
+    def refining(
+        self, hidden: Tensor, guess: Tensor, target: Tensor, rest: Tensor | None, draws: Draws
+    ) -> Tensor:
+        """The refiner's loss for last outputs [B,V,L,C], guessed codes, residuals [B,V,L,Cz] and,
+        with a render prior, its `rest` [B,1,L,Cz]."""
         model, shape = self.model, (self.diffusion_repeats, *target.shape[1:])
         with self.autocast():
-            condition = model.refiner_condition(hidden, guess)
+            condition = model.refiner_condition(hidden, guess, rest)
         steps = draws.integers(diffusion.TRAIN_STEPS, *shape[:-1]).flatten()
         noise = draws.normal(*shape).flatten(0, -2)
         x0 = repeated(target, self.diffusion_repeats)
@@ -107,9 +116,13 @@ class LatentStage(Networks):
         stride = self.model.config.vqvae.stride
         return self.model.schedule(*(n // stride for n in views.shape[-2:]))
 
-    def latents(self, batch: Batch, views: Tensor) -> Tensor:
-        """Latents of the truth and of the references, [B,V,Cz,h,w]."""
+    def latents(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Latents of the truth and of the references [B,V,Cz,h,w], and for a render prior the
+        render's [B,Cz,h,w]."""
+        prior, shown = self.model.prior is not None, views.shape[1]
         images = torch.cat((batch.truth[:, None], views[:, 1:]), 1)
+        if prior:
+            images = torch.cat((images, views[:, :1]), 1)
         V = images.shape[1]
 
         def make(chosen: list[int]) -> Tensor:
@@ -125,10 +138,11 @@ class LatentStage(Networks):
             names = [
                 f"{source}/{place}/{tuple(images.shape[-2:])}"
                 for sources, place in zip(batch.sources, batch.places, strict=True)
-                for source in sources[:V]
+                for source in (*sources[:shown], *sources[-1:])[:V]
             ]
             made = self.stored(names, make, self.model.device)
-        return rearrange(made, "(b v) c h w -> b v c h w", v=V)
+        made = rearrange(made, "(b v) c h w -> b v c h w", v=V)
+        return made[:, :shown], made[:, -1] if prior else None
 
     def targets(
         self, latents: Tensor, schedule: Schedule, draws: Draws

@@ -24,6 +24,7 @@ VQVAE_RULES = [
     (r"^bridge\.blend\.conv_mid\.", "decoder.blend_out_cond_layer.0."),
     (r"^bridge\.blend\.conv_out\.", "decoder.blend_out_cond_layer.2."),
     (r"^bridge\.reader\.", "decoder.reader_cond_layer."),  # ours alone
+    (r"^bridge\.change\.", "decoder.change_cond_layer."),  # ours alone
     (r"^encoder\.levels\.(\d+)\.step\.", r"encoder.down.\1.downsample."),
     (r"^decoder\.levels\.(\d+)\.step\.", r"decoder.up.\1.upsample."),
     (r"^encoder\.levels\.", "encoder.down."),
@@ -53,6 +54,7 @@ TRANSFORMER_RULES = [
     (r"^(blocks\.\d+)\.adaln\.", r"\1.ada_lin."),
     (r"^(blocks\.\d+)\.offset$", r"\1.ada_gss"),
     (r"^head_adaln\.", "head_nm.ada_lin."),
+    (r"^prior\.", "render_prior."),  # ours alone
     (r"^refiner_norm\.", "decoder_norm."),
     (r"^refiner\.time\.", "diffloss.net.time_embed.mlp."),
     (r"^refiner\.condition\.", "diffloss.net.cond_embed."),

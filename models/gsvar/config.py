@@ -2,6 +2,7 @@
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+from models.gsvar.diffusion import Sampler
 from models.var.schedule import Schedule
 from models.var.segments import RefAttends
 from models.vqvae.config import VQVAEConfig
@@ -22,6 +23,9 @@ class GSVARConfig:
     halvings."""
     refiner_width: int = 1024
     refiner_blocks: int = 6
+    sampler: Sampler = "ancestral"
+    """How the refiner draws the last details in stage 2, and later unless asked otherwise; none:
+    the codes as they are, and the refiner is not trained."""
     labels: int = 2
     """Label embeddings: 0 is the render's, 1 the reference's."""
     mixing_blocks: tuple[int, ...] | None = None
@@ -41,10 +45,15 @@ class GSVARConfig:
     vqvae_groups: int = 32
     vqvae_patch: int = 1
     """Pixels along each side that enter as channels, in the prefix encoder too."""
+    vqvae_shortcut: bool = False
+    """A linear way beside the tokenizer's networks (`models.vqvae.shortcut`)."""
     latent_channels: int = 32
     vocabulary: int = 4096
     phi_on_last: bool = False
     """phi on the last scale too: plain VAR tokenizers."""
+    render_prior: bool = False
+    """The transformer starts from the render's own tokens (`models.gsvar.prior`). Not in the
+    original."""
     warped_references: bool = False
     """References come warped into the render's view, and the bridge reads the first together
     with the render. Not in the original, whose references are photos as taken."""
@@ -87,6 +96,7 @@ class GSVARConfig:
             res_blocks=self.vqvae_blocks,
             groups=self.vqvae_groups,
             patch=self.vqvae_patch,
+            shortcut=self.vqvae_shortcut,
             latent_channels=self.latent_channels,
             vocabulary=self.vocabulary,
             phi_on_last=self.phi_on_last,
@@ -165,10 +175,13 @@ def mini() -> GSVARConfig:
         vqvae_blocks=1,
         vqvae_groups=4,
         vqvae_patch=2,
+        vqvae_shortcut=True,
         latent_channels=16,
         vocabulary=1024,
         rope_extent=16.0,
         ref_attends="self",
+        sampler="none",
+        render_prior=True,
         warped_references=True,
     )
 

@@ -144,7 +144,10 @@ class Restorer:
             inputs = self.reference_inputs(references, schedule)
 
         labels = model.default_labels(views.shape[1])[0]
-        f_hat = None
+        f_hat, rest = 0.0, None
+        latent = None if model.prior is None else model.vqvae.latent(render)
+        if latent is not None:
+            rest = quantizer.shrink(latent, schedule.grids[0])
         x = model.prefix_tokens(views, labels[None])
         for scale, table in enumerate(rope.split(lengths, 1)):
             hidden = self.step(x, scale, caches, table, labels)
@@ -153,27 +156,39 @@ class Restorer:
             last = (
                 hidden[:, 0, -1:] if scale == 0 else hidden[:, 0]
             )  # [B,L,C]: only the render is predicted
-            indices = self.predict(last)
+            indices = self.predict(last, rest, scale)
             part = quantizer.spread(quantizer.codebook(indices), scale, schedule.grids)
-            f_hat = part if f_hat is None else f_hat + part
+            f_hat = f_hat + part
             if scale + 1 < len(schedule):
                 map_ = quantizer.shrink(f_hat, schedule.grids[scale + 1])[:, None]
                 if inputs:
                     map_ = torch.cat((map_, inputs[scale]), 1)
                 x = self.words(map_, scale + 1)
+                if latent is not None:
+                    rest = quantizer.shrink(latent - f_hat, schedule.grids[scale + 1])
+                    told = model.prior.word(rest.to(x.dtype))
+                    x = torch.cat((x[:, :1] + told[:, None], x[:, 1:]), 1)
         if refiner == "none":
             return f_hat
-        condition = model.refiner_condition(last, indices).flatten(0, 1)
+        condition = model.refiner_condition(last, indices, rest).flatten(0, 1)
         residual = self.refine(
             condition, refiner=refiner, steps=refiner_steps, generator=generator, draw=draw
         )
         rows, columns = schedule.latent
         return f_hat + rearrange(residual, "(b r c) z -> b z r c", r=rows, c=columns)
 
-    def predict(self, hidden: Tensor) -> Tensor:
-        """The likeliest codes [B,L] for the render's last output [B,L,C]."""
+    def predict(self, hidden: Tensor, rest: Tensor | None = None, at: int = 0) -> Tensor:
+        """The likeliest codes [B,L] for the render's last output [B,L,C]; with a render prior,
+        `rest` [B,L,Cz] at this scale."""
+        model = self.model
         scale, shift = self.head_table[0]
-        return self.model.head(modulate(hidden, scale, shift)).argmax(-1)
+        hidden = modulate(hidden, scale, shift)
+        logits = model.head(hidden)
+        if model.prior is not None:
+            codes = model.vqvae.quantizer.codebook.weight
+            scales = torch.tensor([at], device=hidden.device)
+            logits = logits + model.prior.logits(hidden, rest, codes, scales)
+        return logits.argmax(-1)
 
     def refine(
         self,

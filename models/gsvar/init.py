@@ -41,6 +41,9 @@ def initialise(
         else:
             block.offset[2:].mul_(modulation)
             block.offset[:2].mul_(gate)
+    if model.prior is not None:
+        model.prior.aim.weight.zero_()  # at first the render's own tokens
+        model.head.weight.zero_()
     refiner = model.refiner
     for layer in refiner.modules():
         if isinstance(layer, nn.Linear):

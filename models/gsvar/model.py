@@ -15,6 +15,7 @@ from models.gsvar.inference import Observer, Restorer
 from models.gsvar.init import initialise
 from models.gsvar.memory import ReferenceMemory
 from models.gsvar.prefix import PrefixEncoder
+from models.gsvar.prior import RenderPrior
 from models.gsvar.refiner import Refiner
 from models.layers import winograd
 from models.layers.blocks import EPS, AdaLN, Attend, modulate
@@ -59,6 +60,9 @@ class GSVAR(nn.Module):
         )
         self.head_adaln = AdaLN(width, 2)
         self.head = nn.Linear(width, config.vocabulary)
+        self.prior = (
+            RenderPrior(width, latent, len(config.schedule)) if config.render_prior else None
+        )
         self.refiner_norm = nn.LayerNorm(width, eps=EPS)
         self.refiner = Refiner(latent, width, config.refiner_width, config.refiner_blocks)
         self._restorer: Restorer | None = None
@@ -148,6 +152,7 @@ class GSVAR(nn.Module):
         inputs: Tensor,
         labels: Tensor | None = None,
         coins: Tensor | None = None,
+        rest: Tensor | None = None,
     ) -> Tensor:
         """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of
         all scales.
@@ -155,7 +160,7 @@ class GSVAR(nn.Module):
         `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from
         `vqvae.quantizer.inputs` (for the render the ground truth's tokens, for a reference its
         own); `labels` [B,V], by default 0, 1, 1, ...; `coins` [B,depth,2] in [0,1) for stochastic
-        depth, by default torch's own.
+        depth, by default torch's own; `rest` for a model with a render prior.
         """
         V = views.shape[1]
         rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
@@ -166,6 +171,9 @@ class GSVAR(nn.Module):
         scales = scale_of_tokens(lengths, self.device)
         with torch.autocast(self.device.type, enabled=False):  # pictures enter unrounded
             x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
+            if self.prior is not None:
+                told = self.prior.word(rest[:, :, 1:].to(x.dtype))
+                x = torch.cat((x[:, :1] + told, x[:, 1:]), 1)
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
@@ -190,17 +198,45 @@ class GSVAR(nn.Module):
         """Labels [1,V]: 0 for the render, 1 for the references."""
         return torch.arange(views, device=self.device).clamp(max=1)[None]
 
-    def logits(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or
-        B,V]."""
-        scale, shift = self.head_adaln(self.label(labels)).unsqueeze(-3).unbind(-2)
-        return self.head(modulate(hidden, scale, shift))
+    def rest(self, latent: Tensor, inputs: Tensor, schedule: Schedule) -> Tensor | None:
+        """What a render's latent [B,Cz,h,w] says beyond the scales so far, whose `inputs`
+        [B,L-1,Cz] are the transformer's: [B,1,L,Cz]; None without a render prior."""
+        if self.prior is None:
+            return None
+        shrink = self.vqvae.quantizer.shrink
+        whole = torch.cat([shrink(latent, grid) for grid in schedule.grids], 1)
+        return torch.cat((whole[:, :1], whole[:, 1:] - inputs), 1)[:, None]
 
-    def refiner_condition(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """What the refiner is told of each token: last-scale output [...,L,C] and code indices
-        [...,L] -> [...,L,C]."""
+    def logits(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        rest: Tensor | None = None,
+        schedule: Schedule | None = None,
+    ) -> Tensor:
+        """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or
+        B,V]; a render prior needs `rest` of the render, which is view 0, and the schedule."""
+        scale, shift = self.head_adaln(self.label(labels)).unsqueeze(-3).unbind(-2)
+        hidden = modulate(hidden, scale, shift)
+        logits = self.head(hidden)
+        if self.prior is None:
+            return logits
+        lengths = schedule.lengths
+        scales = F.pad(scale_of_tokens(lengths, self.device), (1, 0))
+        codes = self.vqvae.quantizer.codebook.weight
+        render = logits[:, :1] + self.prior.logits(hidden[:, :1], rest, codes, scales)
+        return torch.cat((render, logits[:, 1:]), 1)
+
+    def refiner_condition(
+        self, hidden: Tensor, indices: Tensor, rest: Tensor | None = None
+    ) -> Tensor:
+        """What the refiner is told of each token: last-scale output [...,L,C], code indices
+        [...,L] and, with a render prior, the last scale's `rest` [...,L,Cz] -> [...,L,C]."""
         codes = self.vqvae.quantizer.codebook(indices).to(hidden.dtype)
-        return self.refiner_norm(hidden + self.word(codes))
+        told = hidden + self.word(codes)
+        if self.prior is not None:
+            told = told + self.prior.word(rest.to(hidden.dtype))
+        return self.refiner_norm(told)
 
     # inference ---------------------------------------------------------------------------------
 
@@ -219,7 +255,7 @@ class GSVAR(nn.Module):
         references: "Tensor | ReferenceMemory | None" = None,
         *,
         generator: torch.Generator | None = None,
-        refiner: diffusion.Sampler = "ancestral",
+        refiner: diffusion.Sampler | None = None,
         refiner_steps: int = 10,
         draw: Callable[[int, tuple[int, int]], Tensor] | None = None,
         observer: Observer | None = None,
@@ -227,15 +263,15 @@ class GSVAR(nn.Module):
         """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
 
         `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the
-        likeliest ones; only the refiner draws: from `generator`, or `draw(k, shape)` gives draw
-        number k. `observer(scale, hidden)` sees the last block's output [B,V,L,C] at each scale.
-        Raises ValueError for sizes the schedule cannot take.
+        likeliest ones; only the refiner (None: the config's `sampler`) draws: from `generator`,
+        or `draw(k, shape)` gives draw number k. `observer(scale, hidden)` sees the last block's
+        output [B,V,L,C] at each scale. Raises ValueError for sizes the schedule cannot take.
         """
         return self.restorer.restore(
             render,
             references,
             generator=generator,
-            refiner=refiner,
+            refiner=refiner or self.config.sampler,
             refiner_steps=refiner_steps,
             draw=draw,
             observer=observer,

@@ -47,7 +47,9 @@ class Bridge(nn.Module):
     """Gates at every level of the decoder and at pixel level, and the final blend (58 M
     parameters at width 160).
 
-    A guided one has a `reader` of its own for render and guide together.
+    A guided one has a `reader` of its own for render and guide together, and makes a `change` of
+    the blended picture from the decoder's last features: fine details need not be drawn anew to
+    stay as they are.
     """
 
     def __init__(self, config: VQVAEConfig):
@@ -59,7 +61,10 @@ class Bridge(nn.Module):
         )
         self.pixels = Gate(2 * channels[0], channels[0], groups)
         self.blend = Blend(channels[0], groups, config.patch)
-        self.reader = Pyramid(config, images=2) if config.guided_bridge else None
+        self.reader, self.change = None, None
+        if config.guided_bridge:
+            self.reader = Pyramid(config, images=2)
+            self.change = nn.Conv2d(channels[0], 3 * config.patch**2, 3, padding=1)
 
     @torch.no_grad()
     def read_like(self, encoder: Encoder) -> None:
@@ -71,8 +76,12 @@ class Bridge(nn.Module):
     @torch.no_grad()
     def start_as_identity(self) -> None:
         """Close every gate and keep the render in the blend, so that a fresh bridge returns the
-        render (to 2 %)."""
+        render (to 2 %). A guided one's gates are half open: what they let in shows in its change,
+        which is none."""
         for gate in (*self.levels, self.pixels):
-            zero_output(gate.weight, CLOSED)
+            zero_output(gate.weight, CLOSED if self.change is None else 0.0)
+        if self.change is not None:
+            self.change.weight.zero_()
+            self.change.bias.zero_()
         self.blend.conv_out.weight.zero_()
         self.blend.conv_out.bias.fill_(CLOSED)

@@ -24,6 +24,10 @@ class VQVAEConfig:
     patch: int = 1
     """Pixels along each side that enter and leave as the channels of one place: with 2, the first
     level works at half the resolution, which is a quarter of the cost where most of it is."""
+    shortcut: bool = False
+    """A linear way beside encoder and decoder, started as a block cosine transform, and the
+    networks' last convolutions at zero: what the norms take away, colour before all, is there from
+    the first step."""
     guided_bridge: bool = False
     """The bridge reads a second picture beside the render, a photo warped into its view, with an
     encoder of its own."""

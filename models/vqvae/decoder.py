@@ -3,10 +3,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.layers.conv import Upsample, final, group_norm, join_pixels
+from models.layers.conv import Upsample, group_norm, join_pixels, norm_silu
 from models.vqvae.bridge import Bridge
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.encoder import Level, Middle
+from models.vqvae.shortcut import Unfold
 
 
 class Decoder(nn.Module):
@@ -32,6 +33,7 @@ class Decoder(nn.Module):
         self.norm_out = group_norm(channels[0], groups)
         self.patch = config.patch
         self.conv_out = nn.Conv2d(channels[0], 3 * self.patch**2, 3, padding=1)
+        self.shortcut = Unfold(config.latent_channels, config.stride) if config.shortcut else None
 
     def forward(
         self,
@@ -49,5 +51,11 @@ class Decoder(nn.Module):
             h = self.levels[i].step(self.levels[i].refine(h))
         if bridge is not None:
             h = bridge.pixels(h, features[0])
-        out = join_pixels(final(self.norm_out, self.conv_out, h), self.patch)
-        return out if bridge is None else bridge.blend(out, image)
+        h = norm_silu(self.norm_out, h)
+        out = join_pixels(self.conv_out(h), self.patch)
+        if self.shortcut is not None:
+            out = out + self.shortcut(z)
+        if bridge is None:
+            return out
+        out = bridge.blend(out, image)
+        return out if bridge.change is None else out + join_pixels(bridge.change(h), self.patch)

@@ -11,6 +11,7 @@ from models.layers.conv import (
     split_pixels,
 )
 from models.vqvae.config import VQVAEConfig
+from models.vqvae.shortcut import Fold
 
 
 class Level(nn.Module):
@@ -101,13 +102,15 @@ class Encoder(Pyramid):
         self.middle = Middle(channels[-1], config.groups)
         self.norm_out = group_norm(channels[-1], config.groups)
         self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
+        self.shortcut = Fold(config.latent_channels, config.stride) if config.shortcut else None
 
-    def latent(self, lowest: Tensor) -> Tensor:
-        """The latent from the lowest level's feature."""
-        return final(self.norm_out, self.conv_out, self.middle(lowest))
+    def latent(self, lowest: Tensor, x: Tensor) -> Tensor:
+        """The latent from the lowest level's feature and the images."""
+        z = final(self.norm_out, self.conv_out, self.middle(lowest))
+        return z if self.shortcut is None else z + self.shortcut(x)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.enter(x)
         for level in self.levels:
             h = level.step(level.refine(h))
-        return self.latent(h)
+        return self.latent(h, x)

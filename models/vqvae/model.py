@@ -9,6 +9,7 @@ from models.vqvae.config import VQVAEConfig
 from models.vqvae.decoder import Decoder
 from models.vqvae.encoder import Encoder
 from models.vqvae.quantizer import Grids, Quantizer, Tokens
+from models.vqvae.shortcut import cosine_basis
 
 
 def exact(x: Tensor) -> Tensor:
@@ -33,7 +34,23 @@ class VQVAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(
             config.latent_channels, config.latent_channels, 3, padding=1
         )
+        if config.shortcut:
+            self.start_as_transform()
         self.bridge = Bridge(config) if bridge else None
+
+    @torch.no_grad()
+    def start_as_transform(self) -> None:
+        """The shortcuts' start: latents are the lowest coefficients of each block, and decode to
+        what those say."""
+        basis = cosine_basis(self.config.latent_channels, self.config.stride)
+        self.encoder.shortcut.start(basis)
+        self.decoder.shortcut.start(basis)
+        for conv in (self.encoder.conv_out, self.decoder.conv_out):
+            conv.weight.zero_()
+            conv.bias.zero_()
+        for conv in (self.quant_conv, self.post_quant_conv, *self.quantizer.phis):
+            nn.init.dirac_(conv.weight)
+            conv.bias.zero_()
 
     def add_bridge(self, identity: bool = True) -> None:
         """A fresh bridge; `identity` makes it return the render at the start, else PyTorch's own
@@ -52,6 +69,10 @@ class VQVAE(nn.Module):
     def tokens(self, images: Tensor, grids: Grids) -> Tokens:
         """Token maps of images at the scales `grids`."""
         return self.quantizer.encode(self.latent(images), grids)
+
+    def quantized(self, images: Tensor, grids: Grids) -> Tensor:
+        """f_hat [B,Cz,h,w] of the images' own tokens."""
+        return self.quantizer.partial_sums(self.tokens(images, grids).indices, grids)[-1]
 
     def features(self, render: Tensor, guide: Tensor | None = None) -> list[Tensor]:
         """What the bridge reads of a render [B,3,H,W]: the encoder's features; a guided one's own
@@ -91,8 +112,7 @@ class VQVAE(nn.Module):
     def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:
         """Images through the tokens and back: reconstruction (not clamped) and tokens."""
         tokens = self.tokens(images, grids)
-        f_hat = self.quantizer.partial_sums(tokens.indices, grids)[-1]
-        return self.decode(f_hat), tokens
+        return self.decode(self.quantizer.partial_sums(tokens.indices, grids)[-1]), tokens
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, grids: Grids) -> Tensor:

@@ -99,7 +99,7 @@ def test_dropped_references_leave_the_inference_without_them(batch):
 def test_corruption_changes_what_is_given_not_how_much_is_asked(batch):
     plain, corrupt = LatentStage(model()), LatentStage(model(), corrupt=0.5)
     schedule = plain.schedule(batch.views)
-    latents = plain.latents(batch, batch.views)
+    latents, _ = plain.latents(batch, batch.views)
     with torch.no_grad():
         before = plain.targets(latents, schedule, Draws(batch.seeds))
         after = corrupt.targets(latents, schedule, Draws(batch.seeds))
@@ -202,3 +202,36 @@ def test_reviving_replaces_unused_codes_only(batch):
     assert torch.equal(codes[used], before[used])
     assert (codes[~used] != before[~used]).any(-1).all()
     assert not stage.hits.any()
+
+
+def test_a_render_prior_starts_at_the_render_s_tokens_and_learns(batch, tmp_path):
+    torch.manual_seed(0)
+    made = GSVAR(sizes(render_prior=True, sampler="none"))
+    grids = made.config.schedule.grids
+    with torch.no_grad():
+        own, truth = (
+            torch.cat(made.vqvae.tokens(images, grids).indices, 1)
+            for images in (batch.views[:, 0], batch.truth)
+        )
+    stage = LatentStage(made)
+    losses = stage(batch, detail=True)
+    assert "diffusion" not in losses
+    assert losses["accuracy"] >= 0.5 * (own == truth).float().mean()
+    losses["loss"].backward()
+    assert all(p.grad is not None for _, p in stage.parameters_of("model"))
+    kept = LatentStage(made, cache=tmp_path)
+    for _ in range(2):
+        torch.testing.assert_close(kept(batch)["loss"], losses["loss"])
+
+
+def test_a_render_prior_says_nothing_of_references():
+    with pytest.raises(ValueError, match="use_ref_view_loss"):
+        LatentStage(model(render_prior=True), both_views=True)
+
+
+def test_the_bridge_may_learn_on_the_render_s_own_tokens(batch):
+    made = model()
+    made.vqvae.add_bridge()
+    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
+    own = made.vqvae.quantized(batch.views[:, 0], made.config.schedule.grids)
+    torch.testing.assert_close(stage.restored(batch, batch.views), own)
