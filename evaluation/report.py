@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -17,7 +17,7 @@ from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map
 from evaluation.plot import curves_svg
 
 TRUTH = "ground truth"
-NOT_PREDICTIONS = {TRUTH, "reference"}  # a reference shows another view: no error map
+NOT_PREDICTIONS = {TRUTH, "reference", "confidence"}  # no error map
 PICTURE_SIDE = 960  # pixels of a picture's longer side, at most
 ERROR_SIDE = 640
 FULL_SIZE_PICTURES = 100  # with more, all shrink, so that the file stays about as large
@@ -48,6 +48,9 @@ class Report:
     axis: what the curves' first coordinate is.
     protocol: one line that says how the numbers were computed.
     notes: sentences for the reader, among them why a number is n/a.
+    tables: title -> rows, shown after the summary like it.
+    gains: name -> how much better than without it each view became, in any order; drawn from the
+        least to the most.
     video: .mp4 or .webm; embedded below 8 MB, else linked by its relative path.
     """
 
@@ -62,6 +65,8 @@ class Report:
     notes: list[str]
     video: Path | None = None
     axis: str = "step"
+    tables: Mapping[str, list[dict[str, str | float | int | None]]] = field(default_factory=dict)
+    gains: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -113,6 +118,12 @@ def _content(report: Report, folder: Path) -> dict[str, object]:
         "mean": mean(rows),
         "missing": any(None in row.values() for row in (*summary, *rows)),
         "plots": _plots(report.curves, report.axis),
+        "tables": {
+            title: [{key: labels.plain(value) for key, value in row.items()} for row in rows]
+            for title, rows in report.tables.items()
+            if rows
+        },
+        "gains": _gains(report.gains),
         "settings": _flat(report.settings),
         "video": video_source(report.video, folder) if report.video else None,
         "picture_side": round(PICTURE_SIDE * shrink),
@@ -159,6 +170,20 @@ def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[d
         title = labels.label(quantity, arrow=False)
         plots.append({"title": title, "names": list(group), "svg": svg})
     return [plot for plot in plots if plot["svg"]]
+
+
+def _gains(gains: Mapping[str, list[float]]) -> dict[str, object] | None:
+    """A plot of sorted gains, and how many views became worse."""
+    known = {name: sorted(values) for name, values in gains.items() if values}
+    if not known:
+        return None
+    curves = {name: list(enumerate(values, 1)) for name, values in known.items()}
+    worse = {name: (sum(v < 0 for v in values), len(values)) for name, values in known.items()}
+    return {
+        "svg": curves_svg(curves, "dB", "view, from the least gain to the most"),
+        "names": list(known),
+        "worse": worse,
+    }
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from scenes.cameras import Cameras
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["tile", "resize", "native"]
+Mode = Literal["tile", "resize", "native", "auto"]
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "gsvar-mini.safetensors"
 
 
@@ -34,7 +34,8 @@ class GSVARFixer:
 
     mode: "tile" covers the image with tiles of the trained size, restores all tiles of all views in
     batches, blends their latents and decodes the image once; "resize" squashes the image to the
-    trained size and back; "native" restores it in one piece, where the schedule can take its shape.
+    trained size and back; "native" restores it in one piece, where the schedule can take its shape;
+    "auto" does that where it can, and tiles elsewhere.
     bridge: fuse the render in while decoding; None: where the weights have a bridge. colour: see
     fixers/colour.py. refiner: None is as the model learnt. seed: of its draws, the same for every
     call. batch_size: tiles at a time. keep: reference tiles whose keys and values are kept between
@@ -57,8 +58,8 @@ class GSVARFixer:
         seed: int = 42,
         keep: int = 32,
     ):
-        if mode not in ("tile", "resize", "native"):
-            raise ValueError(f"mode must be tile, resize or native, not {mode!r}")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be {', '.join(get_args(Mode))}, not {mode!r}")
         bridge = model.has_bridge if bridge is None else bridge
         if bridge and not model.has_bridge:
             raise ValueError(
@@ -164,6 +165,8 @@ class GSVARFixer:
                     f"{W}x{H} pixels are too far from the {tile[1] * stride}x{tile[0] * stride} "
                     "that the model was made for: use --mode tile"
                 )
+            tile = rows, columns
+        elif self.mode == "auto" and self.model.accepts(rows, columns):
             tile = rows, columns
         rows, columns = max(rows, tile[0]), max(columns, tile[1])
         images = pad(self._inside(renders), rows * stride, columns * stride)

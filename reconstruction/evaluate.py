@@ -1,12 +1,14 @@
 # Held-out views rendered and measured: numbers and pictures, with Difix3D's file names.
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics, mean, write_json
@@ -14,8 +16,11 @@ from evaluation.pictures import save_png, to_uint8
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
+from reconstruction.rounds.repair import Repair, Repaired
 from scenes.scene import Scene
 from splats.gaussians import Splats
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class View:
     render: np.ndarray
     photo: np.ndarray
     holes: np.ndarray  # [H, W] bool, where less than half of the light comes from splats
+    post: np.ndarray | None = None  # the render, fixed
+    reference: np.ndarray | None = None  # the photo that guided that
+    confidence: np.ndarray | None = None  # [H, W] float16
 
 
 @dataclass(frozen=True)
@@ -59,27 +67,50 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    splats: Splats, scene: Scene, config: Config, metrics: Metrics, *, step: int
+    splats: Splats,
+    scene: Scene,
+    config: Config,
+    metrics: Metrics,
+    *,
+    step: int,
+    post: Repair | None = None,
 ) -> Evaluation:
-    """Render and measure every held-out view of the scene."""
+    """Render and measure every held-out view of the scene, and with `post` each fixed one too."""
     device = splats["means"].device
+    fixed = None
+    if post is not None and scene.split.test:
+        try:
+            fixed = post(scene.cameras[list(scene.split.test)], label="fixing the held-out views")
+        except FloatingPointError as error:
+            log.warning("the held-out views are not shown fixed: %s", error)
     views, seconds = [], 0.0
-    for index in tqdm(scene.split.test, desc="evaluating", leave=False):
+    for i, index in enumerate(tqdm(scene.split.test, desc="evaluating", leave=False)):
         start = time.perf_counter()
         render = render_view(splats, scene.cameras[index].to(device), config)
         colors, alphas = render.colors[0].clamp(0, 1).cpu(), render.alphas[0].cpu()
         seconds += time.perf_counter() - start
         photo = scene.image(index)
-        views.append(
-            View(
-                scene.names[index],
-                metrics(colors, photo),
-                to_uint8(colors),
-                scene.images[index],
-                (alphas < 0.5).numpy(),
-            )
+        view = View(
+            scene.names[index],
+            metrics(colors, photo),
+            to_uint8(colors),
+            scene.images[index],
+            (alphas < 0.5).numpy(),
         )
+        views.append(view if fixed is None else with_post(view, fixed[i], photo, metrics))
     return Evaluation(step, views, splats.count, seconds / max(1, len(views)))
+
+
+def with_post(view: View, fixed: Repaired, photo: Tensor, metrics: Metrics) -> View:
+    """The same with the fixed render beside it, its numbers called post_*."""
+    numbers = {f"post_{key}": value for key, value in metrics(fixed.fixed, photo).items()}
+    return replace(
+        view,
+        metrics=view.metrics | numbers,
+        post=to_uint8(fixed.fixed),
+        reference=to_uint8(fixed.guides[0].photo) if fixed.guides else None,
+        confidence=fixed.confidence.half().numpy(),
+    )
 
 
 def write_evaluation(evaluation: Evaluation, folder: ResultFolder) -> None:
@@ -90,5 +121,9 @@ def write_evaluation(evaluation: Evaluation, folder: ResultFolder) -> None:
     write_json(folder.per_view_stats(step), per_view)
     for i, view in enumerate(evaluation.views):
         pictures = {"GT": view.photo, "Pred": view.render, "Alpha": view.holes.astype(np.float32)}
+        if view.post is not None:
+            pictures["Post"] = view.post
+        if view.reference is not None:
+            pictures["Ref"] = view.reference
         for kind, picture in pictures.items():
             save_png(folder.val_renders(step) / kind / f"{i:04d}.png", picture)

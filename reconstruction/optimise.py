@@ -1,12 +1,14 @@
 # From posed photos to splats: 3D Gaussian Splatting (Kerbl et al. 2023) with gsplat's settings.
 from __future__ import annotations
 
+import json
 import logging
 import math
 import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from evaluation.metrics import Metrics, write_json
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
 from reconstruction.result import ResultFolder
-from reconstruction.resume import restore
+from reconstruction.resume import FREE, restore
+from reconstruction.rounds.rounds import FixerInUse, Rounds
+from reconstruction.rounds.settings import FixConfig
 from reconstruction.start import Start
 from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
@@ -42,8 +46,13 @@ def optimise(
     start: Start | None = None,
     resume: bool = True,
     evaluation: EvaluationConfig | None = None,
+    fixer: FixerInUse | None = None,
+    fixing: FixConfig | None = None,
+    control: bool = False,
 ) -> Splats:
-    """Splats of the scene's training views, on `device`.
+    """Splats of the scene's training views, on `device`; with a fixer also of novel views that it
+    has fixed, in the rounds that `fixing` asks for (which needs a result_dir). `control` makes the
+    same without fixing first, in result_dir/vanilla; up to the first round both are one.
 
     With a result_dir the run is saved, evaluated and reported there, a stopped one goes on where
     it was (unless `resume` is off), and a finished one is only evaluated again. `start` goes on
@@ -64,21 +73,79 @@ def optimise(
             f"{start.source} has {first} steps already, and --max_steps is {schedule.max_steps}; "
             "raise it, or evaluate with --eval_only"
         )
+    folder = None if result_dir is None else ResultFolder(writable_folder(result_dir))
+    settings = settings_of(scene, config, evaluation, start)
+    steps: tuple[int, ...] = ()
+    if fixer is not None:
+        fixing = fixing or FixConfig()
+        steps = fixing.steps(first, schedule.max_steps, config.steps_scaler, start is not None)
+        if control:
+            _control(scene, config, folder, device, start, resume, evaluation, steps)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = Trainer(scene, schedule, device, start)
-        if result_dir is None:
+        trainer = Trainer(scene, schedule, device, start, fixing)
+        if folder is None:
             with _progress(trainer) as bar:
                 _advance(trainer, schedule.max_steps, bar)
         else:
-            folder = ResultFolder(writable_folder(result_dir))
-            settings = settings_of(scene, config, evaluation, start)
+            plain = settings
+            if fixer is not None:
+                settings = settings | fixer.settings | flat(trainer.fixing)
+            session = _Session(trainer, folder, settings, config.save_every_seconds, evaluation)
+            if fixer is not None:
+                session.rounds = Rounds(
+                    trainer, folder, fixer, trainer.fixing, steps, session.save_to
+                )
             if resume:
                 restore(trainer.state, folder, settings, first, schedule.max_steps)
             else:
                 folder.clear(first)
+            if control and steps and trainer.state.done == first < steps[0]:
+                _take_fork(trainer, folder, plain)
             write_settings(folder, settings, scene)
-            _Session(trainer, folder, settings, config.save_every_seconds, evaluation).run()
+            session.run()
     return trainer.state.splats
+
+
+def _control(
+    scene: Scene,
+    config: Config,
+    folder: ResultFolder,
+    device: torch.device,
+    start: Start | None,
+    resume: bool,
+    evaluation: EvaluationConfig,
+    steps: tuple[int, ...],
+) -> None:
+    """The same run without fixing, and its state where the first round begins."""
+    log.info("first the same without fixing, in %s", folder.vanilla.path)
+    shown = replace(evaluation, save_video=False)
+    schedule = config.scaled()
+    first = start.step if start else 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer = Trainer(scene, schedule, device, start)
+        settings = settings_of(scene, config, shown, start)
+        own = ResultFolder(writable_folder(folder.vanilla.path))
+        session = _Session(trainer, own, settings, config.save_every_seconds, shown)
+        session.fork = steps[0] if steps else None
+        if resume:
+            restore(trainer.state, own, settings, first, schedule.max_steps)
+        else:
+            own.clear(first)
+            folder.fork.unlink(missing_ok=True)
+        write_settings(own, settings, scene)
+        session.run()
+
+
+def _take_fork(trainer: Trainer, folder: ResultFolder, settings: dict[str, Any]) -> None:
+    """Go on from the control's state at the first round, if it was made by the same settings."""
+    if not folder.fork.exists():
+        return
+    saved = checkpoint.load(folder.fork)
+    theirs, ours = json.loads(saved["settings"]), json.loads(json.dumps(settings))
+    if any(theirs.get(key) != value for key, value in ours.items() if key not in FREE):
+        return
+    trainer.state.load(folder.fork, saved)
+    log.info("up to step %d as without fixing", trainer.state.done)
 
 
 def settings_of(
@@ -136,14 +203,24 @@ class _Session:
         self.save_every_seconds, self.evaluation = save_every_seconds, evaluation
         self.metrics: Metrics | None = None
         self.last_save = time.monotonic()
+        self.rounds: Rounds | None = None
+        self.fork: int | None = None  # where the state is kept for a run that goes another way
 
     def run(self) -> None:
         """Optimise to the end, halting wherever something is to be kept or measured."""
         state, config = self.trainer.state, self.trainer.config
         halts = {*config.eval_steps, *config.save_steps, config.max_steps}
+        if self.rounds is not None:
+            halts |= set(self.rounds.steps)
+        if self.fork is not None:
+            halts |= {self.fork}
         with _progress(self.trainer) as bar:
             while True:
+                if self._settled_back(bar):
+                    continue
                 at_end = state.done == config.max_steps
+                if state.done == self.fork:
+                    self.save_to(ResultFolder(self.folder.path.parent).fork)
                 if at_end or state.done in config.save_steps:
                     self._keep()
                 if at_end:
@@ -152,6 +229,9 @@ class _Session:
                     self._measure(at_end)
                 if at_end:
                     return
+                if self.rounds is not None and self.rounds.due():
+                    self.rounds.begin()
+                    self._save_state()
                 halt = min(step for step in halts if step > state.done)
                 with deferred_interrupt() as interrupt:
 
@@ -167,13 +247,35 @@ class _Session:
                             )
                             raise KeyboardInterrupt
 
-                    _advance(self.trainer, halt, bar, after_step)
+                    try:
+                        _advance(self.trainer, halt, bar, after_step)
+                        self._check_finite()
+                    except Diverged:
+                        if self.rounds is None or not self.rounds.diverged():
+                            raise
+                        _step_back(bar, state.done)
                     self._save_state()
+
+    def _settled_back(self, bar: tqdm) -> bool:
+        """Judge an open round whose steps are over; True if the run is to repeat them without."""
+        rounds, done = self.rounds, self.trainer.state.done
+        if rounds is None or not rounds.is_open or done == rounds.told[-1].step:
+            return False
+        if done != self.trainer.config.max_steps and done not in rounds.steps:
+            return False
+        back = rounds.settle()
+        self._save_state()
+        _step_back(bar, self.trainer.state.done)
+        return back
 
     def _save_state(self) -> None:
         self._check_finite()
-        self.trainer.state.save(self.folder.resume, self.settings)
+        self.save_to(self.folder.resume)
         self.last_save = time.monotonic()
+
+    def save_to(self, path: Path) -> None:
+        """The run's state, in a file."""
+        self.trainer.state.save(path, self.settings)
 
     def _check_finite(self) -> None:
         if not self.trainer.is_finite():
@@ -204,6 +306,11 @@ class _Session:
             return
         self.metrics = self.metrics or Metrics(self.evaluation.lpips_net, trainer.device)
         films = at_end and self.evaluation.save_video
+        post = None
+        if self.rounds is not None and state.rounds:
+            asked = self.rounds.settings.post
+            if asked == "always" or (asked == "auto" and at_end):
+                post = self.rounds.repair()
         publish(
             state.splats,
             trainer.scene,
@@ -214,6 +321,8 @@ class _Session:
             history=state.history,
             metrics=self.metrics,
             video=self.evaluation.render_traj_path if films else None,
+            post=post,
+            rounds=state.rounds,
         )
 
 
@@ -233,21 +342,22 @@ def _advance(
         start = time.perf_counter()
         loss, error = trainer.step()
         losses.append(loss)
-        errors.append(error)
+        if error is not None:
+            errors.append(error)
         refresh = state.done % REFRESH == 0 or state.done == halt
         # Reading a number waits for CUDA, so there it is not done every step.
         if (refresh or trainer.device.type == "cpu") and not math.isfinite(loss.item()):
             raise _diverged(state.done)
         history.seconds += time.perf_counter() - start
-        if state.done % stretch == 0:
+        if state.done % stretch == 0 and errors:
             history.curve.append((state.done, _psnr(torch.stack(errors).mean().item())))
             errors.clear()
         if refresh:
-            mse = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
-            smooth = mse
+            if error is not None:
+                smooth = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
             bar.set_postfix(
                 loss=f"{torch.stack(losses).mean().item():.4f}",
-                PSNR=f"{_psnr(mse):.2f}",
+                **({} if smooth is None else {"PSNR": f"{_psnr(smooth):.2f}"}),
                 Gaussians=f"{state.splats.count:,}",
                 refresh=False,
             )
@@ -260,8 +370,19 @@ def _psnr(mse: float) -> float:
     return -10 * math.log10(max(mse, 1e-10))
 
 
-def _diverged(step: int) -> ValueError:
-    return ValueError(
+def _step_back(bar: tqdm, done: int) -> None:
+    """Show fewer steps done than before."""
+    if done < bar.n:
+        bar.reset(bar.total)
+        bar.update(done)
+
+
+class Diverged(ValueError):
+    """NaN or infinity in a loss or a parameter."""
+
+
+def _diverged(step: int) -> Diverged:
+    return Diverged(
         f"the optimisation diverged at step {step} (NaN or infinite values); what was saved before "
         "is kept: lower the learning rates or change --seed, and add --no-resume"
     )

@@ -56,8 +56,34 @@ class ResultFolder:
         steps = {file: re.fullmatch(r"ckpt_(\d+)_rank0\.pt", file.name) for file in found}
         return dict(sorted((int(match[1]), file) for file, match in steps.items() if match))
 
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds"
+
+    @property
+    def vanilla(self) -> ResultFolder:
+        """The control: the same run without fixing."""
+        return ResultFolder(self.path / "vanilla")
+
+    @property
+    def fork(self) -> Path:
+        """The control's state where the first round begins."""
+        return self.rounds / "fork.pt"
+
+    def novel_renders(self, step: int) -> Path:
+        return self.path / "renders" / "novel" / str(step)
+
     def clear(self, first: int = 0) -> None:
         """Remove what a run wrote at steps >= `first`, its state and its report, nothing else."""
+        self.forget(first)
+        for file in (self.resume, self.report / "index.html"):
+            file.unlink(missing_ok=True)
+        for name in ("before", "after"):
+            (self.rounds / f"{name}.pt").unlink(missing_ok=True)
+        self.clear_unfinished()
+
+    def forget(self, first: int) -> None:
+        """Remove what was kept or measured at steps >= `first`."""
         patterns = (
             "ckpts/ckpt_*_rank0.pt",
             "ply/point_cloud_*.ply",
@@ -65,15 +91,13 @@ class ResultFolder:
             "stats/train_step*_rank0.json",
             "stats/val_step*.json",
             "renders/val/*",
+            "renders/novel/*",
         )
         for pattern in patterns:
             for file in self.path.glob(pattern):
                 match = re.search(r"\d+", file.name)
                 if match and int(match[0]) >= first:
                     shutil.rmtree(file) if file.is_dir() else file.unlink()
-        for file in (self.resume, self.report / "index.html"):
-            file.unlink(missing_ok=True)
-        self.clear_unfinished()
 
     def clear_unfinished(self) -> None:
         """Remove the temporary files of a run that was killed while it saved its state."""

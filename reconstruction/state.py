@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from reconstruction.history import History
+from reconstruction.rounds.novel import NovelViews
+from reconstruction.rounds.record import Round, retold, story
 from reconstruction.views import ViewOrder
 from splats import checkpoint
 from splats.gaussians import Splats
@@ -18,7 +20,8 @@ from splats.gaussians import Splats
 class State:
     """A run between two steps.
 
-    done: steps completed. densification: the strategy's own state.
+    done: steps completed. densification: the strategy's own state. rounds, novel, novel_order:
+    the fix-and-distil rounds so far, the views they gave and the order in which those are seen.
     """
 
     splats: Splats
@@ -27,10 +30,20 @@ class State:
     views: ViewOrder
     done: int = 0
     history: History = field(default_factory=History)
+    rounds: list[Round] = field(default_factory=list)
+    novel: NovelViews | None = None
+    novel_order: ViewOrder | None = None
+    mix: torch.Generator = field(default_factory=torch.Generator)
+
+    def set_novel(self, novel: NovelViews) -> None:
+        """Train on these fixed views from now on."""
+        self.novel = novel
+        self.novel_order = ViewOrder(tuple(range(len(novel))), self.mix.initial_seed())
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint of this run tells besides its splats."""
-        return {"settings": json.dumps(settings), "history": json.dumps(asdict(self.history))}
+        told = {"settings": json.dumps(settings), "history": json.dumps(asdict(self.history))}
+        return {**told, "rounds": json.dumps(story(self.rounds))}
 
     def save(self, path: Path, settings: dict[str, Any]) -> None:
         """Write all that a bit-exact continuation needs, the random states included."""
@@ -43,6 +56,9 @@ class State:
             optimisers={name: o.state_dict() for name, o in self.optimisers.items()},
             densification=self.densification,
             views=self.views.state_dict(),
+            novel=None if self.novel is None else self.novel.state_dict(),
+            novel_order=None if self.novel_order is None else self.novel_order.state_dict(),
+            mix=self.mix.get_state(),
             random=torch.get_rng_state(),
             random_cuda=torch.cuda.get_rng_state() if cuda else None,
         )
@@ -67,6 +83,12 @@ class State:
             }
             self.views.load_state_dict(saved["views"])
             self.history = History.from_checkpoint(saved)
+            self.rounds = retold(json.loads(saved["rounds"]))
+            self.novel, self.novel_order = None, None
+            if saved["novel"] is not None:
+                self.set_novel(NovelViews.from_state(saved["novel"]))
+                self.novel_order.load_state_dict(saved["novel_order"])
+            self.mix.set_state(saved["mix"])
             torch.set_rng_state(saved["random"])
             if device.type == "cuda" and saved["random_cuda"] is not None:
                 torch.cuda.set_rng_state(saved["random_cuda"], device)

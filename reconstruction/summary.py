@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +19,9 @@ from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
 from reconstruction.history import History
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
+from reconstruction.rounds.record import Round
+from reconstruction.rounds.repair import Repair
+from reconstruction.rounds.story import Control, with_rounds
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import ellipse, interpolated
@@ -77,18 +81,25 @@ def publish(
     history: History,
     metrics: Metrics,
     video: str | None = None,
+    post: Repair | None = None,
+    rounds: Sequence[Round] = (),
 ) -> None:
     """Measure the held-out views and write statistics, pictures and report; add to `history`.
 
-    step: counted from zero. video: "interp" or "ellipse" to film such a path as well.
+    step: counted from zero. video: "interp" or "ellipse" to film such a path as well. post: fix
+    the renders too, and measure both. rounds: what became of the fix-and-distil rounds.
     """
-    evaluation = evaluate(splats, scene, config, metrics, step=step)
+    evaluation = evaluate(splats, scene, config, metrics, step=step, post=post)
     if evaluation.views:
         history.evaluations.append({"step": step, **evaluation.stats})
         write_evaluation(evaluation, folder)
     if video:
         write_path_video(folder, splats, scene, config, video, step)
-    write_report(folder.report, _report(evaluation, scene, folder, settings, history, metrics))
+    control = Control.read(folder) if rounds else None
+    report = _report(evaluation, scene, folder, settings, history, metrics)
+    if rounds:
+        report = with_rounds(report, evaluation, control, rounds, history)
+    write_report(folder.report, report)
     shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}
     numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")

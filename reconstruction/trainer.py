@@ -10,6 +10,7 @@ from reconstruction.history import History
 from reconstruction.losses import photometric, regularisation
 from reconstruction.optimisers import make_optimisers, means_rate
 from reconstruction.rendering import render_view
+from reconstruction.rounds.settings import FixConfig
 from reconstruction.start import Start, initial_splats
 from reconstruction.state import State
 from reconstruction.strategies import make_strategy
@@ -24,10 +25,16 @@ class Trainer:
     """
 
     def __init__(
-        self, scene: Scene, config: Config, device: torch.device, start: Start | None = None
+        self,
+        scene: Scene,
+        config: Config,
+        device: torch.device,
+        start: Start | None = None,
+        fixing: FixConfig | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.scene, self.config, self.device = scene, config, device
+        self.fixing = fixing or FixConfig()
         self.cameras = scene.cameras.to(device)
         self.scene_scale = scene.scale * config.global_scale
         self.first_step = start.step if start else 0
@@ -49,19 +56,26 @@ class Trainer:
         self.state = State(
             splats, optimisers, densification, views, done=self.first_step, history=history
         )
+        self.state.mix.manual_seed(config.seed)
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        """Loss and mean squared error of the next view, both scalars, before the update."""
+    def step(self) -> tuple[Tensor, Tensor | None]:
+        """Loss and mean squared error of the next view, both scalars, before the update; a fixed
+        view, which is no truth, has no error."""
         config, state = self.config, self.state
         splats, optimisers, number = state.splats, state.optimisers, state.done
         degree = min(number // config.sh_degree_interval, config.sh_degree)
         background = torch.rand(3, device=self.device) if config.random_bkgd else None
-        view = state.views.next()
-        photo = self.scene.image(view).to(self.device, non_blocking=True)
+        if self._takes_novel():
+            view, photo, background = state.novel_order.next(), None, None
+            camera = state.novel.cameras[view].to(self.device)
+        else:
+            view = state.views.next()
+            camera = self.cameras[view]
+            photo = self.scene.image(view).to(self.device, non_blocking=True)
 
         render = render_view(
             splats,
-            self.cameras[view],
+            camera,
             config,
             sh_degree=degree if self.warms_up else config.sh_degree,
             background=background,
@@ -70,7 +84,8 @@ class Trainer:
         self.strategy.step_pre_backward(
             splats, optimisers, state.densification, number, render.info
         )
-        loss = photometric(colors, photo, config.ssim_lambda)
+        wanted = state.novel.wanted(view, colors) if photo is None else photo
+        loss = self._weight(photo is None) * photometric(colors, wanted, config.ssim_lambda)
         loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
         loss.backward()
 
@@ -85,7 +100,20 @@ class Trainer:
             splats, optimisers, state.densification, number, render.info, **extra
         )
         state.done += 1
-        return loss.detach(), (colors.detach() - photo).square().mean()
+        error = None if photo is None else (colors.detach() - photo).square().mean()
+        return loss.detach(), error
+
+    def _takes_novel(self) -> bool:
+        """Whether this step is a fixed view's."""
+        if self.state.novel is None or self.fixing.novel_share == 0:
+            return False
+        return torch.rand((), generator=self.state.mix).item() < self.fixing.novel_share
+
+    def _weight(self, novel: bool) -> float:
+        """Of this step's loss."""
+        if self.state.novel is None:
+            return 1.0
+        return self.fixing.novel_data_lambda if novel else self.fixing.real_data_lambda
 
     def is_finite(self) -> bool:
         """Whether no parameter holds a NaN or infinity."""

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+import fixers
 import reconstruction
 import scenes
-from reconstruction import Config, EvaluationConfig, Start
+from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, original
 from scenes.command import choose_device, run_command
 from scenes.files import writable_folder
 
@@ -21,28 +22,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FixerFlags:
-    """The fixer that repairs novel views between rounds of optimisation."""
+    """The fixer that repairs novel views between stretches of optimisation."""
 
     fix: bool = True
-    """Fix novel views and distil them back. Not available yet: give --no-fix."""
-    fixer: Literal["gsvar", "difix", "difix_re"] = "gsvar"
-    """Which fixer."""
-    fix_steps: tuple[int, ...] = (3_000, 6_000, *range(8_000, 60_001, 2_000))
-    """Steps after which novel views are fixed."""
-    novel_data_lambda: float = 0.3
-    """Weight of fixed views in the loss."""
+    """Fix novel views and distil them back."""
+    fixer: Literal["gsvar", "classical", "difix", "difix_re"] = "gsvar"
+    """Which fixer; classical is a denoiser, as a control."""
+    control: bool = False
+    """Make the same without fixing first, in <result_dir>/vanilla, and report both."""
+    schedule: Literal["ours", "original"] = "ours"
+    """original: the rounds, poses and weights of Difix3D's trainer, with no gate (its flags below
+    are then without effect)."""
     use_ref: bool = True
-    """Give the fixer the nearest training photo as a reference."""
+    """Give the fixer training photos as references."""
     use_bridge: bool = False
-    """Decode with the VAE bridge."""
+    """Insist on the VAE bridge; weights that have one decode with it anyway."""
+    without_bridge: bool = False
+    """Do not decode with it."""
     tiling: bool = False
-    """Fix in tiles of 512 pixels at full resolution."""
-    var_test_path: Path = Path("checkpoints/VARSR.pth")
-    """Weights of the autoregressive model."""
-    vae_model_path: Path = Path("checkpoints/VQVAE.pth")
-    """Weights of the tokenizer."""
-    depth: int = 24
-    """Blocks of the autoregressive model."""
+    """Fix in tiles of the trained size at full resolution. Without, views are fixed in one piece
+    where the weights allow it; on the original's, they are squashed to 512 pixels, as it did."""
+    var_test_path: Path | None = None
+    """Weights (default: those that come with this project)."""
+    vae_model_path: Path | None = None
+    """Weights of the tokenizer, where they are in a file of their own."""
+    depth: int | None = None
+    """Blocks of the transformer, to be checked against the weights."""
+    fixer_dtype: Literal["float32", "bf16", "fp16"] | None = None
+    """Precision of the fixer (default: bf16 on a GPU, else float32)."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Flags:
         default_factory=EvaluationConfig
     )
     fixing: Annotated[FixerFlags, tyro.conf.arg(name="")] = field(default_factory=FixerFlags)
+    rounds: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
 
 
 PRESETS = {
@@ -97,9 +105,9 @@ def main() -> None:
             for name, (text, preset) in PRESETS.items()
         }
     )
-    if flags.fixing.fix and not flags.eval_only:
-        raise ValueError("the fixer is not part of this version yet; add --no-fix")
     device = choose_device(flags.device)
+    fixer = load_fixer(flags, device) if flags.fixing.fix and not flags.eval_only else None
+    rounds = original(flags.rounds) if flags.fixing.schedule == "original" else flags.rounds
     start = choose_start(flags)
     scene = load_scene(flags, device)
     writable_folder(flags.result_dir)
@@ -116,8 +124,40 @@ def main() -> None:
             start=start,
             resume=flags.resume,
             evaluation=flags.evaluation,
+            fixer=fixer,
+            fixing=rounds,
+            control=flags.fixing.control,
         )
     log.info("report: %s", flags.result_dir / "report" / "index.html")
+
+
+def load_fixer(flags: Flags, device: torch.device) -> FixerInUse:
+    """The fixer that the flags name. ValueError or FileNotFoundError, in one sentence, where it
+    cannot be had."""
+    own = flags.fixing
+    if own.fixer in ("difix", "difix_re"):
+        raise ValueError(f"--fixer {own.fixer} comes in a later version; use gsvar, or --no-fix")
+    told = {"fixer": own.fixer, "use_ref": own.use_ref}
+    if own.fixer != "gsvar":
+        return FixerInUse(fixers.load(own.fixer), told, use_ref=own.use_ref)
+    dtype = own.fixer_dtype or ("bf16" if device.type == "cuda" else "float32")
+    fixer = fixers.load(
+        "gsvar",
+        checkpoint=own.var_test_path,
+        vqvae=own.vae_model_path,
+        depth=own.depth,
+        bridge=own.use_bridge or (False if own.without_bridge else None),
+        mode="tile" if own.tiling else "auto",
+        device=device,
+        dtype=dtype,
+    )
+    warped = fixer.model.config.warped_references
+    if not (own.tiling or warped):
+        fixer.mode = "resize"
+    weights = str(own.var_test_path or "shipped")
+    told |= {"var_test_path": weights, "use_bridge": fixer.bridge, "tiling": own.tiling}
+    told |= {"fixer_dtype": dtype}
+    return FixerInUse(fixer, told, warped=warped, use_ref=own.use_ref)
 
 
 def choose_start(flags: Flags) -> Start | None:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-TRUST = 1.6  # log of 1 / (2 variance) of a truth's latents around its render's, at the start
+# the log of a truth's precision around its render, at the first and at the last scale, at the
+# start: as measured on procedural scenes, where the cross-entropy was least
+TRUST = 1.6, -0.2
 
 
 class RenderPrior(nn.Module):
@@ -19,7 +21,7 @@ class RenderPrior(nn.Module):
         super().__init__()
         self.word = nn.Linear(latent, width)
         self.aim = nn.Linear(width, latent)
-        self.log_trust = nn.Parameter(torch.full((scales,), TRUST))
+        self.log_trust = nn.Parameter(torch.linspace(*TRUST, scales))
 
     def logits(self, hidden: Tensor, rest: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
         """Log-probabilities [...,L,vocabulary], less a constant, of the codes [vocabulary,Cz];

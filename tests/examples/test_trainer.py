@@ -143,7 +143,13 @@ def test_without_test_every_each_eighth_view_is_held_out(capture, tmp_path, monk
 
 
 BAD = {
-    "the fixer, which comes later": ([], "add --no-fix"),
+    "a fixer that comes later": (["--fixer", "difix"], "later version"),
+    "weights that are not there": (["--var_test_path", "nope.pth"], "nope.pth"),
+    "weights of another depth": (["--depth", 24], "depth"),
+    "a trajectory that is not there": (
+        ["--fixer", "classical", "--targets", "trajectory", "--trajectory", "nope.json"],
+        "nope.json",
+    ),
     "no steps": (["--no-fix", "--max_steps", 0], "--max_steps is 0"),
     "a negative factor": (["--no-fix", "--data_factor", -2], "must be a whole number"),
     "a device that is not there": (["--no-fix", "--device", "cuda:9"], "use --device cpu"),

@@ -149,7 +149,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(call, tmp_path, weights):
         ((good, *identity, "--reference", tmp_path / "bad.png"), "bad.png"),
         ((good, *identity, "--max_frames", 0), "--max_frames"),
         ((good, *identity, "--skip_frames", -1), "--skip_frames"),
-        ((good, *out), "--checkpoint"),
+        ((good, *out, "--bridge", "--no_bridge"), "--no_bridge"),
         ((good, *out, "--checkpoint", tmp_path / "no.pth"), "no.pth"),
         ((good, *out, "--checkpoint", tmp_path / "text.txt"), "text.txt"),
         ((good, *out, "--checkpoint", weights, "--refiner_steps", 1), "refiner_steps"),

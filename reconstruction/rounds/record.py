@@ -1,0 +1,45 @@
+# What a round was, as it is kept with the run and told in the report.
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class Round:
+    """A round as it is told. gate_*: PSNR of the views set aside before the round, at the end of
+    its stretch of steps, and at the end of the same stretch without it (None: not measured).
+    post_gain: dB that fixing brings to their renders. seconds: of each part."""
+
+    step: int
+    verdict: str = "open"
+    why: str = ""
+    views: int = 0
+    refused: int = 0
+    aside: list[int] = field(default_factory=list)
+    gate_before: float | None = None
+    gate_after: float | None = None
+    gate_without: float | None = None
+    agrees: float | None = None
+    post_gain: float | None = None
+    references: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def story(rounds: list[Round]) -> list[dict]:
+    """As plain values."""
+    return [asdict(r) for r in rounds]
+
+
+def retold(values: list[dict]) -> list[Round]:
+    """The inverse; TypeError for other keys."""
+    return [Round(**value) for value in values]
+
+
+def post_helps(rounds: list[Round]) -> bool:
+    """Whether fixing the renders themselves is worth it, by the last views that were set aside; by
+    the photos that checked the fixed views, where none were."""
+    gains = [r.post_gain for r in rounds if r.post_gain is not None]
+    if gains:
+        return gains[-1] > 0
+    ratios = [r.agrees for r in rounds if r.agrees is not None]
+    return bool(ratios) and ratios[-1] > 1

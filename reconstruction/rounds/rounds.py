@@ -1,0 +1,233 @@
+# The rounds of a run: begun at their steps, judged at the next one, kept or rolled back.
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fixers import Fixer
+from reconstruction.result import ResultFolder
+from reconstruction.rounds.gate import mean_psnr, set_aside
+from reconstruction.rounds.guidance import Guidance
+from reconstruction.rounds.record import Round
+from reconstruction.rounds.repair import Repair, Repaired, accepted
+from reconstruction.rounds.settings import FixConfig
+from reconstruction.rounds.targets import targets, towards
+from reconstruction.trainer import Trainer
+from scenes.cameras import Cameras
+from splats import checkpoint
+
+log = logging.getLogger(__name__)
+
+LEAST_ALPHA = 0.05  # of the training views' mean: below it poses and splats do not belong together
+
+
+@dataclass(frozen=True)
+class FixerInUse:
+    """A fixer, the settings that tell it from others, and what it wants: references warped or as
+    they were taken, or none."""
+
+    fixer: Fixer
+    settings: dict[str, object]
+    warped: bool = False
+    use_ref: bool = True
+
+
+class Rounds:
+    """The fix-and-distil rounds of one run; the run's loop asks `settle` and `begin` at halts.
+
+    save: keeps the run's state. Raises ValueError, before anything is done, for targets that
+    cannot be had.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: ResultFolder,
+        fixing: FixerInUse,
+        settings: FixConfig,
+        steps: tuple[int, ...],
+        save: Callable[[Path], None],
+    ) -> None:
+        self.trainer, self.folder, self.fixing, self.settings = trainer, folder, fixing, settings
+        self.steps, self.save = steps, save
+        scene = trainer.scene
+        self.wanted = targets(scene, settings, trainer.config.seed)
+        self.current = scene.cameras[list(scene.split.train)]
+        self.shown: list[Repaired] = []
+
+    # the run's loop ----------------------------------------------------------------------------
+
+    @property
+    def told(self) -> list[Round]:
+        """The rounds so far."""
+        return self.trainer.state.rounds
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.told) and self.told[-1].verdict in ("open", "in doubt")
+
+    def due(self) -> bool:
+        """Whether a round begins here."""
+        done = self.trainer.state.done
+        return done in self.steps and all(r.step != done for r in self.told)
+
+    def settle(self) -> bool:
+        """The verdict on the open round, at the end of its stretch; True if the run went back."""
+        last = self.told[-1]
+        if not last.aside:
+            last.verdict, last.why = "kept", last.why or "no views could be set aside to judge it"
+            return False
+        psnr = self._gate(last)
+        if last.verdict == "open":
+            last.gate_after = psnr
+            if self.settings.gate == "quick" and psnr >= last.gate_before:
+                last.verdict = "kept"
+                last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.2f} dB"
+                self._finish(last)
+                return False
+            self.save(self._file("after"))
+            self._go_back(last)
+            last.verdict = "in doubt"
+            return True
+        last.gate_without = psnr
+        if last.gate_after >= psnr:
+            self._load(self._file("after"))
+            last.verdict = "kept"
+        else:
+            last.verdict = "rolled back"
+        last.why = (
+            f"the views set aside: {last.gate_before:.2f} -> {last.gate_after:.2f} dB, without the "
+            f"round {psnr:.2f}"
+        )
+        self._finish(last)
+        return False
+
+    def diverged(self) -> bool:
+        """After NaN or infinity: back to before the open round, if there is one."""
+        if not self.is_open:
+            return False
+        last = self.told[-1]
+        self._go_back(last)
+        last.verdict, last.why = "rolled back", "training on it gave NaN or infinity"
+        self._finish(last)
+        return True
+
+    def begin(self) -> None:
+        """Choose views, render, fix, and add what no photo contradicts."""
+        trainer, state = self.trainer, self.trainer.state
+        now = Round(state.done)
+        began = time.perf_counter()
+        train = trainer.scene.split.train
+        now.aside = list(set_aside(train, self.settings, len(self.told)))
+        state.views.aside = frozenset(now.aside)
+        if now.aside:
+            now.gate_before = self._gate(now)
+        self.save(self._file("before"))
+        self.told.append(now)
+        repair = self.repair()
+        cameras = self._next_cameras()
+        try:
+            views = repair(cameras, label=f"round {len(self.told)}: fixing")
+            self._check_fit(views)
+        except FloatingPointError as error:
+            now.verdict, now.why = "refused", str(error)
+            state.views.aside = frozenset()
+            log.warning("round at step %d refused: %s", state.done, error)
+            return
+        novel, now.refused = accepted(views, cameras, self.settings.gate != "off")
+        ratios = [v.agrees for v in views if v.agrees is not None]
+        now.agrees = sum(ratios) / len(ratios) if ratios else None
+        now.views = 0 if novel is None else len(novel)
+        names = trainer.scene.names
+        now.references = sorted({names[g.index] for v in views for g in v.guides})
+        self.current, self.shown = cameras, views
+        if novel is None:
+            now.verdict, now.why = "refused", "photos contradict every fixed view"
+            state.views.aside = frozenset()
+        else:
+            keep = state.novel if self.settings.keep_views == "all" else None
+            state.set_novel(novel.with_others(keep))
+        now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
+        log.info(
+            "round at step %d: %d views fixed, %d refused%s",
+            *(state.done, now.views, now.refused),
+            "" if novel is not None else f" ({now.why})",
+        )
+
+    # parts -------------------------------------------------------------------------------------
+
+    def repair(self) -> Repair:
+        """Fixes views by the splats as they are now."""
+        trainer = self.trainer
+        photos = tuple(trainer.scene.split.train)
+        guidance = Guidance(
+            trainer.state.splats, trainer.scene, photos, trainer.config, self.settings
+        )
+        return Repair(
+            guidance, self.fixing.fixer, self.settings, self.fixing.warped, self.fixing.use_ref
+        )
+
+    def _next_cameras(self) -> Cameras:
+        settings = self.settings
+        if len(self.steps) == 1:
+            return self.wanted
+        train = self.trainer.scene.cameras[list(self.trainer.scene.split.train)]
+        way = (settings.shift, settings.shift_in_world_units)
+        current = train
+        for _ in range(len(self.told)):  # the same way again when a run goes on
+            current = towards(self.wanted, current, train, *way)
+        return current
+
+    def _check_fit(self, views: list[Repaired]) -> None:
+        if not any((v.render.alpha > LEAST_ALPHA).float().mean() > LEAST_ALPHA for v in views):
+            raise ValueError(
+                "the splats show nothing from the novel views: do they belong to this capture, in "
+                "the same world? (--no-normalize-world-space keeps the capture's own)"
+            )
+
+    def _gate(self, last: Round) -> float:
+        trainer = self.trainer
+        return mean_psnr(trainer.state.splats, trainer.scene, tuple(last.aside), trainer.config)
+
+    def _finish(self, last: Round) -> None:
+        """After a verdict: what the views set aside say of fixing renders, and all views train."""
+        if self.settings.post == "auto" and last.aside:
+            last.post_gain = self._post_gain(last)
+        self.trainer.state.views.aside = frozenset()
+        log.info("round at step %d %s: %s", last.step, last.verdict, last.why)
+
+    def _post_gain(self, last: Round) -> float:
+        scene = self.trainer.scene
+        try:
+            views = self.repair()(scene.cameras[last.aside], leave=last.aside, label="judging")
+        except FloatingPointError:
+            return -math.inf
+        gains = [
+            psnr(v.fixed, scene.image(i)) - psnr(v.render.color, scene.image(i))
+            for i, v in zip(last.aside, views, strict=True)
+        ]
+        return sum(gains) / len(gains)
+
+    def _go_back(self, last: Round) -> None:
+        self._load(self._file("before"))
+        self.folder.forget(last.step)
+
+    def _load(self, path: Path) -> None:
+        """The state in a file; time spent and the rounds' story are not forgotten."""
+        state = self.trainer.state
+        seconds, rounds = state.history.seconds, state.rounds
+        state.load(path, checkpoint.load(path))
+        state.history.seconds, state.rounds = seconds, rounds
+
+    def _file(self, name: str) -> Path:
+        return self.folder.path / "rounds" / f"{name}.pt"
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    return -10 * math.log10(max((image - truth).square().mean().item(), 1e-10))

@@ -1,0 +1,140 @@
+# What the report says of the rounds: three ways to the same views, and what became of each round.
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import imageio.v3 as imageio
+import numpy as np
+
+from evaluation.pictures import to_uint8
+from evaluation.report import Report, ReportView
+from reconstruction.evaluate import Evaluation, View
+from reconstruction.history import History
+from reconstruction.result import ResultFolder
+from reconstruction.rounds.record import Round, post_helps
+
+NUMBERS = ("psnr", "ssim", "lpips")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same run without fixing: its numbers, and each view's numbers and render."""
+
+    stats: dict[str, float | None]
+    views: dict[str, dict[str, float | None]]
+    renders: dict[str, np.ndarray]
+    minutes: float
+
+    @classmethod
+    def read(cls, folder: ResultFolder) -> Control | None:
+        """The newest of a run in the folder's `vanilla`, or None."""
+        own = folder.vanilla
+        steps = [int(file.stem[8:]) for file in own.path.glob("stats/val_step*[0-9].json")]
+        if not steps:
+            return None
+        step = max(steps)
+        try:
+            stats = json.loads(own.val_stats(step).read_text())
+            views = json.loads(own.per_view_stats(step).read_text())
+            seconds = json.loads(own.train_stats(step).read_text())["ellipse_time"]
+            files = sorted((own.val_renders(step) / "Pred").glob("*.png"))
+            renders = dict(zip(views, map(imageio.imread, files), strict=True))
+        except (OSError, ValueError, KeyError):
+            return None
+        return cls(stats, views, renders, seconds / 60)
+
+
+def with_rounds(
+    report: Report,
+    evaluation: Evaluation,
+    control: Control | None,
+    rounds: Sequence[Round],
+    history: History,
+) -> Report:
+    """The report with the rounds' story: a line for each way, the rounds, the time of each part,
+    gains of each view."""
+    mine = report.summary[0]
+    lines = []
+    if control is not None:
+        line = {key: control.stats.get(key) for key in NUMBERS if key in mine}
+        lines.append({"way": "vanilla", **line, "training minutes": round(control.minutes, 2)})
+    line = {key: mine[key] for key in NUMBERS if key in mine}
+    lines.append(
+        {"way": "fixed and distilled", **line, "training minutes": mine["training minutes"]}
+    )
+    stats = evaluation.stats
+    if stats.get("post_psnr") is not None:
+        used = "yes" if post_helps(list(rounds)) else "no"
+        line = {key: stats.get(f"post_{key}") for key in NUMBERS if key in mine}
+        way = f"and renders fixed (worth it: {used})"
+        lines.append({"way": way, **line, "training minutes": mine["training minutes"]})
+    for line in lines:
+        base = lines[0].get("psnr")
+        if line.get("psnr") is not None and base is not None:
+            line["gain psnr"] = line["psnr"] - base
+    return replace(
+        report,
+        title=report.title.replace("Reconstruction", "Fix and distil", 1),
+        views=[pictured(view, control) for view in evaluation.views],
+        tables={"Without and with fixing": lines, "Rounds": [told(r) for r in rounds]}
+        | {"Time": times(rounds, history)},
+        gains=gains(evaluation, control),
+    )
+
+
+def pictured(view: View, control: Control | None) -> ReportView:
+    """A view's pictures in the order in which a reader wants them, and its numbers."""
+    images, numbers = {"distilled": view.render}, dict(view.metrics)
+    if control is not None and view.name in control.renders:
+        images = {"vanilla": control.renders[view.name]} | images
+        base = control.views[view.name].get("psnr")
+        if base is not None:
+            numbers["gain psnr"] = numbers["psnr"] - base
+    others = {"fixed render": view.post, "reference": view.reference}
+    if view.confidence is not None:
+        others["confidence"] = np.repeat(to_uint8(view.confidence)[..., None], 3, 2)
+    images |= {name: image for name, image in others.items() if image is not None}
+    return ReportView(view.name, images | {"ground truth": view.photo}, numbers)
+
+
+def told(r: Round) -> dict[str, str | float | int | None]:
+    """A round's line."""
+    return {
+        "step": r.step,
+        "verdict": r.verdict,
+        "views": r.views,
+        "refused": r.refused,
+        "views set aside": len(r.aside),
+        "references": len(r.references),
+        "agrees better by": None if r.agrees is None else r.agrees - 1,
+        "why": r.why,
+    }
+
+
+def times(rounds: Sequence[Round], history: History) -> list[dict[str, str | float]]:
+    """Seconds of each part of the run."""
+    parts = {"optimising": history.seconds}
+    for r in rounds:
+        for name, seconds in r.seconds.items():
+            parts[name] = parts.get(name, 0.0) + seconds
+    whole = parts.pop("round", 0.0)
+    known = sum(value for name, value in parts.items() if name != "optimising")
+    parts["rest of the rounds"] = max(0.0, whole - known)
+    return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]
+
+
+def gains(evaluation: Evaluation, control: Control | None) -> dict[str, list[float]]:
+    """How much better than without fixing each held-out view became, in dB."""
+    found: dict[str, list[float]] = {"distilled": [], "render fixed": []}
+    for view in evaluation.views:
+        psnr = view.metrics.get("psnr")
+        base = psnr if control is None else control.views.get(view.name, {}).get("psnr")
+        if base is None:
+            continue
+        if control is not None:
+            found["distilled"].append(psnr - base)
+        if view.metrics.get("post_psnr") is not None:
+            found["render fixed"].append(view.metrics["post_psnr"] - base)
+    return found

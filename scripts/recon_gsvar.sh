@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# A DL3DV-Benchmark scene, fixed and distilled. Settings are environment variables:
+#   SCENE_ID DATA_BASE_DIR OUTPUT_BASE_DIR CUDA_DEV EVERY DATA_FACTOR CKPT PYTHON
+#   FIXER          gsvar (the default), classical, difix
+#   USE_REF        non-empty: references (the default); False or 0: none
+#   USE_BRIDGE     non-empty: decode with the bridge (default: where the weights have one)
+#   TILING         non-empty: tiles at full resolution
+#   VAR_TEST_PATH  weights (default: those that come with this project)
+# EVERY=N trains on every N-th view and tests on the others; CKPT goes on from a checkpoint.
+# Further arguments go to the trainer: bash scripts/recon_gsvar.sh --max_steps 7000
+set -euo pipefail
+
+FIXER=${FIXER:-gsvar}
+SCENE_ID=${SCENE_ID:-ded5e4b46aedbef4cdb7bd1db7fc4cc5b00a9979ad6464bdadfab052cd64c101}
+DATA_BASE_DIR=$(realpath -m "${DATA_BASE_DIR:-../dataset/DL3DV-10K-Benchmark}")
+OUTPUT_BASE_DIR=$(realpath -m "${OUTPUT_BASE_DIR:-../dataset/DL3DV-val/output/$FIXER/gsplat}")
+EVERY=${EVERY:-50}
+DATA_FACTOR=${DATA_FACTOR:-4}
+CKPT=${CKPT:-}
+[ -z "$CKPT" ] || CKPT=$(realpath -m "$CKPT")
+VAR_TEST_PATH=${VAR_TEST_PATH:-}
+[ -z "$VAR_TEST_PATH" ] || VAR_TEST_PATH=$(realpath -m "$VAR_TEST_PATH")
+
+FLAGS=(--fixer "$FIXER")
+case ${USE_REF:-True} in False | false | 0) FLAGS+=(--no-use_ref) ;; *) FLAGS+=(--use_ref) ;; esac
+[ -z "${USE_BRIDGE:-}" ] || FLAGS+=(--use_bridge)
+[ -z "${TILING:-}" ] || FLAGS+=(--tiling)
+[ -z "$VAR_TEST_PATH" ] || FLAGS+=(--var_test_path "$VAR_TEST_PATH")
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
+    [ ! -x .venv/bin/python ] || PYTHON=.venv/bin/python
+fi
+
+CUDA_VISIBLE_DEVICES=${CUDA_DEV:-0} "$PYTHON" -m examples.gsplat.simple_trainer_difix3d default \
+    --data_dir "$DATA_BASE_DIR/$SCENE_ID/gaussian_splat" --data_factor "$DATA_FACTOR" \
+    --result_dir "$OUTPUT_BASE_DIR/$SCENE_ID/$EVERY" --no-normalize-world-space \
+    --test_every "$EVERY" "${FLAGS[@]}" ${CKPT:+--ckpt "$CKPT"} "$@"

@@ -1,0 +1,136 @@
+# Fix and distil: a fixer that knows the truth helps, one that lies is found out, a run goes on.
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from gsplat.strategy import DefaultStrategy
+
+import fixers
+from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, optimise
+from scenes.scene import Split
+
+
+class Answers:
+    """A fixer that answers by a function of the renders, and counts its calls."""
+
+    def __init__(self, answer):
+        self.answer, self.calls = answer, 0
+
+    def fix(self, renders, references=None, *, confidence=None):
+        self.calls += 1
+        return self.answer(renders)
+
+
+def in_use(answer) -> FixerInUse:
+    return FixerInUse(Answers(answer), {"fixer": "test"}, warped=True)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Config:
+    strategy = DefaultStrategy(refine_start_iter=200)
+    return Config(
+        max_steps=120, eval_steps=(120,), save_steps=(120,), strategy=strategy, sh_degree=1
+    )
+
+
+FIX = FixConfig(fix_steps=(40, 80), gate_least=4, novel_share=0.5)
+SHOWN = EvaluationConfig(save_video=False)
+
+
+def run(scene, settings, folder, fixer, fixing=FIX, **changes):
+    optimise(
+        scene, settings, result_dir=folder, evaluation=SHOWN, fixer=fixer, fixing=fixing, **changes
+    )
+    kept = torch.load(folder / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
+    numbers = json.loads((folder / "stats" / "val_step0119.json").read_text())
+    return json.loads(kept["rounds"]), numbers
+
+
+def test_rounds_with_an_honest_fixer_are_told_and_measured(scene, settings, tmp_path):
+    rounds, numbers = run(scene, settings, tmp_path, FixerInUse(fixers.load("identity"), {}))
+    assert [r["step"] for r in rounds] == [40, 80]
+    assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
+    assert all(r["views"] == 2 and r["aside"] and r["references"] for r in rounds)
+    assert rounds[0]["aside"] != rounds[1]["aside"]
+    assert {"rendering", "fixing", "references"} <= set(rounds[0]["seconds"])
+    assert numbers["post_psnr"] == pytest.approx(numbers["psnr"])
+    assert (tmp_path / "renders" / "val" / "119" / "Post" / "0000.png").is_file()
+
+
+def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
+    _, plain = run(scene, settings, tmp_path / "plain", None)
+    loud = replace(FIX, confident=False, novel_share=0.9)
+    liar = in_use(lambda renders: renders.flip(-1))  # red and blue change places
+    rounds, gated = run(scene, settings, tmp_path / "gated", liar, replace(loud, gate_least=2))
+    assert any(r["verdict"] in ("rolled back", "refused") for r in rounds)
+    _, open_ = run(scene, settings, tmp_path / "open", liar, replace(loud, gate="off"))
+    assert open_["psnr"] < plain["psnr"] - 1
+    assert gated["psnr"] > plain["psnr"] - 0.5
+    assert gated["psnr"] > open_["psnr"]
+
+
+def test_nan_from_a_fixer_costs_its_round_only(scene, settings, tmp_path):
+    rounds, numbers = run(scene, settings, tmp_path, in_use(lambda r: r * math.nan))
+    assert [r["verdict"] for r in rounds] == ["refused", "refused"]
+    assert "NaN" in rounds[0]["why"]
+    assert math.isfinite(numbers["psnr"])
+
+
+def test_a_run_stopped_in_a_round_repeats_it(scene, settings, tmp_path):
+    whole, _ = run(scene, settings, tmp_path / "whole", in_use(lambda r: r * 0.95))
+
+    def once(renders, state={"left": 1}):  # noqa: B006
+        if state["left"] == 0:
+            raise KeyboardInterrupt
+        state["left"] -= 1
+        return renders * 0.95
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, settings, folder, in_use(once))
+    assert (folder / "resume.pt").is_file()
+    again, _ = run(scene, settings, folder, in_use(lambda r: r * 0.95))
+    for ours, theirs in zip(again, whole, strict=True):
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+    files = [tmp_path / name / "ckpts" / "ckpt_119_rank0.pt" for name in ("whole", "stopped")]
+    states = [torch.load(file, weights_only=True)["splats"] for file in files]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_the_truth_helps(scene, settings, tmp_path):
+    few = replace(scene, split=Split("json", (1, 4, 7), (0, 2, 3, 5, 6, 8), "few"))
+    _, plain = run(few, settings, tmp_path / "plain", None)
+    truth = torch.stack([few.image(i) for i in few.split.test])
+    knowing = in_use(lambda renders: truth[: len(renders)])
+    sure = replace(FIX, fix_steps=(40,), confident=False, gate="off")
+    _, distilled = run(few, settings, tmp_path / "fixed", knowing, sure)
+    assert distilled["psnr"] > plain["psnr"] + 0.3
+
+
+def test_the_control_is_the_run_without_and_both_share_their_first_steps(scene, settings, tmp_path):
+    honest = FixerInUse(fixers.load("identity"), {"fixer": "identity"}, warped=True)
+    run(scene, settings, tmp_path / "both", honest, control=True)
+    _, plain = run(scene, settings, tmp_path / "plain", None)
+    vanilla = json.loads(
+        (tmp_path / "both" / "vanilla" / "stats" / "val_step0119.json").read_text()
+    )
+    assert vanilla["psnr"] == plain["psnr"]
+    run(scene, settings, tmp_path / "alone", honest)
+    states = [
+        torch.load(tmp_path / name / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)["splats"]
+        for name in ("both", "alone")
+    ]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    page = (tmp_path / "both" / "report" / "index.html").read_text()
+    for words in (
+        "Without and with fixing",
+        "vanilla",
+        "Rounds",
+        "Gain of each view",
+        "confidence",
+    ):
+        assert words in page

@@ -1,0 +1,100 @@
+# Where novel views are wanted, and the way there.
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fixers.references import spacing
+from reconstruction import FixConfig
+from reconstruction.rounds.targets import perturbed, targets, towards, trajectory
+from scenes.scene import Split
+
+
+def test_a_round_goes_no_farther_than_its_shift_and_rounds_arrive(scene):
+    train, wanted = scene.cameras[[1, 4, 7]], scene.cameras[[0, 2, 3]]
+    unit = spacing(train)
+    current, ways = train, []
+    for _ in range(9):
+        before = current
+        current = towards(wanted, current, train, 0.3, False)
+        step = torch.cdist(current.positions, before.positions).min(1).values
+        assert (step <= 0.3 * unit + 1e-5).all()
+        ways.append((current.positions - wanted.positions).norm(dim=1).max().item())
+    assert ways[-1] < 1e-5 < ways[0]
+    torch.testing.assert_close(current.viewmats, wanted.viewmats, atol=1e-5, rtol=0)
+    turn = current.viewmats[:, :3, :3]
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(3).expand(3, 3, 3), atol=1e-5, rtol=0)
+
+
+def test_the_original_counts_in_world_units(scene):
+    train, wanted = scene.cameras[[1]], scene.cameras[[5]]
+    moved = towards(wanted, train, train, 0.5, True)
+    assert (moved.positions - train.positions).norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_targets_by_kind(scene):
+    assert len(targets(scene, FixConfig(), 0)) == len(scene.split.test)
+    assert len(targets(scene, FixConfig(novel_views=1), 0)) == 1
+    everything = replace(scene, split=Split("all", tuple(range(len(scene))), (), "all"))
+    path = targets(everything, FixConfig(), 0)
+    assert len(path) == 2 * len(scene)
+    with pytest.raises(ValueError, match="no view is held out"):
+        targets(everything, FixConfig(targets="test"), 0)
+    around = targets(scene, FixConfig(targets="perturb", novel_views=20), 0)
+    train = scene.cameras[list(scene.split.train)]
+    near = torch.cdist(around.positions, train.positions).min(1).values
+    assert len(around) == 20 and (near <= 0.5 * spacing(train) + 1e-5).all() and (near > 0).all()
+    assert torch.equal(perturbed(train, 5, 1).viewmats, perturbed(train, 5, 1).viewmats)
+
+
+def test_a_trajectory_of_your_own(scene, tmp_path):
+    file = tmp_path / "cameras.json"
+    cameras = scene.cameras
+    content = {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "sizes": cameras.sizes}
+    file.write_text(json.dumps({k: v.tolist() for k, v in content.items()}))
+    mine = FixConfig(targets="trajectory", trajectory=file)
+    torch.testing.assert_close(targets(scene, mine, 0).viewmats, cameras.viewmats)
+    poses = cameras.camtoworlds * torch.tensor([1.0, -1, -1, 1])
+    frames = [{"transform_matrix": pose.tolist()} for pose in poses]
+    file.write_text(json.dumps({"frames": frames}))
+    torch.testing.assert_close(trajectory(file, scene).viewmats, cameras.viewmats)
+    # the scene was normalised: a file in the capture's own world comes along
+    moved = torch.eye(4).double()
+    moved[:3, :3] *= 0.5
+    moved[:3, 3] = torch.tensor([1.0, 2, 3])
+    normal = replace(scene, transform=moved)
+    away = trajectory(file, normal).positions
+    torch.testing.assert_close(away, cameras.positions * 0.5 + torch.tensor([1.0, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no cameras"),
+        ('{"frames": []}', "holds no cameras"),
+        ('{"frames": [{"transform_matrix": [[1]]}]}', "holds no cameras"),
+    ],
+)
+def test_what_is_no_trajectory_is_refused(scene, tmp_path, content, why):
+    file = tmp_path / "path.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=why):
+        trajectory(file, scene)
+
+
+def test_a_trajectory_that_leaves_the_scene_is_refused(scene, tmp_path):
+    file = tmp_path / "path.json"
+    pose = torch.eye(4)
+    pose[0, 3] = 1000
+    file.write_text(json.dumps({"frames": [{"transform_matrix": pose.tolist()}]}))
+    with pytest.raises(ValueError, match=r"camera 0 lies .* in the capture's own world"):
+        targets(scene, FixConfig(targets="trajectory", trajectory=file), 0)
+
+
+def test_the_steps_of_rounds():
+    config = FixConfig(rounds=3, first_round=0.4)
+    assert config.steps(0, 1000, 1.0, warm=False) == (400, 600, 800)
+    assert config.steps(1000, 4000, 1.0, warm=True) == (1000, 2000, 3000)
+    assert FixConfig(fix_steps=(3000, 6000, 99000)).steps(0, 4000, 0.5, warm=False) == (1500, 3000)
