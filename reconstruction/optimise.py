@@ -22,6 +22,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.resume import FREE, restore
 from reconstruction.rounds.rounds import FixerInUse, Rounds
 from reconstruction.rounds.settings import FixConfig
+from reconstruction.rounds.support import support
 from reconstruction.start import Start
 from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
@@ -294,9 +295,10 @@ class _Session:
         }
         write_json(self.folder.train_stats(step), numbers)
         ply.write(self.folder.ply(step), state.splats)
-        checkpoint.write(
-            self.folder.checkpoint(step), state.splats, step, **state.record(self.settings)
-        )
+        extra = state.record(self.settings)
+        if self.rounds is not None:
+            extra["confidence"] = support(state.splats, self.trainer.scene, self.trainer.config)
+        checkpoint.write(self.folder.checkpoint(step), state.splats, step, **extra)
 
     def _measure(self, at_end: bool) -> None:
         """Evaluate and report, unless a run that stopped here has done so; film at the end."""

@@ -47,6 +47,9 @@ class ResultFolder:
     def per_view_stats(self, step: int) -> Path:
         return self.path / "stats" / f"val_step{step:04d}_per_view.json"
 
+    def rounds_stats(self, step: int) -> Path:
+        return self.path / "stats" / f"rounds_step{step:04d}.json"
+
     def val_renders(self, step: int) -> Path:
         return self.path / "renders" / "val" / str(step)
 
@@ -90,6 +93,7 @@ class ResultFolder:
             "videos/traj_*.mp4",
             "stats/train_step*_rank0.json",
             "stats/val_step*.json",
+            "stats/rounds_step*.json",
             "renders/val/*",
             "renders/novel/*",
         )

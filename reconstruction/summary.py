@@ -19,7 +19,7 @@ from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
 from reconstruction.history import History
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import Round
+from reconstruction.rounds.record import Round, story
 from reconstruction.rounds.repair import Repair
 from reconstruction.rounds.story import Control, with_rounds
 from scenes.scene import Scene
@@ -98,6 +98,7 @@ def publish(
     control = Control.read(folder) if rounds else None
     report = _report(evaluation, scene, folder, settings, history, metrics)
     if rounds:
+        write_json(folder.rounds_stats(step), story(list(rounds)))
         report = with_rounds(report, evaluation, control, rounds, history)
     write_report(folder.report, report)
     shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}

@@ -35,6 +35,21 @@ def load(path: Path | str) -> Splats:
     return Splats(**{name: torch.cat([part[name].detach() for part in parts]) for name in NAMES})
 
 
+def confidence(path: Path | str) -> torch.Tensor | None:
+    """How far each of the splats that `load` finds there is borne out by photos, [N] in [0,1], if
+    that was kept with them; errors as `load`."""
+    parts = []
+    for file in find(path):
+        if file.suffix == ".ply":
+            return None
+        kept = checkpoint.load(file)
+        values, count = kept.get("confidence"), len(checkpoint.parse(file, kept)[0]["means"])
+        if not isinstance(values, torch.Tensor) or values.shape != (count,):
+            return None
+        parts.append(values.float().clamp(0, 1))
+    return torch.cat(parts)
+
+
 def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
     """Write splats as the suffix says: .ply, or .pt with its `step`. ValueError for another one."""
     path = Path(path)

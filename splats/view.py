@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MODES = ("colour", "depth", "alpha")
 DEPTH_COLORS = torch.from_numpy(colormaps["turbo"](np.linspace(1, 0, 256))[:, :3]).float()
+CONFIDENCE_COLORS = torch.from_numpy(colormaps["RdYlGn"](np.linspace(0, 1, 256))[:, :3]).float()
 MOVING_SECONDS = 0.07  # a picture may take so long while the camera moves
 STILL_SECONDS = 0.5  # and so long when it rests, for the resolution chosen at start
 SETTLE_SECONDS = 0.15  # the camera rests when it has not moved for so long
@@ -43,6 +44,8 @@ class Config:
 
     path: Annotated[Path, tyro.conf.Positional]
     """A .ply, a .pt, or a result folder (the newest splats in it)."""
+    before: Path | None = None
+    """Other splats of the same world to switch to; a result folder's own `vanilla` by default."""
     port: int = 8080
     """Where the browser finds the viewer."""
     host: str = "127.0.0.1"
@@ -71,13 +74,20 @@ class Settings:
 
 
 @torch.no_grad()
-def picture(splats: Splats, camera: Cameras, settings: Settings) -> tuple[np.ndarray, int]:
-    """One view as uint8 [H,W,3], and how many Gaussians reach it."""
+def picture(
+    splats: Splats, camera: Cameras, settings: Settings, confidence: Tensor | None = None
+) -> tuple[np.ndarray, int]:
+    """One view as uint8 [H,W,3], and how many Gaussians reach it; their confidence [N] in [0,1]
+    for the mode of that name (without it: colour)."""
     device = splats["means"].device
+    features = None
+    if settings.mode == "confidence" and confidence is not None:
+        features = CONFIDENCE_COLORS.to(device)[(confidence.to(device) * 255).long()]
     render = rasterize(
         splats,
         camera.to(device),
         sh_degree=min(settings.sh_degree, splats.sh_degree),
+        features=features,
         background=torch.tensor(settings.background, device=device),
     )
     alphas = render.alphas[0].cpu()
@@ -158,9 +168,15 @@ class Viewer:
         *,
         cameras: Cameras | None = None,
         width: int = 480,
+        before: Splats | None = None,
+        confidence: Tensor | None = None,
     ) -> None:
         self.server = server
         self.splats = splats
+        self.confidence = confidence
+        self.choices = {"after": (splats, confidence)}
+        if before is not None:
+            self.choices["before"] = before, None
         self.settings = Settings(sh_degree=splats.sh_degree)
         self.width = width
         self.moving_width = min(width, 320)
@@ -208,7 +224,7 @@ class Viewer:
         full = width >= self.width
         camera = browser_camera(view.wxyz, view.position, view.fov, view.aspect, width)
         began = time.monotonic()
-        image, in_view = picture(self.splats, camera, self.settings)
+        image, in_view = picture(self.splats, camera, self.settings, self.confidence)
         seconds = time.monotonic() - began
         eye.client.scene.set_background_image(image, format="jpeg", jpeg_quality=85)
         eye.drawn, eye.sharp = changed, full
@@ -250,7 +266,11 @@ class Viewer:
         gui.set_panel_label("Splats")
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self.status = gui.add_markdown(f"{self.splats.count:,} Gaussians")
-        mode = gui.add_dropdown("Show", MODES)
+        which = None
+        if len(self.choices) > 1:
+            which = gui.add_dropdown("Splats", tuple(self.choices))
+        modes = MODES if self.confidence is None else (*MODES, "confidence")
+        mode = gui.add_dropdown("Show", modes)
         background = gui.add_rgb("Background", (0, 0, 0))
         degree = gui.add_slider(
             "SH degree",
@@ -271,12 +291,15 @@ class Viewer:
             color = tuple(channel / 255 for channel in background.value)
             self.settings = Settings(mode.value, color, int(degree.value))
             self.width = int(width.value)
+            if which is not None:
+                self.splats, self.confidence = self.choices[which.value]
             self.moving_width = min(self.moving_width, self.width)
             for eye in list(self.eyes.values()):
                 self._touch(eye)
 
-        for handle in (mode, background, degree, width):
-            handle.on_update(update)
+        for handle in (which, mode, background, degree, width):
+            if handle is not None:
+                handle.on_update(update)
 
         @level.on_click
         def _(event: viser.GuiEvent) -> None:
@@ -362,6 +385,11 @@ def main() -> None:
     check_port(config.host, config.port)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     splats = files.load(config.path).to(device)
+    before = config.before
+    if before is None and (config.path / "vanilla" / "ckpts").is_dir():
+        before = config.path / "vanilla"
+    other = None if before is None else files.load(before).to(device)
+    sure = files.confidence(config.path)
     camera_file = config.path / "cameras.json"
     cameras = cameras_json.read(camera_file) if camera_file.exists() else None
     log.info("%s Gaussians from %s", f"{splats.count:,}", config.path)
@@ -369,7 +397,7 @@ def main() -> None:
     width = config.width or measured_width(splats, start)
     check_port(config.host, config.port)  # again: viser would quietly take another one
     server = viser.ViserServer(config.host, config.port, verbose=False)
-    viewer = Viewer(server, splats, cameras=cameras, width=width)
+    viewer = Viewer(server, splats, cameras=cameras, width=width, before=other, confidence=sure)
     log.info("open http://%s:%d (Ctrl-C stops)", config.host, server.get_port())
     viewer.run()
 

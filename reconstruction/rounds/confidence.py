@@ -11,15 +11,15 @@ SURE = 0.7  # alpha from which on there is a surface
 CHANGE = 0.35  # change of colour by the fixer at which its answer counts for a third
 
 
-def agreement(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
+def agreement(image: Tensor, warped: Tensor, valid: Tensor, close: float = AGREES) -> Tensor:
     """How well images [N,H,W,3] agree with photos warped into their views [N,H,W,3]: [N,H,W] in
-    [0,1], 0 where the photos say nothing."""
+    [0,1], a third at an error of `close`, 0 where the photos say nothing."""
     error = (image - warped).abs().mean(-1)
     weight = valid.to(error)
     window = torch.stack((error * weight, weight), 1)
     total, count = F.avg_pool2d(window, BLUR, 1, BLUR // 2, count_include_pad=False).unbind(1)
     near = total / count.clamp(min=1e-6)
-    return torch.exp(-((near / AGREES) ** 2)) * weight
+    return torch.exp(-((near / close) ** 2)) * weight
 
 
 def render_confidence(render: Tensor, warped: Tensor | None, valid: Tensor | None) -> Tensor:

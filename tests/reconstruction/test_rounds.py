@@ -9,7 +9,9 @@ from gsplat.strategy import DefaultStrategy
 
 import fixers
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, optimise
+from reconstruction.rounds.support import support
 from scenes.scene import Split
+from splats.gaussians import Splats
 
 
 class Answers:
@@ -134,3 +136,19 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(scene, 
         "confidence",
     ):
         assert words in page
+
+
+def test_support_is_high_where_photos_agree_and_nothing_where_none_looks(scene, settings, tmp_path):
+    honest = FixerInUse(fixers.load("identity"), {}, warped=True)
+    run(scene, settings, tmp_path, honest)
+    kept = torch.load(tmp_path / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
+    sure = kept["confidence"]
+    splats = Splats(**kept["splats"])
+    assert sure.shape == (splats.count,) and sure.min() >= 0 and sure.max() <= 1
+    assert sure.quantile(0.9) > 0.1  # most lie hidden in the heap
+    wrong = Splats(**kept["splats"])
+    wrong["sh0"].data.neg_()
+    assert support(wrong, scene, settings).mean() < 0.5 * sure.mean()
+    away = Splats(**kept["splats"])
+    away["means"].data[:10] += 1e4
+    assert support(away, scene, settings)[:10].max() == 0

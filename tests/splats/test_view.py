@@ -15,7 +15,7 @@ import torch
 
 from scenes.cameras import Cameras
 from scenes.command import run_command
-from splats import cameras_json, paths, save, view
+from splats import cameras_json, checkpoint, files, paths, save, view
 from splats.gaussians import Splats, from_points
 
 ROOT = Path(__file__).parent.parent.parent
@@ -272,3 +272,60 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, free_port):
         monkeypatch.setattr(sys, "argv", ["view", *map(str, arguments)])
         with pytest.raises((ValueError, OSError), match=expected):
             view.main()
+
+
+class Panel(Handles):
+    """Keeps the dropdowns, which a test may turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropdowns = {}
+
+    def add_dropdown(self, label, options, **_):
+        handle = SimpleNamespace(value=options[0], options=options)
+        handle.on_update = lambda callback: setattr(handle, "changed", callback)
+        self.dropdowns[label] = handle
+        return handle
+
+    def add_rgb(self, *_):
+        return SimpleNamespace(value=(0, 0, 0), on_update=lambda _: None)
+
+    def add_slider(self, label, low, high, step, value, **_):
+        return SimpleNamespace(value=value, on_update=lambda _: None)
+
+
+def test_before_and_after_and_the_confidence_can_be_seen(tmp_path):
+    after, before = ball(), ball()
+    torch.nn.init.constant_(before["sh0"], 0.0)
+    sure = torch.ones(300)
+    panel, client = Panel(), Handles()
+    viewer = view.Viewer(panel, after, width=160, before=before, confidence=sure)
+    viewer._connect(client)
+    shown = {}
+
+    def show(which, mode):
+        panel.dropdowns["Splats"].value, panel.dropdowns["Show"].value = which, mode
+        panel.dropdowns["Show"].changed(None)
+        rest(viewer)
+        return client.pictures[-1].astype(int)
+
+    for which in ("after", "before"):
+        for mode in ("colour", "confidence"):
+            shown[which, mode] = show(which, mode)
+    assert (shown["after", "colour"] != shown["before", "colour"]).any()
+    red, green, _ = shown["after", "confidence"].reshape(-1, 3).T
+    assert (green > red + 30).any() and not (red > green).any()
+    viewer.choices["after"] = after, torch.zeros(300)
+    red, green, _ = show("after", "confidence").reshape(-1, 3).T
+    assert (red > green + 30).any() and not (green > red).any()
+    assert (shown["before", "confidence"] == shown["before", "colour"]).all()
+    assert "confidence" not in Panel.add_dropdown(panel, "x", view.MODES).options
+
+
+def test_confidence_is_read_from_a_checkpoint(tmp_path):
+    splats = ball()
+    file = tmp_path / "ckpts" / "ckpt_9_rank0.pt"
+    checkpoint.write(file, splats, 9, confidence=torch.linspace(0, 1, splats.count))
+    torch.testing.assert_close(files.confidence(tmp_path), torch.linspace(0, 1, splats.count))
+    checkpoint.write(file, splats, 9)
+    assert files.confidence(tmp_path) is None
