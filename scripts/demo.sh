@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# The main job, from a fresh checkout: set up, then turn a capture into splats with a report.
+# The main job, from a fresh checkout: set up, turn a capture into splats, fix novel views, distil
+# them back, and report both ways.
 #   bash scripts/demo.sh                     an embedded, procedurally made scene -> results/demo
 #   bash scripts/demo.sh FOLDER [FLAG ...]   your own capture -> results/<name of the folder>
 # Further flags go to the trainer. Settings are environment variables:
-#   STEPS    optimisation steps            (30000 with a GPU, 3000 without)
+#   STEPS    optimisation steps            (30000 with a GPU, 1500 without)
+#   EVERY    train on every N-th view and measure the others   (demo: 8; your capture: hold out
+#            every 8th)
 #   FACTOR   photos at 1/FACTOR size       (default: no side over 1600 pixels with a GPU, 500 without)
 #   RESULT   the folder of the result
 # Without a GPU at most 30,000 Gaussians are made, which bounds the time of a step.
@@ -25,11 +28,11 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     STEPS=${STEPS:-30000} PRESET=(default)
     say "a GPU is there: $STEPS steps"
 else
-    STEPS=${STEPS:-3000} PRESET=(mcmc --strategy.cap-max 30000)
+    STEPS=${STEPS:-1500} PRESET=(mcmc --strategy.cap-max 20000)
     say "no GPU: small pictures and $STEPS steps, so that it takes minutes"
 fi
 if [ -z "$CAPTURE" ]; then
-    CAPTURE=captures/demo RESULT=${RESULT:-results/demo} FACTOR=${FACTOR:-2}
+    CAPTURE=captures/demo RESULT=${RESULT:-results/demo} FACTOR=${FACTOR:-2} EVERY=${EVERY:-8}
     if [ ! -d "$CAPTURE" ]; then
         say "making the embedded scene in $CAPTURE"
         python -m scenes.procedural "$CAPTURE" --seed 0 --views 60 --width 512 --height 384
@@ -39,8 +42,8 @@ else
 fi
 SCALER=$(awk "BEGIN { print $STEPS / 30000 }")
 
-say "reconstructing $CAPTURE into $RESULT"
+say "reconstructing $CAPTURE without and with fixing into $RESULT"
 python -m examples.gsplat.simple_trainer_difix3d "${PRESET[@]}" --data_dir "$CAPTURE" \
-    --data_factor "${FACTOR:-0}" --result_dir "$RESULT" --steps_scaler "$SCALER" --no-fix "$@"
+    --data_factor "${FACTOR:-0}" --result_dir "$RESULT" --steps_scaler "$SCALER" ${EVERY:+--test_every "$EVERY"} --control "$@"
 say "done: open $RESULT/report/index.html, or look around with"
 echo "   source .venv/bin/activate && python -m splats.view '$RESULT'"
