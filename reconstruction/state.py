@@ -51,8 +51,9 @@ class State:
         checkpoint.write(
             path,
             self.splats,
-            self.done - 1,
+            max(0, self.done - 1),
             **self.record(settings),
+            done=self.done,
             optimisers={name: o.state_dict() for name, o in self.optimisers.items()},
             densification=self.densification,
             views=self.views.state_dict(),
@@ -96,4 +97,4 @@ class State:
             raise ValueError(
                 f"{path} is not the state of a stopped run; start over with --no-resume"
             ) from error
-        self.done = step + 1
+        self.done = int(saved.get("done", step + 1))

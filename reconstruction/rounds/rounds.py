@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from evaluation.pictures import save_png
 from fixers import Fixer
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
-from reconstruction.rounds.guidance import Guidance
+from reconstruction.rounds.guidance import Guidance, rendered
 from reconstruction.rounds.record import Round
 from reconstruction.rounds.repair import Repair, Repaired, accepted
 from reconstruction.rounds.settings import FixConfig
@@ -24,7 +25,8 @@ from splats import checkpoint
 
 log = logging.getLogger(__name__)
 
-LEAST_ALPHA = 0.05  # of the training views' mean: below it poses and splats do not belong together
+LEAST_ALPHA = 0.3  # mean over training views: below it poses and splats do not belong together
+LOOKED_AT = 8  # training views for that
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,6 @@ class Rounds:
         self.steps, self.save = steps, save
         scene = trainer.scene
         self.wanted = targets(scene, settings, trainer.config.seed)
-        self.current = scene.cameras[list(scene.split.train)]
-        self.shown: list[Repaired] = []
 
     # the run's loop ----------------------------------------------------------------------------
 
@@ -129,12 +129,13 @@ class Rounds:
         if now.aside:
             now.gate_before = self._gate(now)
         self.save(self._file("before"))
+        if not self.told:
+            self._check_fit()
         self.told.append(now)
         repair = self.repair()
         cameras = self._next_cameras()
         try:
             views = repair(cameras, label=f"round {len(self.told)}: fixing")
-            self._check_fit(views)
         except FloatingPointError as error:
             now.verdict, now.why = "refused", str(error)
             state.views.aside = frozenset()
@@ -146,7 +147,13 @@ class Rounds:
         now.views = 0 if novel is None else len(novel)
         names = trainer.scene.names
         now.references = sorted({names[g.index] for v in views for g in v.guides})
-        self.current, self.shown = cameras, views
+        if self.fixing.use_ref and not now.references:
+            raise ValueError(
+                "no training photo sees what the novel views show: choose others (--targets, "
+                "--trajectory), or fix without references (--no-use_ref)"
+            )
+        if self.settings.save_novel:
+            self._write(views, repair)
         if novel is None:
             now.verdict, now.why = "refused", "photos contradict every fixed view"
             state.views.aside = frozenset()
@@ -184,12 +191,38 @@ class Rounds:
             current = towards(self.wanted, current, train, *way)
         return current
 
-    def _check_fit(self, views: list[Repaired]) -> None:
-        if not any((v.render.alpha > LEAST_ALPHA).float().mean() > LEAST_ALPHA for v in views):
+    def _check_fit(self) -> None:
+        """ValueError if the training views see next to nothing of the splats."""
+        trainer = self.trainer
+        train = trainer.scene.split.train
+        some = train[:: -(-len(train) // LOOKED_AT)]
+        alphas = [
+            rendered(trainer.state.splats, trainer.scene.cameras[i], trainer.config).alpha.mean()
+            for i in some
+        ]
+        if sum(alphas) / len(alphas) < LEAST_ALPHA:
             raise ValueError(
-                "the splats show nothing from the novel views: do they belong to this capture, in "
-                "the same world? (--no-normalize-world-space keeps the capture's own)"
+                f"the capture's cameras see the splats on {100 * sum(alphas) / len(alphas):.0f} % "
+                "of their pixels: do splats and poses belong together, in one world? Check --ply, "
+                "--ckpt and --no-normalize-world-space (splats made in the capture's own world)"
             )
+
+    def _write(self, views: list[Repaired], repair: Repair) -> None:
+        """The round's pictures."""
+        began = time.perf_counter()
+        folder = self.folder.novel_renders(max(0, self.trainer.state.done - 1))
+        for i, view in enumerate(views):
+            pictures = {
+                "Pred": view.render.color,
+                "Alpha": view.render.alpha,
+                "Fixed": view.fixed,
+                "Confidence": view.confidence,
+            }
+            if view.guides:
+                pictures["Ref"] = view.guides[0].photo
+            for kind, picture in pictures.items():
+                save_png(folder / kind / f"{i:04d}.png", picture)
+        repair.seconds.add("pictures", began)
 
     def _gate(self, last: Round) -> float:
         trainer = self.trainer

@@ -55,6 +55,8 @@ class FixConfig:
     """With fewer training views none is set aside."""
     confident: bool = True
     """Weigh each pixel of a fixed view by how much speaks for it; off: by alpha > 0.5 alone."""
+    save_novel: bool = True
+    """Write each round's views to renders/novel/<step>/{Pred,Alpha,Fixed,Ref}."""
     post: Literal["auto", "always", "never"] = "auto"
     """Fix the evaluated renders too, beside the plain ones; auto: where it helped the views that
     were set aside."""
