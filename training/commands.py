@@ -318,6 +318,7 @@ def data(
         **chosen,
         fit=own.fit,
         hflip=own.hflip,
+        photometric=own.photometric,
         crops=own.crops,
     )
     metrics = Metrics("alex", device)

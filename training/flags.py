@@ -125,6 +125,9 @@ class Triplets:
     are known; or the whole picture squashed to that size, as the original did."""
     hflip: bool = False
     """Mirror half of the triplets, all their pictures together."""
+    photometric: float = 0.0
+    """Share of the triplets whose pictures are all made darker or brighter alike: what is black is
+    not always a hole."""
     crops: int = 0
     """Take only so many different windows of each picture (0: a new one each time)."""
     cache_dir: Path | None = None

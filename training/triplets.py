@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 Fit = Literal["crop", "squash"]
 
+GAMMA = 0.7, 2.0  # of pictures that are relit, most of them darker
+GAIN = 0.6, 1.1
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -55,7 +58,8 @@ class Broken:
 class TripletDataset(Dataset):
     """Random windows of triplets; item (index, seed) is a Sample, or Broken.
 
-    skip_bad: an unreadable triplet is replaced by the one after it.
+    skip_bad: an unreadable triplet is replaced by the one after it. photometric: the share whose
+    pictures are all made darker or brighter alike.
     window: height and width in pixels. references: how many, 0 for none. crops: how many different
     windows a triplet has, 0 for as many as there are seeds. Pictures smaller than the window are
     continued by their last row and column, as the fixer does in tiles.
@@ -70,12 +74,14 @@ class TripletDataset(Dataset):
         warped: bool = False,
         fit: Fit = "crop",
         hflip: bool = False,
+        photometric: float = 0.0,
         crops: int = 0,
         skip_bad: bool = False,
     ):
         self.skip_bad = skip_bad
         self.triplets, self.window, self.guides = list(triplets), window, Guides(references, warped)
         self.fit, self.hflip, self.crops = fit, hflip, crops
+        self.photometric = photometric
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -118,6 +124,9 @@ class TripletDataset(Dataset):
             place = "cut"
         if flip:
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
+        if self.photometric and torch.rand((), generator=generator).item() < self.photometric:
+            pictures, told = relit(pictures, generator)
+            place = f"{place}-{told}"
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
         files += self.guides.of(triplet)
@@ -264,6 +273,15 @@ def cut(image: Tensor, at: tuple[int, int], window: tuple[int, int]) -> Tensor:
 def squash(image: Tensor, window: tuple[int, int]) -> Tensor:
     """An image [H,W,3] at the window's size, whatever its shape; as the fixer's mode "resize"."""
     return resized(image[None], *window)[0]
+
+
+def relit(pictures: list[Tensor], generator: torch.Generator) -> tuple[list[Tensor], str]:
+    """Pictures [h,w,3] with one gamma, and one gain for each colour; and how, in a word."""
+    draws = torch.rand(4, generator=generator)
+    gamma = GAMMA[0] * (GAMMA[1] / GAMMA[0]) ** draws[0]
+    gain = GAIN[0] + (GAIN[1] - GAIN[0]) * (0.7 * draws[1] + 0.3 * draws[1:])
+    changed = [(x.clamp(0, 1) ** gamma * gain).clamp(0, 1) for x in pictures]
+    return changed, f"relit-{gamma:.4f}-{'-'.join(f'{g:.4f}' for g in gain.tolist())}"
 
 
 def camera(view: View, width: int, height: int) -> Cameras:

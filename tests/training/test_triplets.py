@@ -545,3 +545,16 @@ def test_a_folder_of_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no pictures"):
         folder_images(tmp_path / "empty")
+
+
+def test_relit_pictures_change_alike_and_tell_it(triplets):
+    entries = dataset_json.read(triplets, ["train"])
+    plain = TripletDataset(entries, (64, 64))
+    dark = TripletDataset(entries, (64, 64), photometric=1.0)
+    before, after = plain[0, 5], dark[0, 5]
+    assert after.place.startswith(f"{before.place}-relit-")
+    assert dark[0, 5].place == after.place and dark[0, 6].place != after.place
+    told = [float(x) for x in after.place.split("relit-")[1].split("-")]
+    gamma, gain = told[0], torch.tensor(told[1:])
+    for one, other in ((before.truth, after.truth), (before.views, after.views)):
+        torch.testing.assert_close(other, (one**gamma * gain).clamp(0, 1), atol=1e-3, rtol=0)
