@@ -46,8 +46,10 @@ def model():
 
 @pytest.fixture
 def fixer(model):
-    """fixer(**options): a GSVARFixer with a micro model."""
-    return lambda sizes=None, **options: GSVARFixer(model(**(sizes or {})), **options)
+    """fixer(**options): a GSVARFixer with a micro model, without the bridge unless told."""
+    return lambda sizes=None, **options: GSVARFixer(
+        model(**(sizes or {})), **({"bridge": False} | options)
+    )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import fixers
+from fixers.call import resized
 from fixers.gsvar import GSVARFixer
 from scenes.cameras import Cameras
 
@@ -63,9 +64,19 @@ def test_memories_are_not_kept_without_end(fixer):
     assert len(f._memories) == 3
 
 
-def test_the_bridge_is_used_when_asked_for(fixer):
+def test_the_bridge_is_used_where_there_is_one_unless_told_otherwise(fixer):
     renders = pictures(1, 40, 40)
-    assert not torch.equal(fixer(bridge=True).fix(renders), fixer().fix(renders))
+    with_bridge = fixer(bridge=True).fix(renders)
+    assert not torch.equal(with_bridge, fixer(bridge=False).fix(renders))
+    assert torch.equal(with_bridge, fixer(bridge=None).fix(renders))
+
+
+def test_auto_is_one_piece_where_that_can_be_and_tiles_elsewhere(fixer):
+    sizes = {"patch_nums": "1_2_4_8"}
+    for height, width, same in ((40, 60, "native"), (40, 200, "tile")):
+        renders = pictures(1, height, width)
+        expected = fixer(sizes, mode=same).fix(renders)
+        assert torch.equal(fixer(sizes, mode="auto").fix(renders), expected)
 
 
 @pytest.mark.parametrize("mode", ["tile", "resize", "native"])
@@ -180,8 +191,16 @@ def test_names_and_options_that_do_not_exist_are_told():
         fixers.load("gsvr")
     with pytest.raises(ValueError, match="identity"):
         fixers.load("identity", strength=3)
-    with pytest.raises(ValueError, match=r"gsvar.*checkpoint"):
-        fixers.load("gsvar")
+    with pytest.raises(ValueError, match=r"gsvar.*chekpoint"):
+        fixers.load("gsvar", chekpoint="x")
+
+
+def test_the_shipped_weights_are_the_default_and_change_a_render_a_little():
+    fixer = fixers.load("gsvar", device="cpu")
+    assert fixer.bridge and fixer.model.config.warped_references
+    render = resized(pictures(1, 12, 16), 192, 256)
+    fixed = fixer.fix(render, render[:, None])
+    assert 0 < (fixed - render).abs().mean() < 0.2
 
 
 def test_classical_smooths_noise_and_keeps_flat_areas():
