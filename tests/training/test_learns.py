@@ -76,7 +76,7 @@ def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
     stage = LatentStage(model.eval())
     with torch.no_grad():
         accuracy = stage(batch, detail=True)["accuracy"].item()
-        latents = stage.latents(batch, batch.views)
+        latents, _ = stage.latents(batch, batch.views)
         tokens, *_ = stage.targets(latents[:, :1], stage.schedule(batch.views), None)
     habit = tokens.flatten().bincount().max().item() / tokens.numel()
     assert habit < 0.5
