@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Group = tuple[str, str]  # scenes and strategy
 SHOWN = 24  # random cases on the sheet
 WORST = 8
-WAYS = {"noref", "photo", "nobridge", "own"}
+WAYS = {"noref", "noalpha", "photo", "nobridge", "own"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Arguments:
     """Measure fixers on lists of triplets, grouped by capture and strategy.
 
     A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: shipped, a GS-VAR file, a unet.safetensors of
-    `benchmarks.unet`, nlm or identity; HOW: noref gives it no reference, photo the reference as
-    taken instead of the warped one, nobridge decodes without the bridge, own decodes the render's
-    own tokens instead of the transformer's.
+    `benchmarks.unet`, nlm or identity; HOW: noref gives it no reference, noalpha not the render's
+    alpha, photo the reference as taken instead of the warped one, nobridge decodes without the
+    bridge, own decodes the render's own tokens instead of the transformer's.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
@@ -120,11 +120,13 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
             bridge="nobridge" not in ways,
             dtype=dtype,
         )
-    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways)
+    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
         references = guides.read(triplet, render) if guides.count else []
-        return fixer.fix(render[None], torch.stack(references)[None] if references else None)[0]
+        references = torch.stack(references)[None] if references else None
+        alpha = guides.opacity(triplet, render)
+        return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import tyro
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -24,25 +24,34 @@ from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 from scenes.command import run_command
 from scenes.interrupt import deferred_interrupt
 from training import optimiser
+from training.bridging import harmed
 from training.commands import evenly, listed
 from training.ema import EMA
 from training.losses import ImageObjective, load_perceptual
 from training.order import MicroBatches, Order
 from training.schedule import Schedule
-from training.triplets import Batch, Broken, TripletDataset, usable
+from training.triplets import UNKNOWN, Batch, Broken, TripletDataset, usable
 from training.validation import Validation, by_fixer
 
 log = logging.getLogger(__name__)
 
 
 class UNet(nn.Module):
-    """images [B,3 v,H,W] in [-1,1], the render first -> the render with a learnt change."""
+    """images [B,3 v,H,W] in [-1,1], the render first, and with `alpha` its opacity last -> the
+    render with a learnt change."""
 
-    def __init__(self, views: int, channels: tuple[int, ...], blocks: int = 2, groups: int = 8):
+    def __init__(
+        self,
+        views: int,
+        channels: tuple[int, ...],
+        alpha: bool = False,
+        blocks: int = 2,
+        groups: int = 8,
+    ):
         super().__init__()
-        self.views, self.channels = views, channels
+        self.views, self.channels, self.alpha = views, channels, alpha
         self.stride = 2 ** (len(channels) - 1)
-        self.conv_in = nn.Conv2d(3 * views, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(3 * views + alpha, channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         for i, c in enumerate(channels):
@@ -82,7 +91,8 @@ class UNetFixer:
         with safe_open(path, "pt") as file:
             told = file.metadata()
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        net = UNet(int(told["views"]), tuple(map(int, told["channels"].split("_"))))
+        channels = tuple(map(int, told["channels"].split("_")))
+        net = UNet(int(told["views"]), channels, told.get("alpha") == "True")
         net.load_state_dict(state)
         return cls(net.to(memory_format=torch.channels_last), dtype)
 
@@ -93,12 +103,16 @@ class UNetFixer:
         references: Tensor | None = None,
         *,
         confidence: Tensor | None = None,
+        alphas: Tensor | None = None,
     ) -> Tensor:
-        renders, references = checked(renders, references, confidence)
+        renders, references = checked(renders, references, confidence, alphas)
         H, W = renders.shape[1:3]
         views = [renders]
         if self.net.views > 1:
             views.append(renders if references is None else references[:, 0])
+        if self.net.alpha:
+            unknown = torch.full_like(renders[..., 0], UNKNOWN)
+            views.append((unknown if alphas is None else alphas)[..., None])
         images = torch.cat(views, -1).permute(0, 3, 1, 2) * 2 - 1
         images = pad(images, *(-(-n // self.net.stride) * self.net.stride for n in (H, W)))
         images = images.contiguous(memory_format=torch.channels_last)
@@ -120,6 +134,14 @@ class Arguments:
     """Give it the reference too."""
     use_warped: bool = True
     """The one that was warped into the render's view."""
+    use_alpha: bool = True
+    """Give it the render's alpha."""
+    start: Path | None = None
+    """A unet.safetensors to start from; alpha is added to one that has none."""
+    photometric: float = 0.0
+    """Share of the triplets that are relit, as in `training`."""
+    harm: float = 0.0
+    """Weight of what becomes worse, as in `training`."""
     size: tuple[int, int] = (192, 256)
     """Height and width of what it learns from."""
     channels: tuple[int, ...] = (32, 64, 128, 256, 256)
@@ -138,17 +160,29 @@ class Arguments:
     num_samples_eval: int = 100
 
 
+def begin(net: UNet, file: Path) -> None:
+    """Fill a network with the weights of a file."""
+    state = load_file(file)
+    own, old = net.conv_in.weight, state["conv_in.weight"]
+    state["conv_in.weight"] = torch.zeros_like(own)
+    state["conv_in.weight"][:, : old.shape[1]] = old
+    net.load_state_dict(state)
+
+
 def main() -> None:
     a = tyro.cli(Arguments, prog="python -m benchmarks.unet", use_underscores=True)
     a.out.mkdir(parents=True, exist_ok=True)
-    own = {"references": int(a.use_ref), "warped": a.use_warped}
+    own = {"references": int(a.use_ref), "warped": a.use_warped, "alpha": a.use_alpha}
     learnt, held = listed(a.json_path, ("train",)), listed(a.json_path, ("val", "test"))
     learnt = usable(learnt, **own, skip_bad=False)
     held = usable(evenly(held, a.num_samples_eval), **own, skip_bad=False)
-    dataset = TripletDataset(learnt, a.size, **own, hflip=a.hflip)
+    dataset = TripletDataset(learnt, a.size, **own, hflip=a.hflip, photometric=a.photometric)
     order = Order(len(dataset), a.batch_size, seed=a.seed)
     torch.manual_seed(a.seed)
-    net = UNet(1 + own["references"], a.channels).to(memory_format=torch.channels_last)
+    net = UNet(1 + own["references"], a.channels, a.use_alpha)
+    if a.start is not None:
+        begin(net, a.start)
+    net = net.to(memory_format=torch.channels_last)
     perceptual, reason = load_perceptual("cpu")
     objective = ImageObjective(perceptual, reason=reason)
     log.info("%.2f M parameters. %s", sum(p.numel() for p in net.parameters()) / 1e6, reason)
@@ -180,10 +214,15 @@ def main() -> None:
             rate = a.rate * Schedule("lin0", 1000, 0).after(passed) * min(1, (step + 1) / 50)
             optimiser.set_rates(adam, rate, 0.05)
             batch = batch.to("cpu")
-            images = batch.views.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+            images = batch.views.flatten(1, 2)
+            if a.use_alpha:
+                images = torch.cat((images, batch.alpha), 1)
+            images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
                 made = net(images)
             loss = objective(made.float(), batch.truth)["loss"]
+            if a.harm:
+                loss = loss + a.harm * harmed(made.float(), batch.views[:, 0], batch.truth)
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 2.0)
             adam.step()
@@ -205,6 +244,7 @@ def main() -> None:
     if not finished:
         raise KeyboardInterrupt
     told = {"views": str(net.views), "channels": "_".join(map(str, a.channels))}
+    told["alpha"] = str(a.use_alpha)
     with ema.used():
         state = {k: v.contiguous() for k, v in net.state_dict().items()}
         with atomic_path(a.out / "unet.safetensors") as temporary:

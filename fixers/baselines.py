@@ -18,9 +18,10 @@ class Identity:
         references: Tensor | None = None,
         *,
         confidence: Tensor | None = None,
+        alphas: Tensor | None = None,
     ) -> Tensor:
         """See `fixers.Fixer`."""
-        return checked(renders, references, confidence)[0]
+        return checked(renders, references, confidence, alphas)[0]
 
 
 class Classical:
@@ -40,9 +41,10 @@ class Classical:
         references: Tensor | None = None,
         *,
         confidence: Tensor | None = None,
+        alphas: Tensor | None = None,
     ) -> Tensor:
         """See `fixers.Fixer`."""
-        renders, _ = checked(renders, references, confidence)
+        renders, _ = checked(renders, references, confidence, alphas)
         fixed = [self._one((image * 255).round().byte().cpu().numpy()) for image in renders]
         if not fixed:
             return renders

@@ -20,17 +20,23 @@ class Fixer(Protocol):
         references: Tensor | None = None,
         *,
         confidence: Tensor | None = None,
+        alphas: Tensor | None = None,
     ) -> Tensor:
         """Fixed renders [N,H,W,3] for renders [N,H,W,3], references [N,R,H',W',3] (R >= 0) or None.
 
         Floats in [0,1]. `confidence` [N,H,W] in [0,1] is how far to trust the render: 1 keeps it,
-        0 takes the fixer's answer. Raises ValueError for shapes that do not fit and for NaN.
+        0 takes the fixer's answer. `alphas` [N,H,W] in [0,1] are the renders' opacities where they
+        are known: what is black because nothing is there. Raises ValueError for shapes that do not
+        fit and for NaN.
         """
         ...
 
 
 def checked(
-    renders: Tensor, references: Tensor | None, confidence: Tensor | None
+    renders: Tensor,
+    references: Tensor | None,
+    confidence: Tensor | None,
+    alphas: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The inputs of a fixer: float32, in [0,1], references of the renders' size or None.
 
@@ -39,10 +45,11 @@ def checked(
     if renders.ndim != 4 or renders.shape[-1] != 3 or 0 in renders.shape[1:]:
         raise ValueError(f"renders must be [N,H,W,3], not {list(renders.shape)}")
     N, H, W, _ = renders.shape
-    if confidence is not None and confidence.shape != (N, H, W):
-        raise ValueError(
-            f"confidence is {list(confidence.shape)}; renders of {list(renders.shape)} need [N,H,W]"
-        )
+    for name, told in (("confidence", confidence), ("alphas", alphas)):
+        if told is not None and told.shape != (N, H, W):
+            raise ValueError(
+                f"{name}: {list(told.shape)}; renders of {list(renders.shape)} need [N,H,W]"
+            )
     if references is not None:
         shape = references.shape
         if references.ndim != 5 or shape[0] != N or shape[-1] != 3 or 0 in shape[2:]:
@@ -53,6 +60,7 @@ def checked(
         ("renders", renders),
         ("references", references),
         ("confidence", confidence),
+        ("alphas", alphas),
     ):
         if images is not None and not images.isfinite().all():
             raise ValueError(f"the {name} hold NaN or infinity")

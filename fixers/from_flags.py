@@ -86,7 +86,8 @@ class Tested:
         told = self.flags.fixing.fixer == "gsvar" and self.flags.weights.var_test_path.is_file()
         if warped is None and data.use_ref and told:
             warped = self.told["config"].get("warped_references")
-        return Guides(data.num_refs if data.use_ref else 0, bool(warped))
+        alpha = told and bool(self.told["config"].get("render_alpha"))
+        return Guides(data.num_refs if data.use_ref else 0, bool(warped), alpha)
 
     def origin(self) -> tuple[str, str]:
         """The experiment and <epoch>_<iter>, as the original names its folders."""

@@ -111,6 +111,7 @@ class GSVARFixer:
         references: Tensor | None = None,
         *,
         confidence: Tensor | None = None,
+        alphas: Tensor | None = None,
         cameras: Cameras | None = None,
         reference_cameras: list[Cameras] | None = None,
         depths: Tensor | None = None,
@@ -122,38 +123,47 @@ class GSVARFixer:
         is; with `depths` [N,H,W] by the surface, else by the turn alone. Without them it is the
         tile's own.
         """
-        renders, references = checked(renders, references, confidence)
+        renders, references = checked(renders, references, confidence, alphas)
         if not len(renders):
             return renders
         with told_when_out_of_memory():
             if self.mode == "resize":
-                fixed = self._resized(renders, references)
+                fixed = self._resized(renders, references, alphas)
             else:
                 windows = Windows(cameras, reference_cameras, depths)
-                fixed = self._whole(renders, references, windows)
+                fixed = self._whole(renders, references, alphas, windows)
         fixed = fixed.to(renders.device)
         fixed = colours.correct(fixed, renders, references, self.colour)
         return trusting(renders, fixed, confidence)
 
     # modes ------------------------------------------------------------------------------------
 
-    def _resized(self, renders: Tensor, references: Tensor | None) -> Tensor:
+    def _resized(self, renders: Tensor, references: Tensor | None, alphas: Tensor | None) -> Tensor:
         """Squashed to the trained size and back."""
         size, (H, W) = self.model.config.image_size, renders.shape[1:3]
         images = resize(self._inside(renders), size)
         if references is not None:
             guides = resize(self._inside(references.flatten(0, 1)), size)
             references = guides.unflatten(0, references.shape[:2])
+        if alphas is not None:
+            alphas = resize(self._inside(alphas[..., None]), size)
         fixed = []
         for at in self._batches(len(images)):
             part = images[at]
             guides = None if references is None else references[at]
             f_hat = self._restore(part, None if guides is None else self._encoded(guides))
-            decoded = self._decode(f_hat, part, guides)
+            told = None if alphas is None else alphas[at]
+            decoded = self._decode(f_hat, part, guides, told)
             fixed.append(outside(resize(decoded, (H, W))))
         return torch.cat(fixed)
 
-    def _whole(self, renders: Tensor, references: Tensor | None, windows: Windows) -> Tensor:
+    def _whole(
+        self,
+        renders: Tensor,
+        references: Tensor | None,
+        alphas: Tensor | None,
+        windows: Windows,
+    ) -> Tensor:
         """In tiles, or as one tile of the image's own shape ("native")."""
         H, W = renders.shape[1:3]
         stride = self.model.config.vqvae.stride
@@ -174,6 +184,8 @@ class GSVARFixer:
         if references is not None:
             flat = pad(self._inside(references.flatten(0, 1)), rows * stride, columns * stride)
             guides = flat.unflatten(0, references.shape[:2])
+        if alphas is not None:
+            alphas = pad(self._inside(alphas[..., None]), rows * stride, columns * stride)
 
         tiles = cover(rows, columns, tile)
         jobs = [(t, n) for t in range(len(tiles)) for n in range(len(images))]
@@ -197,13 +209,14 @@ class GSVARFixer:
         for n in range(len(images)):
             at = slice(n, n + 1)
             guide = None if guides is None else guides[at]
-            decoded.append(self._decode(f_hat[at], images[at], guide))
+            alpha = None if alphas is None else alphas[at]
+            decoded.append(self._decode(f_hat[at], images[at], guide, alpha))
         return outside(torch.cat(decoded)[..., :H, :W])
 
     # the model --------------------------------------------------------------------------------
 
     def _inside(self, images: Tensor) -> Tensor:
-        """[N,H,W,3] in [0,1] as the networks take it: [N,3,H,W] in [-1,1] on their device."""
+        """[N,H,W,C] in [0,1] as the networks take it: [N,C,H,W] in [-1,1] on their device."""
         return images.permute(0, 3, 1, 2).to(self.model.device) * 2 - 1
 
     def _batches(self, count: int) -> Iterator[slice]:
@@ -222,12 +235,15 @@ class GSVARFixer:
             images, guides, draw=draw, refiner=self.refiner, refiner_steps=self.refiner_steps
         )
 
-    def _decode(self, f_hat: Tensor, images: Tensor, guides: Tensor | None) -> Tensor:
-        """Pictures of latents, their renders [B,3,H,W] and references [B,R,3,H,W] fused in."""
+    def _decode(
+        self, f_hat: Tensor, images: Tensor, guides: Tensor | None, alpha: Tensor | None
+    ) -> Tensor:
+        """Pictures of latents, their renders [B,3,H,W], references [B,R,3,H,W] and alpha
+        [B,1,H,W] fused in."""
         if not self.bridge:
             return self.model.decode(f_hat)
         guide = None if guides is None else guides[:, 0]
-        return self.model.decode(f_hat, images, bridge=True, guide=guide)
+        return self.model.decode(f_hat, images, bridge=True, guide=guide, alpha=alpha)
 
     def _encoded(self, guides: Tensor) -> Tensor | ReferenceMemory:
         """References [B,R,3,h,w] as the model takes them: encoded, each picture once, if it can."""

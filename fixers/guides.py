@@ -29,14 +29,17 @@ class Guided(Protocol):
 
     key: str
     references: Sequence[Reference]
+    alpha: Path | None
 
 
 @dataclass(frozen=True)
 class Guides:
-    """Which references of an entry are used: how many, and whether the warped ones."""
+    """What of an entry is used beside its render: how many references, whether the warped ones,
+    and whether the render's alpha."""
 
     count: int = 1
     warped: bool = False
+    alpha: bool = False
 
     def of(self, entry: Guided) -> list[Path]:
         """Their files; ValueError if they should be warped and are not."""
@@ -54,6 +57,13 @@ class Guides:
     def read(self, entry: Guided, render: Tensor) -> list[Tensor]:
         """Their pictures [H,W,3] at the render's size. Raises ValueError and OSError."""
         return [self.picture(r, render) for r in entry.references[: self.count]]
+
+    def opacity(self, entry: Guided, render: Tensor) -> Tensor | None:
+        """The render's alpha [H,W], if it is used and there is one. Raises ValueError and
+        OSError."""
+        if not self.alpha or entry.alpha is None:
+            return None
+        return sized(read_image(entry.alpha), render)[..., 0]
 
     def picture(self, reference: Reference, render: Tensor) -> Tensor:
         """One of them; where a warped one is not valid it is the render [H,W,3]."""

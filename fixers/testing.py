@@ -66,12 +66,15 @@ class Images:
     render: Tensor
     truth: Tensor
     references: Tensor | None
+    alpha: Tensor | None = None
+    """[H,W], where it is known and used."""
 
     @classmethod
     def read(cls, triplet: Triplet, guides: Guides) -> Images:
         render, truth = read_image(triplet.render), read_image(triplet.truth)
         references = guides.read(triplet, render)
-        return cls(render, truth, torch.stack(references) if references else None)
+        alpha = guides.opacity(triplet, render)
+        return cls(render, truth, torch.stack(references) if references else None, alpha)
 
     @property
     def reference(self) -> Tensor | None:
@@ -147,8 +150,11 @@ def predict(
         references = None
         if waiting[0][1].references is not None:
             references = torch.stack([images.references for _, images in waiting])
+        alphas = None
+        if waiting[0][1].alpha is not None:
+            alphas = torch.stack([images.alpha for _, images in waiting])
         start = time.perf_counter()
-        fixed = fixer.fix(renders, references).cpu()
+        fixed = fixer.fix(renders, references, alphas=alphas).cpu()
         each = (time.perf_counter() - start) / len(waiting)
         for (key, _), picture in zip(waiting, fixed, strict=True):
             save_png(folders.prediction(key), picture)
@@ -178,7 +184,8 @@ def predict(
 
 def form(images: Images) -> tuple:
     """What pictures must share to go to the fixer together."""
-    return images.render.shape, 0 if images.references is None else len(images.references)
+    references = 0 if images.references is None else len(images.references)
+    return images.render.shape, references, images.alpha is None
 
 
 def measure(

@@ -24,7 +24,7 @@ class BridgeStage(Networks):
 
     Stage 1 is frozen; its latents are drawn by real inference, in the stage's precision. With
     `both_views` the references are decoded too, from their own tokens. With `own_tokens` stage 1
-    is left out: what is decoded are the render's own tokens.
+    is left out: what is decoded are the render's own tokens. `harm`: weight of what became worse.
     """
 
     prefix = "vae"
@@ -39,13 +39,14 @@ class BridgeStage(Networks):
         both_views: bool = False,
         drop_references: float = 0.0,
         own_tokens: bool = False,
+        harm: float = 0.0,
         gram_from: int = 0,
         cache: Path | None = None,
     ):
         super().__init__(model, dtype, cache)
         self.stored: Cache | None = None
         self.both_views, self.drop_references = both_views, drop_references
-        self.own_tokens = own_tokens
+        self.own_tokens, self.harm = own_tokens, harm
         self.gram_from, self.train_decoder = gram_from, train_decoder
         model.requires_grad_(False)
         model.vqvae.bridge.requires_grad_(True)
@@ -70,18 +71,24 @@ class BridgeStage(Networks):
             f_hat = self.restored(batch, views)
             images, truths = views[:, 0], batch.truth
             guide = views[:, 1] if views.shape[1] > 1 else images
+            alpha = batch.alpha
             if self.both_views and views.shape[1] > 1:
                 guides = views[:, 1:].flatten(0, 1)
                 f_hat = torch.cat((f_hat, model.vqvae.latent(guides)))
                 images, truths = torch.cat((images, guides)), torch.cat((truths, guides))
                 guide = torch.cat((guide, guides))
+                alpha = torch.cat((alpha, torch.ones_like(guides[:, :1])))
         with self.autocast():
-            features = model.vqvae.features(images, guide)
+            features = model.vqvae.features(images, guide, alpha)
             decoded = model.vqvae.decode(f_hat, images, bridge=True, features=features)
         generator = torch.Generator().manual_seed(batch.step_seed)
-        return self.objective[0](
+        losses = self.objective[0](
             decoded.float(), truths, generator, with_gram=batch.step >= self.gram_from
         )
+        if self.harm:
+            harm = harmed(decoded.float(), images, truths)
+            losses |= {"loss": losses["loss"] + self.harm * harm, "harm": harm.detach()}
+        return losses
 
     def restored(self, batch: Batch, views: Tensor) -> Tensor:
         """f_hat [B,Cz,h,w] of stage 1."""
@@ -111,6 +118,13 @@ class BridgeStage(Networks):
             for sources, place in zip(batch.sources, batch.places, strict=True)
         ]
         return self.stored(names, make, views.device)
+
+
+def harmed(fixed: Tensor, render: Tensor, truth: Tensor) -> Tensor:
+    """How much farther from the truth than the render a pixel is, in L1, mean over all pixels;
+    images [B,3,H,W]."""
+    after, before = ((image - truth).abs().mean(1) for image in (fixed, render))
+    return (after - before).relu().mean()
 
 
 def restoring(model: GSVAR) -> GSVAR:

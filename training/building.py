@@ -57,6 +57,7 @@ def config_of(flags: Model) -> GSVARConfig:
         "ref_attends": flags.ref_attends,
         "shared_adaln": flags.saln,
         "qk_norm": flags.anorm,
+        "render_alpha": flags.render_alpha,
     }
     if flags.depth is not None and flags.depth < 1:
         raise ValueError(f"--depth={flags.depth} must be at least 1")
@@ -105,6 +106,14 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
                 raise ValueError(
                     f"--{name}={getattr(flags, name)}, but {flags.var_pretrain_path} has {own}"
                 )
+        if flags.render_alpha not in (None, model.config.render_alpha):
+            if not flags.render_alpha or not model.config.warped_references:
+                raise ValueError(
+                    f"--render_alpha={flags.render_alpha}, but {flags.var_pretrain_path} has "
+                    f"{model.config.render_alpha}"
+                    + ("" if model.config.render_alpha else ", and its bridge no place for it")
+                )
+            model.read_alpha()
         if flags.ref_attends is not None:
             model.config = replace(model.config, ref_attends=flags.ref_attends)
     if flags.fusion_block_idx is not None:

@@ -128,12 +128,21 @@ def train_bridge(flags: BridgeFlags) -> None:
             both_views=own.use_ref_view_loss,
             drop_references=data.ref_drop if data.use_ref_drop else 0.0,
             own_tokens=own.own_tokens,
+            harm=own.harm,
             gram_from=round(own.pgwp * run.order.steps),
             cache=data.cache_dir,
         )
 
     flags = as_made_for(model, flags)
-    train(flags, "vae", "vae", model.config.image_size, make, fixed_by(flags, bridge=True))
+    train(
+        flags,
+        "vae",
+        "vae",
+        model.config.image_size,
+        make,
+        fixed_by(flags, bridge=True),
+        alpha=model.config.render_alpha,
+    )
 
 
 def as_made_for(model: GSVAR, flags: TrainFlags) -> TrainFlags:
@@ -202,8 +211,9 @@ def train(
     answer: Callable[[GSVAR], Answer],
     *,
     pictures: Path | None = None,
+    alpha: bool = False,
 ) -> None:
-    """A run of one stage, from its flags."""
+    """A run of one stage, from its flags; `alpha`: of the renders, where the stage reads it."""
     optimisation, own = flags.optimisation, flags.run
     checked(flags)
     with distributed.group(optimisation.device) as device:
@@ -212,7 +222,7 @@ def train(
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = optimisation.tf32
             torch.backends.cudnn.allow_tf32 = optimisation.tf32
-        dataset, validation = data(flags, prefix, window, pictures, device)
+        dataset, validation = data(flags, prefix, window, pictures, alpha, device)
         folder = RunFolder(own.results / own.exp_name, prefix, own.keep)
         if not own.resume and distributed.rank() == 0:
             folder.clear()
@@ -291,12 +301,13 @@ def data(
     prefix: str,
     window: tuple[int, int],
     pictures: Path | None,
+    alpha: bool,
     device: torch.device,
 ) -> tuple[TripletDataset, Validation]:
     """Training set and validation of the flags' triplets, or of a folder of pictures."""
     own = flags.triplets
     references = own.num_refs if own.use_ref and prefix != "vqvae" else 0
-    options = {"references": references, "warped": bool(own.use_warped)}
+    options = {"references": references, "warped": bool(own.use_warped), "alpha": alpha}
     chosen = {**options, "skip_bad": own.skip_bad}
     if pictures is not None:
         found = folder_images(pictures)
@@ -329,8 +340,17 @@ def data(
 
 
 def listed(path: str, splits: tuple[str, ...]) -> list[Triplet]:
-    """A list's entries; whether their pictures are there is looked at later."""
-    return dataset_json.read(path, splits, check=False)
+    """The lists' entries; whether their pictures are there is looked at later. In training those
+    of FILE*3 count three times. Raises ValueError and OSError."""
+    files = [part.strip().partition("*") for part in path.split(",")]
+    wrong = [file for file, star, times in files if star and not (times.isdigit() and int(times))]
+    if wrong:
+        raise ValueError(f"--json_path: {wrong[0]}*N wants a number of at least 1 behind the star")
+    found = dataset_json.read(",".join(file for file, _, _ in files), splits, check=False)
+    for file, star, times in files:
+        if star and "train" in splits:
+            found += dataset_json.read(file, splits, check=False) * (int(times) - 1)
+    return found
 
 
 def evenly(triplets: list[Triplet], count: int) -> list[Triplet]:

@@ -108,7 +108,8 @@ class Triplets:
     """What is learnt from."""
 
     json_path: str = "data/data.json"
-    """Triplets (data/README.md), or several lists of them, comma-separated; train and val."""
+    """Triplets (data/README.md), or several lists of them, comma-separated; train and val. The
+    entries of LIST.json*3 are learnt from three times as often."""
     use_ref: bool = True
     """Give reference views to the model."""
     num_refs: int = 1
@@ -160,6 +161,9 @@ class Model:
     encoded once and kept (default: as the weights or the preset say)."""
     fusion_block_idx: list[int] | None = None
     """Blocks in which render and reference see each other (default: all)."""
+    render_alpha: bool | None = None
+    """The bridge reads the renders' alpha too; True gives weights without it a place for it, which
+    stage 2 fills (default: as the weights or the preset say)."""
     saln: bool | None = None
     """One AdaLN for all blocks; only with --preset."""
     anorm: bool | None = None
@@ -299,6 +303,9 @@ class Bridging:
     start that costs little."""
     bridge_start: Literal["identity", "random"] = "identity"
     """A new bridge returns the render; or random, as the original's."""
+    harm: float = 0.0
+    """Weight of harm: how much farther from the truth than the render a pixel is, mean over all
+    pixels of those that are. The original: 0."""
     use_gram_loss: bool = False
     """Add 0.5 times the Gram loss (VGG16) after --pgwp epochs."""
     pgwp: float = 0.0

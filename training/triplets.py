@@ -29,6 +29,8 @@ Fit = Literal["crop", "squash"]
 
 GAMMA = 0.7, 2.0  # of pictures that are relit, most of them darker
 GAIN = 0.6, 1.1
+UNTOLD = 0.15  # share of the triplets whose alpha is left out: it is not always known
+UNKNOWN = 0.5  # alpha in [0,1] where it is not
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Sample:
     seed: int
     views: Tensor
     truth: Tensor
+    alpha: Tensor
+    """[h,w,1] in [0,1], 0.5 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class TripletDataset(Dataset):
     """Random windows of triplets; item (index, seed) is a Sample, or Broken.
 
     skip_bad: an unreadable triplet is replaced by the one after it. photometric: the share whose
-    pictures are all made darker or brighter alike.
+    pictures are all made darker or brighter alike. alpha: read the renders' alpha too.
     window: height and width in pixels. references: how many, 0 for none. crops: how many different
     windows a triplet has, 0 for as many as there are seeds. Pictures smaller than the window are
     continued by their last row and column, as the fixer does in tiles.
@@ -72,6 +76,7 @@ class TripletDataset(Dataset):
         *,
         references: int = 1,
         warped: bool = False,
+        alpha: bool = False,
         fit: Fit = "crop",
         hflip: bool = False,
         photometric: float = 0.0,
@@ -79,7 +84,8 @@ class TripletDataset(Dataset):
         skip_bad: bool = False,
     ):
         self.skip_bad = skip_bad
-        self.triplets, self.window, self.guides = list(triplets), window, Guides(references, warped)
+        self.triplets, self.window = list(triplets), window
+        self.guides = Guides(references, warped, alpha)
         self.fit, self.hflip, self.crops = fit, hflip, crops
         self.photometric = photometric
 
@@ -108,10 +114,14 @@ class TripletDataset(Dataset):
             raise ValueError(different(triplet, render, truth))
         size = shown((render.shape[1], render.shape[0]))
         guides = self.guides.read(triplet, render)
+        alpha = self.guides.opacity(triplet, render)
+        known = alpha is not None
+        alpha = alpha[..., None] if known else render[..., :1]
         flip = self.hflip and torch.rand((), generator=generator).item() < 0.5
         if self.fit == "squash":
             pictures = [squash(image, self.window) for image in (render, truth, *guides)]
             windows, place = [(0, 0)] * len(pictures), "squashed"
+            alpha = squash(alpha, self.window)
         else:
             top, left = corner(render, self.window, generator)
             windows = [(top, left), (top, left)]
@@ -121,12 +131,16 @@ class TripletDataset(Dataset):
             pictures = [
                 cut(image, at, self.window) for image, at in zip(images, windows, strict=True)
             ]
+            alpha = cut(alpha, windows[0], self.window)
             place = "cut"
         if flip:
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
+            alpha = alpha.flip(1)
         if self.photometric and torch.rand((), generator=generator).item() < self.photometric:
             pictures, told = relit(pictures, generator)
             place = f"{place}-{told}"
+        if not known or torch.rand((), generator=generator).item() < UNTOLD:
+            alpha = torch.full_like(alpha, UNKNOWN)
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
         files += self.guides.of(triplet)
@@ -136,7 +150,8 @@ class TripletDataset(Dataset):
             for file, (top, left) in zip(files, windows, strict=True)
         )
         sources = (*others, ours)
-        return Sample(triplet.key, sources, place, seed, torch.stack([render, *guides]), truth)
+        views = torch.stack([render, *guides])
+        return Sample(triplet.key, sources, place, seed, views, truth, alpha)
 
     def _matching(
         self, triplet: Triplet, reference: Reference, guide: Tensor, at: tuple[int, int]
@@ -156,7 +171,8 @@ class TripletDataset(Dataset):
 
 @dataclass
 class Batch:
-    """Samples on a device: images [B,3,h,w] and views [B,V,3,h,w] in [-1,1], the render first."""
+    """Samples on a device: images [B,3,h,w] and views [B,V,3,h,w] in [-1,1], the render first;
+    alpha [B,1,h,w] from -1 where nothing is to 1, 0 where it is not known."""
 
     keys: list[str]
     sources: list[tuple[str, ...]]
@@ -164,6 +180,7 @@ class Batch:
     seeds: list[int]
     views: Tensor
     truth: Tensor
+    alpha: Tensor
     step_seed: int = 0
     """The same for all samples of a step, on all processes."""
     step: int = 0
@@ -181,22 +198,29 @@ class Batch:
             [s.seed for s in samples],
             torch.stack([s.views for s in samples]),
             torch.stack([s.truth for s in samples]),
+            torch.stack([s.alpha for s in samples]),
         )
 
     def pin_memory(self) -> Batch:
-        return replace(self, views=self.views.pin_memory(), truth=self.truth.pin_memory())
+        views, truth, alpha = (t.pin_memory() for t in (self.views, self.truth, self.alpha))
+        return replace(self, views=views, truth=truth, alpha=alpha)
 
     def to(self, device: torch.device | str) -> Batch:
         """On the device, as the networks take it."""
-        views, truth = (
+        views, truth, alpha = (
             t.to(device, non_blocking=True).movedim(-1, -3).contiguous() * 2 - 1
-            for t in (self.views, self.truth)
+            for t in (self.views, self.truth, self.alpha)
         )
-        return replace(self, views=views, truth=truth)
+        return replace(self, views=views, truth=truth, alpha=alpha)
 
 
 def usable(
-    triplets: Sequence[Triplet], *, references: int, warped: bool, skip_bad: bool
+    triplets: Sequence[Triplet],
+    *,
+    references: int,
+    warped: bool,
+    alpha: bool = False,
+    skip_bad: bool,
 ) -> list[Triplet]:
     """The triplets that can be trained on, by their files' headers.
 
@@ -207,7 +231,7 @@ def usable(
     good, bad = [], []
     for triplet in tqdm(triplets, "checking", unit="entry", delay=3):
         try:
-            check(triplet, references, warped)
+            check(triplet, references, warped, alpha)
             good.append(triplet)
         except (OSError, ValueError) as error:
             if not skip_bad:
@@ -220,7 +244,7 @@ def usable(
     return good
 
 
-def check(triplet: Triplet, references: int, warped: bool) -> None:
+def check(triplet: Triplet, references: int, warped: bool, alpha: bool = False) -> None:
     """Raises FileNotFoundError or ValueError, naming entry and file."""
     if len(triplet.references) < references:
         has = len(triplet.references) or "no"
@@ -229,7 +253,8 @@ def check(triplet: Triplet, references: int, warped: bool) -> None:
             f"{references} asked for: give them, or --use_ref=False"
         )
     guides = Guides(references, warped).of(triplet)
-    for file in (triplet.render, triplet.truth, *guides):
+    told = [triplet.alpha] if alpha and triplet.alpha is not None else []
+    for file in (triplet.render, triplet.truth, *guides, *told):
         if not file.is_file():
             raise FileNotFoundError(f"{triplet.key}: {file} is not there")
     sizes = [size(triplet.key, file) for file in (triplet.render, triplet.truth, *guides)]
@@ -259,7 +284,7 @@ def corner(image: Tensor, window: tuple[int, int], generator: torch.Generator) -
 
 
 def cut(image: Tensor, at: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """A window [h,w,3] of an image [H,W,3], continued by its last row and column if it is
+    """A window [h,w,C] of an image [H,W,C], continued by its last row and column if it is
     smaller."""
     (top, left), (height, width) = at, window
     part = image[top : top + height, left : left + width]
@@ -271,7 +296,7 @@ def cut(image: Tensor, at: tuple[int, int], window: tuple[int, int]) -> Tensor:
 
 
 def squash(image: Tensor, window: tuple[int, int]) -> Tensor:
-    """An image [H,W,3] at the window's size, whatever its shape; as the fixer's mode "resize"."""
+    """An image [H,W,C] at the window's size, whatever its shape; as the fixer's mode "resize"."""
     return resized(image[None], *window)[0]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,8 +24,21 @@ log = logging.getLogger(__name__)
 PICTURES = 8  # of a validation, kept to be looked at
 
 Values = dict[str, float | None]
-Answer = Callable[[Tensor, Tensor | None, Tensor], Tensor]
-"""Render [H,W,3], references [R,H,W,3] or None and truth [H,W,3] -> what is judged [H,W,3]."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A triplet's pictures: render and truth [H,W,3], references [R,H,W,3], the render's alpha
+    [H,W]; None where there are none."""
+
+    render: Tensor
+    truth: Tensor
+    references: Tensor | None
+    alpha: Tensor | None
+
+
+Answer = Callable[[Shown], Tensor]
+"""What is judged [H,W,3]."""
 
 
 class Validation:
@@ -40,11 +54,12 @@ class Validation:
         *,
         references: int = 1,
         warped: bool = False,
+        alpha: bool = False,
         window: tuple[int, int] | None = None,
         skip_bad: bool = False,
     ):
         self.triplets, self.metrics = list(triplets), metrics
-        self.guides, self.window = Guides(references, warped), window
+        self.guides, self.window = Guides(references, warped, alpha), window
         self.skip_bad = skip_bad
         self.before: dict[str, Values] = {}
 
@@ -61,22 +76,22 @@ class Validation:
         rows, pictures, fault = [], {}, None
         for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
             try:
-                render, truth, guides = self.images(triplet)
+                shown = self.images(triplet)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
                     fault = f"{triplet.key}: {error}"
                     break
                 log.warning("left out %s: %s", triplet.key, error)
                 continue
-            got = answer(render, guides, truth).cpu()
-            row = self.metrics(got, truth)
+            got = answer(shown).cpu()
+            row = self.metrics(got, shown.truth)
             if triplet.key not in self.before:
-                told = self.metrics(render, truth)
+                told = self.metrics(shown.render, shown.truth)
                 self.before[triplet.key] = {f"render_{k}": v for k, v in told.items()}
             rows.append(row | self.before[triplet.key])
             if len(pictures) < PICTURES:
-                shown = [render, got, truth, *(() if guides is None else guides[:1])]
-                pictures[triplet.key] = torch.cat(shown, 1)
+                guides = () if shown.references is None else shown.references[:1]
+                pictures[triplet.key] = torch.cat([shown.render, got, shown.truth, *guides], 1)
         if any_of(fault is not None, self.metrics.device):  # or the others would wait
             raise ValueError(fault or "another process could not read an entry to validate on")
         names = ["psnr", "ssim", *([] if self.metrics.lpips_reason else ["lpips"])]
@@ -90,23 +105,29 @@ class Validation:
         values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
         return values, pictures
 
-    def images(self, triplet: Triplet) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Render and truth [H,W,3] and references [R,H,W,3], cut to the window if there is one."""
+    def images(self, triplet: Triplet) -> Shown:
+        """A triplet's pictures, cut to the window if there is one."""
         render, truth = read_image(triplet.render), read_image(triplet.truth)
         guides = self.guides.read(triplet, render)
+        alpha = self.guides.opacity(triplet, render)
         if self.window is not None:
             middle = [max(0, (n - w) // 2) for n, w in zip(render.shape, self.window, strict=False)]
             render, truth, *guides = (
                 cut(image, tuple(middle), self.window) for image in (render, truth, *guides)
             )
-        return render, truth, torch.stack(guides) if guides else None
+            if alpha is not None:
+                alpha = cut(alpha[..., None], tuple(middle), self.window)[..., 0]
+        return Shown(render, truth, torch.stack(guides) if guides else None, alpha)
 
 
 def by_fixer(fixer: Fixer) -> Answer:
     """The fixed render."""
 
-    def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:
-        return fixer.fix(render[None], None if guides is None else guides[None])[0]
+    def answer(shown: Shown) -> Tensor:
+        references, alphas = (
+            None if told is None else told[None] for told in (shown.references, shown.alpha)
+        )
+        return fixer.fix(shown.render[None], references, alphas=alphas)[0]
 
     return answer
 
@@ -114,8 +135,8 @@ def by_fixer(fixer: Fixer) -> Answer:
 def by_tokenizer(vqvae: VQVAE, model: GSVAR) -> Answer:
     """The truth through the tokens: the tokenizer's ceiling."""
 
-    def answer(render: Tensor, guides: Tensor | None, truth: Tensor) -> Tensor:
-        image = truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
+    def answer(shown: Shown) -> Tensor:
+        image = shown.truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
         rows, columns = (n // vqvae.config.stride for n in image.shape[-2:])
         grids = model.schedule(rows, columns).grids
         return ((vqvae.reconstruct(image, grids)[0] + 1) / 2).permute(1, 2, 0).float()

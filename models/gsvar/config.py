@@ -57,6 +57,8 @@ class GSVARConfig:
     warped_references: bool = False
     """References come warped into the render's view, and the bridge reads the first together
     with the render. Not in the original, whose references are photos as taken."""
+    render_alpha: bool = False
+    """The bridge reads the render's opacity too; wants warped_references. Not in the original."""
 
     def __post_init__(self):
         object.__setattr__(self, "patch_nums", Schedule.of(self.patch_nums).text)
@@ -80,6 +82,8 @@ class GSVARConfig:
             raise ValueError(
                 f"mixing_blocks {self.mixing_blocks} names blocks outside 0..{self.depth - 1}"
             )
+        if self.render_alpha and not self.warped_references:
+            raise ValueError("render_alpha wants warped_references: their bridge reads it")
         if self.ref_attends not in ("all", "self"):
             raise ValueError(f"ref_attends is 'all' or 'self', not {self.ref_attends!r}")
 
@@ -101,6 +105,7 @@ class GSVARConfig:
             vocabulary=self.vocabulary,
             phi_on_last=self.phi_on_last,
             guided_bridge=self.warped_references,
+            render_alpha=self.render_alpha,
         )
 
     @property
@@ -183,6 +188,7 @@ def mini() -> GSVARConfig:
         sampler="none",
         render_prior=True,
         warped_references=True,
+        render_alpha=True,
     )
 
 

@@ -111,6 +111,11 @@ class GSVAR(nn.Module):
         self.transformer.mixes = tuple(i in chosen for i in range(depth))
         self._restorer = None
 
+    def read_alpha(self) -> None:
+        """See VQVAE.read_alpha."""
+        self.vqvae.read_alpha()
+        self.config = replace(self.config, render_alpha=True)
+
     # embeddings --------------------------------------------------------------------------------
 
     def prefix_tokens(self, views: Tensor, labels: Tensor) -> Tensor:
@@ -293,10 +298,12 @@ class GSVAR(nn.Module):
         *,
         bridge: bool = False,
         guide: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Images [B,3,H,W] in [-1,1] for f_hat [B,Cz,h,w], of any size; with `bridge` the render
-        is fused in, and with `warped_references` the first of them, `guide`, too."""
-        decoded = self.vqvae.decode(f_hat, render, bridge=bridge, guide=guide)
+        is fused in, and with `warped_references` the first of them, `guide`, too, and the
+        render's `alpha` [B,1,H,W] in [-1,1] where the bridge reads that."""
+        decoded = self.vqvae.decode(f_hat, render, bridge=bridge, guide=guide, alpha=alpha)
         return decoded.clamp(-1, 1).to(f_hat.dtype)
 
     def set_precision(self, dtype: torch.dtype) -> "GSVAR":

@@ -47,9 +47,9 @@ class Bridge(nn.Module):
     """Gates at every level of the decoder and at pixel level, and the final blend (58 M
     parameters at width 160).
 
-    A guided one has a `reader` of its own for render and guide together, and makes a `change` of
-    the blended picture from the decoder's last features: fine details need not be drawn anew to
-    stay as they are.
+    A guided one has a `reader` of its own for render and guide (and the render's alpha) together,
+    and makes a `change` of the blended picture from the decoder's last features: fine details need
+    not be drawn anew to stay as they are.
     """
 
     def __init__(self, config: VQVAEConfig):
@@ -63,15 +63,30 @@ class Bridge(nn.Module):
         self.blend = Blend(channels[0], groups, config.patch)
         self.reader, self.change = None, None
         if config.guided_bridge:
-            self.reader = Pyramid(config, images=2)
+            self.reader = Pyramid(config, entering=7 if config.render_alpha else 6)
             self.change = nn.Conv2d(channels[0], 3 * config.patch**2, 3, padding=1)
 
     @torch.no_grad()
     def read_like(self, encoder: Encoder) -> None:
         """Start a guided bridge's reader as the encoder, of the mean of its two pictures."""
         state = encoder.state_dict()
-        state["conv_in.weight"] = state["conv_in.weight"].repeat(1, 2, 1, 1) / 2
+        pictures = state["conv_in.weight"].repeat(1, 2, 1, 1) / 2
+        own = self.reader.conv_in.weight
+        state["conv_in.weight"] = torch.zeros_like(own)
+        state["conv_in.weight"][:, : pictures.shape[1]] = pictures  # alpha says nothing yet
         self.reader.load_state_dict({k: state[k] for k in self.reader.state_dict()})
+
+    @torch.no_grad()
+    def add_alpha(self) -> None:
+        """Let a guided bridge's reader read alpha, which says nothing to it yet."""
+        old = self.reader.conv_in
+        more = nn.Conv2d(old.in_channels + self.reader.patch**2, old.out_channels, 3, padding=1).to(
+            old.weight
+        )
+        more.weight.zero_()
+        more.weight[:, : old.in_channels] = old.weight
+        more.bias.copy_(old.bias)
+        self.reader.conv_in = more
 
     @torch.no_grad()
     def start_as_identity(self) -> None:

@@ -31,6 +31,8 @@ class VQVAEConfig:
     guided_bridge: bool = False
     """The bridge reads a second picture beside the render, a photo warped into its view, with an
     encoder of its own."""
+    render_alpha: bool = False
+    """That encoder reads the render's opacity too: what is black because nothing is there."""
 
     @property
     def stride(self) -> int:

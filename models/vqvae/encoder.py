@@ -58,14 +58,14 @@ class Middle(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Images [B,3 n,H,W] in [-1,1] -> features of the first convolution and of each level."""
+    """Images [B,channels,H,W] in [-1,1] -> features of the first convolution and of each level."""
 
-    def __init__(self, config: VQVAEConfig, images: int = 1):
+    def __init__(self, config: VQVAEConfig, entering: int = 3):
         super().__init__()
         channels, groups = config.channels, config.groups
         lowest = len(channels) - 1
         self.patch = config.patch
-        self.conv_in = nn.Conv2d(3 * images * self.patch**2, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(entering * self.patch**2, channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
             Level(
                 channels[max(i - 1, 0)],

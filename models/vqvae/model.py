@@ -1,5 +1,6 @@
 # The VQ-VAE as a whole: images to tokens, latents to images.
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -74,13 +75,28 @@ class VQVAE(nn.Module):
         """f_hat [B,Cz,h,w] of the images' own tokens."""
         return self.quantizer.partial_sums(self.tokens(images, grids).indices, grids)[-1]
 
-    def features(self, render: Tensor, guide: Tensor | None = None) -> list[Tensor]:
+    def read_alpha(self) -> None:
+        """Give weights that know nothing of alpha a place for it. ValueError if there is none."""
+        if not self.config.guided_bridge:
+            raise ValueError("only a bridge that reads warped references can read alpha")
+        if not self.config.render_alpha:
+            self.config = replace(self.config, render_alpha=True)
+            if self.bridge is not None:
+                self.bridge.add_alpha()
+
+    def features(
+        self, render: Tensor, guide: Tensor | None = None, alpha: Tensor | None = None
+    ) -> list[Tensor]:
         """What the bridge reads of a render [B,3,H,W]: the encoder's features; a guided one's own
-        of render and guide [B,3,H,W] (without a guide, of the render twice)."""
+        of render, guide [B,3,H,W] (without one, the render again) and, with `render_alpha`, alpha
+        [B,1,H,W] from -1 where nothing is to 1 (0: not known)."""
         if not self.config.guided_bridge:
             return self.encoder.features(render)
-        both = torch.cat((render, render if guide is None else guide.to(render)), 1)
-        return self.bridge.reader.features(both)
+        pictures = [render, render if guide is None else guide.to(render)]
+        if self.config.render_alpha:
+            unknown = torch.zeros_like(render[:, :1])
+            pictures.append(unknown if alpha is None else alpha.to(render))
+        return self.bridge.reader.features(torch.cat(pictures, 1))
 
     def decode(
         self,
@@ -89,12 +105,14 @@ class VQVAE(nn.Module):
         *,
         bridge: bool = False,
         guide: Tensor | None = None,
+        alpha: Tensor | None = None,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """f_hat [B,Cz,h,w] -> images [B,3,h*stride,w*stride], not clamped.
 
-        With `bridge`, the render [B,3,H,W] is fused in, and a guided bridge's `guide` (`features`
-        are computed unless given). Raises ValueError if a bridge is asked for and there is none.
+        With `bridge`, the render [B,3,H,W] is fused in, and a guided bridge's `guide` and `alpha`
+        (see `features`, which are computed unless given). Raises ValueError if a bridge is asked
+        for and there is none.
         """
         dtype = self.decoder.conv_in.weight.dtype
         z = self.post_quant_conv(f_hat).to(dtype)
@@ -106,7 +124,7 @@ class VQVAE(nn.Module):
             )
         render = render.to(dtype)
         if features is None:
-            features = self.features(render, guide)
+            features = self.features(render, guide, alpha)
         return self.decoder(z, self.bridge, render, features)
 
     def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:

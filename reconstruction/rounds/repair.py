@@ -102,7 +102,9 @@ class Repair:
                     for view, s in zip(views, seen, strict=True)
                 ]
             )
-        fixed = self.fixer.fix(renders, references, confidence=trusted).float().cpu()
+        alphas = torch.stack([view.alpha for view in views]).clamp(0, 1)
+        fixed = self.fixer.fix(renders, references, confidence=trusted, alphas=alphas)
+        fixed = fixed.float().cpu()
         now = self.seconds.add("fixing", now)
         if not fixed.isfinite().all():
             raise FloatingPointError("the fixer answered NaN or infinity")

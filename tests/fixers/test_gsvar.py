@@ -96,6 +96,23 @@ def test_a_guided_bridge_sees_the_first_reference(fixer, mode):
         assert torch.equal(answer, one.fix(renders)) != sees
 
 
+@pytest.mark.parametrize("mode", ["tile", "resize", "native"])
+def test_a_bridge_that_reads_alpha_sees_it_where_it_is(fixer, mode):
+    sizes = {"warped_references": True}
+    reads, blind = (
+        fixer(sizes | {"render_alpha": alpha}, bridge=True, mode=mode) for alpha in (True, False)
+    )
+    renders, alphas = torch.rand(2, 32, 56, 3), torch.ones(2, 32, 56)
+    holes = alphas.clone()
+    holes[1, :, 40:] = 0
+    whole, holed = (reads.fix(renders, alphas=a) for a in (alphas, holes))
+    assert torch.equal(whole[0], holed[0])
+    assert (whole[1] - holed[1]).abs().max() > 1e-3
+    torch.testing.assert_close(reads.fix(renders[1:], alphas=holes[1:]), holed[1:])
+    torch.testing.assert_close(reads.fix(renders), reads.fix(renders, alphas=alphas / 2))
+    assert torch.equal(blind.fix(renders), blind.fix(renders, alphas=holes))
+
+
 def test_a_bridge_that_is_not_there_is_refused(model):
     network = model()
     network.vqvae.bridge = None
@@ -143,6 +160,8 @@ def test_what_does_not_fit_is_refused(fixer, name):
             f.fix(*arguments)
     with pytest.raises(ValueError, match="confidence"):
         f.fix(good, confidence=torch.ones(2, 31, 32))
+    with pytest.raises(ValueError, match="alphas"):
+        f.fix(good, alphas=torch.ones(2, 31, 32))
     assert f.fix(good[:0]).shape == (0, 32, 32, 3)
 
 

@@ -21,7 +21,7 @@ class Answers:
     def __init__(self, answer):
         self.answer, self.calls = answer, 0
 
-    def fix(self, renders, references=None, *, confidence=None):
+    def fix(self, renders, references=None, *, confidence=None, alphas=None):
         self.calls += 1
         return self.answer(renders)
 

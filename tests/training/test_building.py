@@ -91,6 +91,7 @@ def test_schedules_by_the_original_s_names():
         ({"pn": "1_4_2"}, "--pn=1_4_2: patch_nums must grow"),
         ({"depth": 0}, "--depth=0 must be at least 1"),
         ({"depth": -3}, "--depth=-3 must be at least 1"),
+        ({"render_alpha": True}, "render_alpha wants warped_references"),
     ],
 )
 def test_sizes_that_make_no_model_are_refused(changes, why):
@@ -234,6 +235,23 @@ def test_flags_that_are_the_weights_are_taken(files):
     model = building.starting_model(flags, 0)
     assert model.config == sizes(ref_attends="all", mixing_blocks=(1,))
     assert model.transformer.mixes == (False, True)
+
+
+def test_weights_may_learn_to_read_alpha(tmp_path):
+    torch.manual_seed(0)
+    made = GSVAR(sizes(warped_references=True))
+    made.vqvae.add_bridge()
+    file = tmp_path / "guided.pth"
+    torch.save(adapter.to_original(made), file)
+    model = building.starting_model(Model(var_pretrain_path=file, render_alpha=True), 0)
+    assert model.config == sizes(warped_references=True, render_alpha=True)
+    assert model.vqvae.bridge.reader.conv_in.in_channels == 7
+    again = tmp_path / "again.pth"
+    torch.save(adapter.to_original(model), again)
+    assert checkpoints.load(again).config == model.config
+    assert building.starting_model(Model(var_pretrain_path=again), 0).config.render_alpha
+    with pytest.raises(ValueError, match=r"--render_alpha=False, but .*again\.pth has True"):
+        building.starting_model(Model(var_pretrain_path=again, render_alpha=False), 0)
 
 
 # what is trained -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from gen_data import dataset_json
 from models.gsvar import GSVAR, diffusion
 from tests.training.conftest import sizes
-from training.bridging import BridgeStage
+from training.bridging import BridgeStage, harmed
 from training.draws import Draws
 from training.latent import LatentStage, dropped
 from training.losses import ImageObjective
@@ -235,3 +235,31 @@ def test_the_bridge_may_learn_on_the_render_s_own_tokens(batch):
     stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
     own = made.vqvae.quantized(batch.views[:, 0], made.config.schedule.grids)
     torch.testing.assert_close(stage.restored(batch, batch.views), own)
+
+
+def test_a_bridge_may_learn_to_read_alpha(batch):
+    made = model(warped_references=True, render_alpha=True)
+    made.vqvae.add_bridge()
+    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
+    with torch.no_grad():
+        made.vqvae.bridge.change.weight.normal_(std=0.1)
+    batch = replace(batch, alpha=torch.rand_like(batch.alpha) * 2 - 1)
+    stage(batch)["loss"].backward()
+    read = made.vqvae.bridge.reader.conv_in.weight.grad[:, 6:]
+    assert read.abs().max() > 0
+
+
+def test_harm_is_what_became_worse(batch):
+    render, truth = batch.views[:, 0], batch.truth
+    assert harmed(render, render, truth) == 0
+    assert harmed(truth, render, truth) == 0
+    half = torch.lerp(render, truth, 0.5)
+    torch.testing.assert_close(harmed(render, half, truth), (render - half).abs().mean())
+    made = model()
+    made.vqvae.add_bridge(identity=False)
+    plain, careful = (
+        BridgeStage(made, ImageObjective(None), own_tokens=True, harm=weight)(batch)
+        for weight in (0.0, 2.0)
+    )
+    assert "harm" not in plain and careful["harm"] > 0
+    torch.testing.assert_close(careful["loss"], plain["loss"] + 2 * careful["harm"])

@@ -547,6 +547,31 @@ def test_a_folder_of_pictures(tmp_path):
         folder_images(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_alpha_stays_with_the_render(tmp_path, fit):
+    one = triplet(tmp_path, 48, 64)
+    grey = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 2, (48, 1, 3))
+    one = replace(one, alpha=save(tmp_path / "alpha.png", grey))
+    dataset = TripletDataset([one], (24, 32), alpha=True, fit=fit, hflip=True)
+    samples = [dataset[0, seed] for seed in range(40)]
+    known = [s for s in samples if not (s.alpha == 0.5).all()]
+    assert 20 < len(known) < 40  # sometimes it is left out
+    for s in known:  # the render's green is its column, alpha twice that
+        green = s.views[0, ..., 1:2]
+        torch.testing.assert_close(s.alpha[1:-1, 2:-2], 2 * green[1:-1, 2:-2], atol=0.01, rtol=0)
+    batch = Batch.of(known[:2]).to("cpu")
+    assert torch.equal(batch.alpha[0, 0], known[0].alpha[..., 0] * 2 - 1)
+    plain = TripletDataset([one], (24, 32), fit=fit)[0, 1]
+    assert (plain.alpha == 0.5).all()
+    assert (
+        TripletDataset([replace(one, alpha=None)], (24, 32), alpha=True)[0, 1].alpha == 0.5
+    ).all()
+    gone = replace(one, alpha=tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png is not there"):
+        usable([gone], references=1, warped=False, alpha=True, skip_bad=False)
+    assert usable([gone], references=1, warped=False, skip_bad=False)
+
+
 def test_relit_pictures_change_alike_and_tell_it(triplets):
     entries = dataset_json.read(triplets, ["train"])
     plain = TripletDataset(entries, (64, 64))

@@ -8,7 +8,7 @@ import torch
 from evaluation.metrics import Metrics
 from fixers.sources import read_image
 from gen_data import dataset_json
-from training.validation import Validation
+from training.validation import Validation, by_fixer
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,8 @@ def metrics():
     return Metrics(None, torch.device("cpu"))
 
 
-def halfway(render, guides, truth):
-    return (render + truth) / 2
+def halfway(shown):
+    return (shown.render + shown.truth) / 2
 
 
 def test_the_means_are_those_of_the_pictures(triplets, metrics):
@@ -41,10 +41,30 @@ def test_the_means_are_those_of_the_pictures(triplets, metrics):
 def test_windows_are_the_middles(triplets, metrics):
     (one, _) = dataset_json.read(triplets, ("val",))
     validation = Validation([one], metrics, references=1, window=(32, 16))
-    render, truth, guides = validation.images(one)
-    assert torch.equal(render, read_image(one.render)[16:48, 24:40])
-    assert torch.equal(truth, read_image(one.truth)[16:48, 24:40])
-    assert torch.equal(guides[0], read_image(one.reference)[16:48, 24:40])
+    shown = validation.images(one)
+    assert torch.equal(shown.render, read_image(one.render)[16:48, 24:40])
+    assert torch.equal(shown.truth, read_image(one.truth)[16:48, 24:40])
+    assert torch.equal(shown.references[0], read_image(one.reference)[16:48, 24:40])
+    assert shown.alpha is None
+
+
+def test_alpha_reaches_the_fixer(triplets, metrics):
+    (one, _) = dataset_json.read(triplets, ("val",))
+    one = replace(one, alpha=one.truth)
+    told = []
+
+    class Recorder:
+        def fix(self, renders, references=None, *, confidence=None, alphas=None):
+            told.append(alphas)
+            return renders
+
+    Validation([one], metrics)(by_fixer(Recorder()))
+    Validation([one], metrics, alpha=True)(by_fixer(Recorder()))
+    Validation([replace(one, alpha=None)], metrics, alpha=True)(by_fixer(Recorder()))
+    assert [a is None for a in told] == [True, False, True]
+    assert torch.equal(told[1], read_image(one.truth)[None, ..., 0])
+    shown = Validation([one], metrics, alpha=True, window=(32, 16)).images(one)
+    assert torch.equal(shown.alpha, read_image(one.truth)[16:48, 24:40, 0])
 
 
 def broken(one, folder):

@@ -71,6 +71,43 @@ def test_a_guided_bridge_starts_as_an_identity_and_can_see_both_pictures(patch):
     assert torch.equal(answers[1], answers[2])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("patch", [1, 2])
+def test_alpha_is_read_beside_both_pictures(patch):
+    torch.manual_seed(0)
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True, render_alpha=True, patch=patch))
+    vqvae.add_bridge()
+    render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
+    alpha = torch.rand(1, 1, 16, 24) * 2 - 1
+    told, unknown = vqvae.features(render, guide, alpha), vqvae.features(render, guide)
+    assert all(torch.equal(a, b) for a, b in zip(told, unknown, strict=True))  # says nothing yet
+    vqvae.bridge = Bridge(vqvae.config)
+    f_hat = vqvae.latent(render)
+    told, unknown, zero = (
+        vqvae.decode(f_hat, render, bridge=True, guide=guide, alpha=a)
+        for a in (alpha, None, torch.zeros_like(alpha))
+    )
+    assert (told - unknown).abs().max() > 0.01
+    assert torch.equal(unknown, zero)
+
+
+@torch.no_grad()
+def test_a_bridge_without_alpha_gets_a_place_for_it():
+    torch.manual_seed(0)
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True, patch=2), bridge=True)
+    render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
+    alpha = torch.rand(1, 1, 16, 24) * 2 - 1
+    before = vqvae.features(render, guide)
+    for _ in range(2):  # the second time nothing is left to do
+        vqvae.read_alpha()
+        after = vqvae.features(render, guide, alpha)
+        for a, b in zip(before, after, strict=True):
+            torch.testing.assert_close(a, b)
+    assert vqvae.config.render_alpha
+    with pytest.raises(ValueError, match="warped references"):
+        VQVAE(SMALL).read_alpha()
+
+
 def test_asking_for_a_bridge_that_is_not_there_is_an_error():
     vqvae = VQVAE(SMALL)
     with pytest.raises(ValueError, match="no VAE-bridge"):
