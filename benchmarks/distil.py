@@ -72,9 +72,15 @@ class Run:
     every: int
     seed: int
 
+    @property
+    def name(self) -> str:
+        """DL3DV keeps each scene in <hash>/gaussian_splat."""
+        own = self.capture.resolve()
+        return own.parent.name if own.name == "gaussian_splat" else own.name
+
     def folder(self, options: Options) -> Path:
         seed = f"_seed_{self.seed}" if options.seeds != (0,) else ""
-        return options.results / self.capture.name / f"every_{self.every}{seed}"
+        return options.results / self.name / f"every_{self.every}{seed}"
 
 
 def make(run: Run, options: Options) -> None:
@@ -123,7 +129,7 @@ def row(run: Run, options: Options) -> dict[str, object] | None:
         minutes = json.loads(folder.train_stats(last).read_text())["ellipse_time"] / 60
     except (OSError, ValueError):
         return None
-    line = {"scene": run.capture.name, "every": run.every, "seed": run.seed}
+    line = {"scene": run.name, "every": run.every, "seed": run.seed}
     for key in NUMBERS:
         for name, stats, prefix in (
             ("vanilla", before, ""),
@@ -222,6 +228,8 @@ def part(text: str, count: int) -> range:
 
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.distil", use_underscores=True)
+    if options.steps < 1:
+        raise ValueError(f"--steps {options.steps} must be at least 1")
     missing = [str(c) for c in options.captures if not c.is_dir()]
     if missing:
         raise ValueError(f"{missing[0]} is not the folder of a capture")
@@ -231,6 +239,10 @@ def main() -> None:
         for every in options.every
         for seed in options.seeds
     ]
+    folders = [run.folder(options) for run in runs]
+    twice = [str(f) for f in folders if folders.count(f) > 1]
+    if twice:
+        raise ValueError(f"several captures would go to {twice[0]}: give them other names")
     mine = [runs[i] for i in part(options.shard, len(runs))]
     if options.gpus:
         on_gpus(mine, options)

@@ -25,7 +25,8 @@ from splats import checkpoint
 
 log = logging.getLogger(__name__)
 
-LEAST_ALPHA = 0.3  # mean over training views: below it poses and splats do not belong together
+LEAST_ALPHA = 0.3  # mean over training views, and
+LEAST_PSNR = 12.0  # dB: below both, poses and splats do not belong together
 LOOKED_AT = 8  # training views for that
 
 
@@ -129,7 +130,7 @@ class Rounds:
         if now.aside:
             now.gate_before = self._gate(now)
         self.save(self._file("before"))
-        if not self.told:
+        if not self.told and not trainer.warms_up:
             self._check_fit()
         self.told.append(now)
         repair = self.repair()
@@ -192,7 +193,8 @@ class Rounds:
         return current
 
     def _check_fit(self) -> None:
-        """ValueError if the training views see next to nothing of the splats."""
+        """ValueError if the training views see next to nothing of the splats, and that is not what
+        the photos show (as of an object on black)."""
         trainer = self.trainer
         train = trainer.scene.split.train
         some = train[:: -(-len(train) // LOOKED_AT)]
@@ -200,11 +202,13 @@ class Rounds:
             rendered(trainer.state.splats, trainer.scene.cameras[i], trainer.config).alpha.mean()
             for i in some
         ]
-        if sum(alphas) / len(alphas) < LEAST_ALPHA:
+        alpha = float(sum(alphas) / len(alphas))
+        psnr = mean_psnr(trainer.state.splats, trainer.scene, some, trainer.config)
+        if alpha < LEAST_ALPHA and psnr < LEAST_PSNR:
             raise ValueError(
-                f"the capture's cameras see the splats on {100 * sum(alphas) / len(alphas):.0f} % "
-                "of their pixels: do splats and poses belong together, in one world? Check --ply, "
-                "--ckpt and --no-normalize-world-space (splats made in the capture's own world)"
+                f"the capture's cameras see the splats on {100 * alpha:.0f} % of their pixels: do "
+                "splats and poses belong together, in one world? Check --ply, --ckpt and "
+                "--no-normalize-world-space (splats made in the capture's own world)"
             )
 
     def _write(self, views: list[Repaired], repair: Repair) -> None:
