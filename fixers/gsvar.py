@@ -104,6 +104,13 @@ class GSVARFixer:
             model.mix_in(mixing_blocks)
         return cls(model, **options)
 
+    def to(self, device: torch.device | str) -> GSVARFixer:
+        """The same on another device."""
+        if self.model.device != torch.device(device):
+            self.model.to(device)
+            self._memories.clear()
+        return self
+
     @torch.no_grad()
     def fix(
         self,

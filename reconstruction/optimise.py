@@ -4,8 +4,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +16,7 @@ from tqdm import tqdm
 from evaluation.metrics import Metrics, write_json
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
+from reconstruction.memory import peak_gigabytes
 from reconstruction.result import ResultFolder
 from reconstruction.resume import FREE, restore
 from reconstruction.rounds.rounds import FixerInUse, Rounds
@@ -289,7 +288,7 @@ class _Session:
             return
         self._check_finite()
         numbers = {
-            "mem": _peak_gigabytes(self.trainer.device),
+            "mem": peak_gigabytes(self.trainer.device),
             "ellipse_time": state.history.seconds,
             "num_GS": state.splats.count,
         }
@@ -388,10 +387,3 @@ def _diverged(step: int) -> Diverged:
         f"the optimisation diverged at step {step} (NaN or infinite values); what was saved before "
         "is kept: lower the learning rates or change --seed, and add --no-resume"
     )
-
-
-def _peak_gigabytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1024**3
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3

@@ -14,12 +14,16 @@ CHANGE = 0.35  # change of colour by the fixer at which its answer counts for a 
 def agreement(image: Tensor, warped: Tensor, valid: Tensor, close: float = AGREES) -> Tensor:
     """How well images [N,H,W,3] agree with photos warped into their views [N,H,W,3]: [N,H,W] in
     [0,1], a third at an error of `close`, 0 where the photos say nothing."""
-    error = (image - warped).abs().mean(-1)
+    near = local_mean((image - warped).abs().mean(-1), valid)
+    return torch.exp(-((near / close) ** 2)) * valid
+
+
+def local_mean(error: Tensor, valid: Tensor) -> Tensor:
+    """Means of errors [N,H,W] over each pixel's neighbourhood, of valid pixels alone."""
     weight = valid.to(error)
     window = torch.stack((error * weight, weight), 1)
     total, count = F.avg_pool2d(window, BLUR, 1, BLUR // 2, count_include_pad=False).unbind(1)
-    near = total / count.clamp(min=1e-6)
-    return torch.exp(-((near / close) ** 2)) * weight
+    return total / count.clamp(min=1e-6)
 
 
 def render_confidence(render: Tensor, warped: Tensor | None, valid: Tensor | None) -> Tensor:

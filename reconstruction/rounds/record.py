@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 class Round:
     """A round as it is told. gate_*: PSNR of the views set aside before the round, at the end of
     its stretch of steps, and at the end of the same stretch without it (None: not measured).
-    post_gain: dB that fixing brings to their renders. seconds: of each part."""
+    post_gain: dB that fixing brings to their renders. agrees: mean error to photos that did not
+    guide the fixing, before over after; consistent: share of pixels that fixed views do not
+    contradict in each other. seconds: of each part. memory: the run's peak so far, in GB."""
 
     step: int
     verdict: str = "open"
@@ -20,9 +22,11 @@ class Round:
     gate_after: float | None = None
     gate_without: float | None = None
     agrees: float | None = None
+    consistent: float | None = None
     post_gain: float | None = None
     references: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    memory: float | None = None
 
 
 def story(rounds: list[Round]) -> list[dict]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,11 +12,13 @@ from tqdm import tqdm
 from fixers import Fixer
 from reconstruction.rounds.confidence import fixed_confidence, render_confidence
 from reconstruction.rounds.guidance import Guidance, Guide, Rendered, rendered
+from reconstruction.rounds.mutual import contradicted
 from reconstruction.rounds.novel import NovelViews
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
 
 BATCH = 8  # views fixed at a time
+CONSISTENT = 0.5  # share of a fixed view that another one must not contradict
 WORSE = 1.02  # how much farther from a photo it was not given a fixed view may be than its render
 
 
@@ -31,6 +33,9 @@ class Repaired:
     agrees: float | None
     """Mean error to the checking photo, before over after: above 1 the fixed view agrees better.
     None where no photo could check."""
+    consistent: float | None = None
+    """Share of the pixels that the nearest other fixed view can judge and does not contradict; None
+    where none can."""
 
 
 @dataclass
@@ -73,8 +78,23 @@ class Repair:
                 found.extend(self._batch(cameras, group, leave))
                 bar.update(len(group))
         order = [i for group in by_size(cameras, BATCH) for i in group]
-        return [
+        views = [
             view for _, view in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])
+        ]
+        return self._agreeing(cameras, views) if self.settings.confident else views
+
+    def _agreeing(self, cameras: Cameras, views: list[Repaired]) -> list[Repaired]:
+        """The same; no confidence where fixed views contradict each other."""
+        now = time.perf_counter()
+        told = contradicted(cameras, [v.render for v in views], [v.fixed for v in views])
+        self.seconds.add("confidence", now)
+        return [
+            replace(
+                view,
+                confidence=view.confidence * ~wrong,
+                consistent=None if not seen.any() else 1 - (wrong.sum() / seen.sum()).item(),
+            )
+            for view, (wrong, seen) in zip(views, told, strict=True)
         ]
 
     def _batch(self, cameras: Cameras, group: list[int], leave: list[int] | None) -> list[Repaired]:
@@ -169,9 +189,16 @@ def by_size(cameras: Cameras, most: int) -> list[list[int]]:
     return [g[i : i + most] for g in groups.values() for i in range(0, len(g), most)]
 
 
+def trustworthy(view: Repaired) -> bool:
+    """Whether neither the photo that checks a view nor its neighbour contradicts it."""
+    if view.agrees is not None and view.agrees * WORSE < 1:
+        return False
+    return view.consistent is None or view.consistent >= CONSISTENT
+
+
 def accepted(views: list[Repaired], cameras: Cameras, gate: bool) -> tuple[NovelViews | None, int]:
-    """The views to train on, and how many were refused because a photo contradicts them."""
-    good = [i for i, v in enumerate(views) if not gate or v.agrees is None or v.agrees * WORSE >= 1]
+    """The views to train on, and how many were refused because something contradicts them."""
+    good = [i for i, v in enumerate(views) if not gate or trustworthy(v)]
     if not good:
         return None, len(views)
     novel = NovelViews(

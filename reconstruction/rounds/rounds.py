@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from evaluation.pictures import save_png
 from fixers import Fixer
+from reconstruction import memory
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
 from reconstruction.rounds.guidance import Guidance, rendered
@@ -145,6 +147,8 @@ class Rounds:
         novel, now.refused = accepted(views, cameras, self.settings.gate != "off")
         ratios = [v.agrees for v in views if v.agrees is not None]
         now.agrees = sum(ratios) / len(ratios) if ratios else None
+        shares = [v.consistent for v in views if v.consistent is not None]
+        now.consistent = sum(shares) / len(shares) if shares else None
         now.views = 0 if novel is None else len(novel)
         names = trainer.scene.names
         now.references = sorted({names[g.index] for v in views for g in v.guides})
@@ -156,12 +160,14 @@ class Rounds:
         if self.settings.save_novel:
             self._write(views, repair)
         if novel is None:
-            now.verdict, now.why = "refused", "photos contradict every fixed view"
+            now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
             state.views.aside = frozenset()
         else:
             keep = state.novel if self.settings.keep_views == "all" else None
             state.set_novel(novel.with_others(keep))
+        self._rest()
         now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
+        now.memory = memory.peak_gigabytes(trainer.device)
         log.info(
             "round at step %d: %d views fixed, %d refused%s",
             *(state.done, now.views, now.refused),
@@ -173,6 +179,7 @@ class Rounds:
     def repair(self) -> Repair:
         """Fixes views by the splats as they are now."""
         trainer = self.trainer
+        self._place(trainer.device)
         photos = tuple(trainer.scene.split.train)
         guidance = Guidance(
             trainer.state.splats, trainer.scene, photos, trainer.config, self.settings
@@ -180,6 +187,17 @@ class Rounds:
         return Repair(
             guidance, self.fixing.fixer, self.settings, self.fixing.warped, self.fixing.use_ref
         )
+
+    def _rest(self) -> None:
+        """Between rounds the fixer leaves a GPU that has little memory to spare."""
+        if memory.is_short(self.trainer.device):
+            self._place(torch.device("cpu"))
+            torch.cuda.empty_cache()
+
+    def _place(self, device: torch.device) -> None:
+        move = getattr(self.fixing.fixer, "to", None)
+        if move is not None:
+            move(device)
 
     def _next_cameras(self) -> Cameras:
         settings = self.settings
@@ -245,6 +263,8 @@ class Rounds:
             views = self.repair()(scene.cameras[last.aside], leave=last.aside, label="judging")
         except FloatingPointError:
             return -math.inf
+        finally:
+            self._rest()
         gains = [
             psnr(v.fixed, scene.image(i)) - psnr(v.render.color, scene.image(i))
             for i, v in zip(last.aside, views, strict=True)

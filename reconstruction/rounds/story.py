@@ -109,6 +109,8 @@ def told(r: Round) -> dict[str, str | float | int | None]:
         "views set aside": len(r.aside),
         "references": len(r.references),
         "agrees better by": None if r.agrees is None else r.agrees - 1,
+        "consistent": r.consistent,
+        "peak GB": r.memory,
         "why": r.why,
     }
 

@@ -8,8 +8,11 @@ import torch
 from gsplat.strategy import DefaultStrategy
 
 import fixers
-from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, optimise
+from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, memory, optimise
+from reconstruction.rounds.guidance import rendered
+from reconstruction.rounds.mutual import contradicted
 from reconstruction.rounds.support import support
+from scenes.cameras import Cameras
 from scenes.scene import Split
 from splats.gaussians import from_points
 from splats.rasterize import rasterize
@@ -42,6 +45,16 @@ FIX = FixConfig(fix_steps=(40, 80), gate_least=4, novel_share=0.5)
 SHOWN = EvaluationConfig(save_video=False)
 
 
+def nearby(camera, count):
+    """The camera, moved sideways by 0.1 each time."""
+    moved = []
+    for i in range(count):
+        viewmats = camera.viewmats.clone()
+        viewmats[:, 0, 3] += 0.1 * i
+        moved.append(Cameras(viewmats, camera.Ks, camera.sizes))
+    return moved
+
+
 def run(scene, settings, folder, fixer, fixing=FIX, **changes):
     optimise(
         scene, settings, result_dir=folder, evaluation=SHOWN, fixer=fixer, fixing=fixing, **changes
@@ -72,6 +85,60 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     assert open_["psnr"] < plain["psnr"] - 1
     assert gated["psnr"] > plain["psnr"] - 0.5
     assert gated["psnr"] > open_["psnr"]
+
+
+def test_what_one_fixed_view_invents_the_others_contradict(scene, settings):
+    """Alike changes of all views pass; a patch in one of them does not."""
+    truth = from_points(scene.points, torch.full((len(scene.points), 3), 0.5), opacity=0.9)
+    cameras = nearby(scene.cameras[0], 3)
+    views = [rendered(truth, camera, settings) for camera in cameras]
+    whole = Cameras.concatenate(cameras)
+    alike = [view.color * 0.6 for view in views]
+    for wrong, seen in contradicted(whole, views, alike):
+        assert seen.float().mean() > 0.1
+        assert wrong.sum() < 0.02 * seen.sum()
+    invented = [image.clone() for image in alike]
+    invented[1][12:24, 20:36] = torch.tensor([1.0, 0.0, 0.0])
+    told = contradicted(whole, views, invented)
+    wrong, seen = told[1]
+    patch = torch.zeros_like(wrong)
+    patch[12:24, 20:36] = True
+    assert wrong[patch & seen].float().mean() > 0.9
+    assert wrong[~patch].float().mean() < 0.1
+    assert sum(w.sum() for w, _ in told) > wrong.sum()  # whom it contradicts is in doubt too
+    alone = contradicted(whole[:1], views[:1], invented[:1])
+    assert not any(part.any() for part in alone[0])
+
+
+def test_a_fixer_of_its_own_mind_in_each_view_is_refused(scene, settings, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(renders):  # each view with a large pattern of its own
+        noise = torch.rand(len(renders), 3, 5, 7, generator=generator)
+        size = renders.shape[1:3]
+        return torch.nn.functional.interpolate(noise, size, mode="nearest").permute(0, 2, 3, 1)
+
+    few = replace(FIX, gate_least=100, targets="interp", references=1)
+    rounds, _ = run(scene, settings, tmp_path, in_use(noisy), few)
+    assert all(not r["aside"] for r in rounds)
+    assert sum(r["refused"] for r in rounds) > 2 * sum(r["views"] for r in rounds)
+    assert all(r["consistent"] < 0.7 for r in rounds)
+
+
+def test_a_fixer_leaves_a_gpu_that_is_full_and_comes_back(scene, settings, tmp_path, monkeypatch):
+    class Moving(Answers):
+        def to(self, device):
+            places.append(str(device))
+
+    places, moving = [], Moving(lambda renders: renders)
+    run(scene, settings, tmp_path / "a", FixerInUse(moving, {"fixer": "test"}))
+    assert set(places) == {"cpu"}
+    stayed = len(places)
+    monkeypatch.setattr(memory, "is_short", lambda device: True)
+    places.clear()
+    rounds, _ = run(scene, settings, tmp_path / "b", FixerInUse(moving, {"fixer": "test"}))
+    assert len(places) > stayed  # it was told to leave after each use
+    assert all(r["memory"] > 0 for r in rounds)
 
 
 def test_nan_from_a_fixer_costs_its_round_only(scene, settings, tmp_path):
