@@ -82,7 +82,12 @@ class Rounds:
 
     def settle(self) -> bool:
         """The verdict on the open round, at the end of its stretch; True if the run went back."""
-        last = self.told[-1]
+        last, began = self.told[-1], time.perf_counter()
+        back = self._judge(last)
+        last.seconds["judging"] = last.seconds.get("judging", 0) + time.perf_counter() - began
+        return back
+
+    def _judge(self, last: Round) -> bool:
         if not last.aside:
             last.verdict, last.why = "kept", last.why or "no views could be set aside to judge it"
             return False
@@ -251,8 +256,9 @@ class Rounds:
         return mean_psnr(trainer.state.splats, trainer.scene, tuple(last.aside), trainer.config)
 
     def _finish(self, last: Round) -> None:
-        """After a verdict: what the views set aside say of fixing renders, and all views train."""
-        if self.settings.post == "auto" and last.aside:
+        """After a verdict: all views train, and after the last one what the views set aside say of
+        fixing renders."""
+        if self.settings.post == "auto" and last.aside and last.step == self.steps[-1]:
             last.post_gain = self._post_gain(last)
         self.trainer.state.views.aside = frozenset()
         log.info("round at step %d %s: %s", last.step, last.verdict, last.why)

@@ -122,7 +122,8 @@ def times(rounds: Sequence[Round], history: History) -> list[dict[str, str | flo
         for name, seconds in r.seconds.items():
             parts[name] = parts.get(name, 0.0) + seconds
     whole = parts.pop("round", 0.0)
-    known = sum(value for name, value in parts.items() if name != "optimising")
+    beside = ("optimising", "judging")
+    known = sum(value for name, value in parts.items() if name not in beside)
     parts["rest of the rounds"] = max(0.0, whole - known)
     return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]
 
