@@ -91,7 +91,14 @@ def make(run: Run, options: Options) -> None:
     config = reconstruction.mcmc() if options.cap else reconstruction.default()
     if options.cap:
         config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
-    config = replace(config, steps_scaler=options.steps / config.max_steps, seed=run.seed)
+    last = (config.max_steps,)
+    config = replace(
+        config,
+        steps_scaler=options.steps / config.max_steps,
+        seed=run.seed,
+        eval_steps=last,
+        save_steps=last,
+    )
     scene = scenes.load(
         posed(run.capture, options.results),
         data_factor=options.data_factor,

@@ -8,8 +8,7 @@
 #   CAPTURES  a folder of captures to learn from too;  TESTS  a folder of captures to be judged on
 #   IMAGES    which photos of those captures (images_4)
 #   RECON     optimisation steps of a reconstruction (1200)
-#   STEPS     of stages 0 and 1, and of stage 2 on the render's own tokens and then on stage 1's
-#             ("1000 200 2000 400")
+#   STEPS     of stages 0, 1 and 2 ("1000 200 4000")
 #   BATCH     samples a process, in stage 2 half as many (8);  PROCESSES  1: python, more: torchrun (1)
 #   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS  that reconstruct (1);  SEED (0)
 #   CONTROLS  minutes for each U-Net to be compared with; 0: none (0)
@@ -18,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-results/small} PRESET=${PRESET:-mini} SEED=${SEED:-0}
 SCENES=${SCENES:-20} HELD=${HELD:-20} CAPTURES=${CAPTURES:-} TESTS=${TESTS:-} IMAGES=${IMAGES:-images_4}
 VIEWS=${VIEWS:-24} WIDTH=${WIDTH:-256} HEIGHT=${HEIGHT:-192} RECON=${RECON:-1200}
-read -r STEPS0 STEPS1 STEPS2 STEPS3 <<< "${STEPS:-1000 200 2000 400}"
+read -r STEPS0 STEPS1 STEPS2 <<< "${STEPS:-1000 200 4000}"
 BATCH=${BATCH:-8} PROCESSES=${PROCESSES:-1} PRECISION=${PRECISION:-2} WORKERS=${WORKERS:-1}
 CONTROLS=${CONTROLS:-0}
 if [ -z "${PYTHON:-}" ]; then
@@ -67,21 +66,18 @@ COMMON=(--json_path="$LEARN" --results="$OUT" --fp16="$PRECISION" --seed="$SEED"
     --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
 "${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
     --batch_size="$BATCH" --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --cache_dir="$OUT/cache" --exp_name=var
-BRIDGE=("${COMMON[@]}" --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998
-    --use_ref_drop=True --ref_drop=0.15)
-"${LAUNCH[@]}" VAE_train.py "${BRIDGE[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
-    --own_tokens=True --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge_own
-"${LAUNCH[@]}" VAE_train.py "${BRIDGE[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" \
-    --vae_model_path="$OUT/bridge_own/vae-ckpt-last.pth" --steps="$STEPS3" --tblr=3e-4 \
-    --cache_dir="$OUT/cache" --exp_name=bridge
+# on the render's own tokens, which cost next to nothing; used with stage 1's
+"${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" --own_tokens=True \
+    --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998 --use_ref_drop=True --ref_drop=0.15 \
+    --photometric=0.6 --harm=2 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
 MODEL=$OUT/gsvar.safetensors
 "$PYTHON" -m models.checkpoints convert "$OUT/bridge/vae-ckpt-last.pth" "$MODEL" --bf16
 
-FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "bridge_only=$OUT/bridge_own/vae-ckpt-last.pth:own" nlm=nlm)
+FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "bridge_only=$MODEL:own" nlm=nlm)
 if [ "$CONTROLS" != 0 ]; then
     for ref in use_ref no_use_ref; do
         "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
-            --size "$HEIGHT" "$WIDTH" --batch_size "$BATCH" --seed "$SEED"
+            --size "$HEIGHT" "$WIDTH" --batch_size "$BATCH" --seed "$SEED" --photometric 0.6 --harm 2
         FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
     done
 fi
