@@ -65,27 +65,30 @@ class Trainer:
         splats, optimisers, number = state.splats, state.optimisers, state.done
         degree = min(number // config.sh_degree_interval, config.sh_degree)
         background = torch.rand(3, device=self.device) if config.random_bkgd else None
-        if self._takes_novel():
-            view, photo, background = state.novel_order.next(), None, None
-            camera = state.novel.cameras[view].to(self.device)
-        else:
+        novel = self._novel_view()
+        photo = None
+        if novel is None or self.fixing.beside:
             view = state.views.next()
             camera = self.cameras[view]
             photo = self.scene.image(view).to(self.device, non_blocking=True)
+        else:
+            camera, background = state.novel.cameras[novel].to(self.device), None
 
-        render = render_view(
-            splats,
-            camera,
-            config,
-            sh_degree=degree if self.warms_up else config.sh_degree,
-            background=background,
-        )
+        degree = degree if self.warms_up else config.sh_degree
+        render = render_view(splats, camera, config, sh_degree=degree, background=background)
         colors = render.colors[0]
         self.strategy.step_pre_backward(
             splats, optimisers, state.densification, number, render.info
         )
-        wanted = state.novel.wanted(view, colors) if photo is None else photo
-        loss = self._weight(photo is None) * photometric(colors, wanted, config.ssim_lambda)
+        if photo is None:
+            loss = self._distilled(novel, colors)
+        else:
+            weight = 1.0 if state.novel is None else self.fixing.real_data_lambda
+            loss = weight * photometric(colors, photo, config.ssim_lambda)
+            if novel is not None:
+                camera = state.novel.cameras[novel].to(self.device)
+                other = render_view(splats, camera, config, sh_degree=degree)
+                loss = loss + self._distilled(novel, other.colors[0])
         loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
         loss.backward()
 
@@ -103,17 +106,26 @@ class Trainer:
         error = None if photo is None else (colors.detach() - photo).square().mean()
         return loss.detach(), error
 
-    def _takes_novel(self) -> bool:
-        """Whether this step is a fixed view's."""
-        if self.state.novel is None or self.fixing.novel_share == 0:
-            return False
-        return torch.rand((), generator=self.state.mix).item() < self.fixing.novel_share
+    def _novel_view(self) -> int | None:
+        """The fixed view that this step trains on, if it does: each in turn, and those that have
+        next to nothing to say less often."""
+        state, fixing = self.state, self.fixing
+        if state.novel is None or fixing.novel_share == 0:
+            return None
+        if torch.rand((), generator=state.mix).item() >= fixing.novel_share:
+            return None
+        view = state.novel_order.next()
+        if (
+            fixing.confident
+            and torch.rand((), generator=state.mix).item() >= state.novel.told[view]
+        ):
+            return None
+        return view
 
-    def _weight(self, novel: bool) -> float:
-        """Of this step's loss."""
-        if self.state.novel is None:
-            return 1.0
-        return self.fixing.novel_data_lambda if novel else self.fixing.real_data_lambda
+    def _distilled(self, view: int, render: Tensor) -> Tensor:
+        """A fixed view's loss, of its render [H,W,3]."""
+        wanted = self.state.novel.wanted(view, render)
+        return self.fixing.novel_data_lambda * photometric(render, wanted, self.config.ssim_lambda)
 
     def is_finite(self) -> bool:
         """Whether no parameter holds a NaN or infinity."""

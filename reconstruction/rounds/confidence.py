@@ -8,6 +8,7 @@ from torch import Tensor
 AGREES = 0.04  # difference to a photo, mean over RGB of a neighbourhood, that a good pixel has
 BLUR = 5  # pixels of that neighbourhood
 SURE = 0.7  # alpha from which on there is a surface
+NOTABLE = 0.02  # change of colour in a neighbourhood from which on it has something to say
 CHANGE = 0.35  # change of colour by the fixer at which its answer counts for a third
 
 
@@ -38,13 +39,15 @@ def fixed_confidence(
 ) -> Tensor:
     """Weights [N,H,W] of fixed views [N,H,W,3] in training.
 
-    Low where the splats show nothing (alpha [N,H,W]), where the fixer has changed much, and where
-    a photo warped into the view contradicts it more than the render.
+    Low where the splats show nothing (alpha [N,H,W]), where the fixer has changed much or nothing
+    (a view of what the splats show already only holds them back), and where a photo warped into
+    the view contradicts it more than the render.
     """
     surface = (alpha / SURE).clamp(0, 1) ** 2
     changed = (fixed - render).abs().mean(-1)
     modest = torch.exp(-((changed / CHANGE) ** 2))
-    weight = surface * modest
+    near = local_mean(changed, torch.ones_like(changed, dtype=torch.bool))
+    weight = surface * modest * (1 - torch.exp(-((near / NOTABLE) ** 2)))
     if warped is None:
         return weight
     before, after = ((image - warped).abs().mean(-1) for image in (render, fixed))

@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
+
+ENOUGH = 0.05  # of a fixed view's pixels
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class NovelViews:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def told(self) -> list[float]:
+        """How much each view has to say, in [0,1]: 1 if ENOUGH of its pixels do."""
+        return [min(1.0, c.float().mean().item() / ENOUGH) for c in self.confidence]
 
     def wanted(self, index: int, render: Tensor) -> Tensor:
         """What a render [H,W,3] of that view should be; itself where nothing is known."""

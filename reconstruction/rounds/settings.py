@@ -39,6 +39,9 @@ class FixConfig:
     """How they are chosen: by what they share with the view, or by pose alone."""
     novel_share: float = 0.3
     """Share of the steps that train on a fixed view, once there are some."""
+    beside: bool = True
+    """A fixed view is trained on beside the step's photo; off: in its place, so that photos are
+    seen less often than without fixing."""
     novel_data_lambda: float = 1.0
     """Weight of a fixed view's loss."""
     real_data_lambda: float = 1.0
@@ -99,6 +102,7 @@ def original(config: FixConfig) -> FixConfig:
         references=1,
         reference_by="pose",
         novel_share=0.3,
+        beside=False,
         novel_data_lambda=0.3,
         real_data_lambda=1.5,
         keep_views="latest",

@@ -77,7 +77,7 @@ def test_rounds_with_an_honest_fixer_are_told_and_measured(scene, settings, tmp_
 
 def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     _, plain = run(scene, settings, tmp_path / "plain", None)
-    loud = replace(FIX, confident=False, novel_share=0.9)
+    loud = replace(FIX, confident=False, novel_share=0.9, beside=False)
     liar = in_use(lambda renders: renders.flip(-1))  # red and blue change places
     rounds, gated = run(scene, settings, tmp_path / "gated", liar, replace(loud, gate_least=2))
     assert any(r["verdict"] in ("rolled back", "refused") for r in rounds)
@@ -121,7 +121,7 @@ def test_a_fixer_of_its_own_mind_in_each_view_is_refused(scene, settings, tmp_pa
     few = replace(FIX, gate_least=100, targets="interp", references=1)
     rounds, _ = run(scene, settings, tmp_path, in_use(noisy), few)
     assert all(not r["aside"] for r in rounds)
-    assert sum(r["refused"] for r in rounds) > 2 * sum(r["views"] for r in rounds)
+    assert sum(r["refused"] for r in rounds) > sum(r["views"] for r in rounds)
     assert all(r["consistent"] < 0.7 for r in rounds)
 
 
