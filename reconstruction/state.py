@@ -35,10 +35,12 @@ class State:
     novel_order: ViewOrder | None = None
     mix: torch.Generator = field(default_factory=torch.Generator)
 
-    def set_novel(self, novel: NovelViews) -> None:
-        """Train on these fixed views from now on."""
+    def set_novel(self, novel: NovelViews | None) -> None:
+        """Train on these fixed views from now on; None: on photos alone."""
         self.novel = novel
-        self.novel_order = ViewOrder(tuple(range(len(novel))), self.mix.initial_seed())
+        self.novel_order = None
+        if novel is not None:
+            self.novel_order = ViewOrder(tuple(range(len(novel))), self.mix.initial_seed())
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint of this run tells besides its splats."""

@@ -164,9 +164,14 @@ class Rounds:
             )
         if self.settings.save_novel:
             self._write(views, repair)
+        contradicted = now.agrees is not None and now.agrees < 1 and not now.aside
         if novel is None:
             now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
             state.views.aside = frozenset()
+        elif contradicted and self.settings.gate != "off":
+            now.verdict = "refused"
+            now.why = "photos that did not guide the fixing agree better with the renders"
+            state.set_novel(None)
         else:
             keep = state.novel if self.settings.keep_views == "all" else None
             state.set_novel(novel.with_others(keep))
@@ -176,7 +181,7 @@ class Rounds:
         log.info(
             "round at step %d: %d views fixed, %d refused%s",
             *(state.done, now.views, now.refused),
-            "" if novel is not None else f" ({now.why})",
+            f" (refused: {now.why})" if now.verdict == "refused" else "",
         )
 
     # parts -------------------------------------------------------------------------------------

@@ -125,6 +125,20 @@ def test_a_fixer_of_its_own_mind_in_each_view_is_refused(scene, settings, tmp_pa
     assert all(r["consistent"] < 0.7 for r in rounds)
 
 
+def test_with_few_views_photos_that_did_not_guide_refuse_a_round(scene, settings, tmp_path):
+    few = replace(FIX, gate_least=100, targets="perturb", novel_views=6)
+    _, plain = run(scene, settings, tmp_path / "plain", None)
+    rounds, numbers = run(
+        scene, settings, tmp_path / "few", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), few
+    )
+    assert [r["verdict"] for r in rounds] == ["refused", "refused"]
+    assert all("agree better with the renders" in r["why"] for r in rounds)
+    assert numbers["psnr"] == pytest.approx(plain["psnr"], abs=0.3)  # on photos alone
+    off = replace(few, gate="off")
+    rounds, _ = run(scene, settings, tmp_path / "off", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), off)
+    assert [r["verdict"] for r in rounds] == ["kept", "kept"]
+
+
 def test_a_fixer_leaves_a_gpu_that_is_full_and_comes_back(scene, settings, tmp_path, monkeypatch):
     class Moving(Answers):
         def to(self, device):
