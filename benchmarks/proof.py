@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 
 import torch
 import tyro
@@ -157,10 +158,18 @@ def measure(
                 bar.update()
             mean = averaged(list(rows.values())) | judge.pooled()
             mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
+            mean["gain_error"] = standard_error([r["gain_psnr"] for r in rows.values()])
             mean["worse"] = sum(r["gain_psnr"] < 0 for r in rows.values()) / len(rows)
             write_json(file, {"keys": keys, "mean": mean, "rows": rows})
             means[group] = mean
     return means
+
+
+def standard_error(values: list[float]) -> float | None:
+    """Of the mean of values, as if they were independent."""
+    if len(values) < 2:
+        return None
+    return stdev(values) / len(values) ** 0.5
 
 
 def averaged(rows: list[dict]) -> dict[str, float | None]:
@@ -170,6 +179,11 @@ def averaged(rows: list[dict]) -> dict[str, float | None]:
         values = [row[name] for row in rows if row[name] is not None]
         means[name] = sum(values) / len(values) if values else None
     return means
+
+
+def error(means: dict) -> str:
+    found = means.get("gain_error")
+    return "" if found is None else f" ± {found:.2f}"
 
 
 def table(results: dict[str, dict[Group, dict]]) -> str:
@@ -188,7 +202,7 @@ def table(results: dict[str, dict[Group, dict]]) -> str:
             )
             lines.append(
                 f"| {group[0]} | {group[1]} | {name} | {m['render_psnr']:.2f} | {m['psnr']:.2f} | "
-                f"{m['gain_psnr']:+.2f} | {m['gain_ssim']:+.4f} | {good} | {bad} | "
+                f"{m['gain_psnr']:+.2f}{error(m)} | {m['gain_ssim']:+.4f} | {good} | {bad} | "
                 f"{100 * m['worse']:.0f} % | {m['seconds']:.2f} |"
             )
     return "\n".join(lines) + "\n"
