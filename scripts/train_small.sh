@@ -5,7 +5,8 @@
 #   PRESET    mini, small, original-d16, original-d24, or a .json of sizes (mini)
 #   SCENES    procedural scenes to learn from (20);  HELD  others to be judged on (20)
 #   VIEWS WIDTH HEIGHT  of a procedural scene (24 256 192)
-#   CAPTURES  a folder of captures to learn from too;  TESTS  a folder of captures to be judged on
+#   CAPTURES  captures to learn from too;  TESTS  captures to be judged on: their folders
+#   MODEL     weights to be judged, instead of training: checkpoints/gsvar-mini.safetensors, say
 #   IMAGES    which photos of those captures (images_4)
 #   RECON     optimisation steps of a reconstruction (1200)
 #   STEPS     of stages 0, 1 and 2 ("1000 200 4000")
@@ -38,42 +39,52 @@ procedural() { # folder, scenes, first seed
     curate --base_path "$1" --procedural "$2" --seed "$3" --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --cap_max 10000
 }
 captures() { # captures, folder
-    curate --base_path "$1" --output_path "$2" --image_folder "$IMAGES" --cap_max 20000
+    mkdir -p "$2/links"
+    for capture in $1; do
+        [ -d "$capture" ] || { echo "error: $capture is not a folder (CAPTURES, TESTS)" >&2; exit 2; }
+        ln -sfn "$(realpath "$capture")" "$2/links/$(basename "$capture")"
+    done
+    curate --base_path "$2/links" --output_path "$2" --image_folder "$IMAGES" --cap_max 20000
 }
 list() { # folder
     "$PYTHON" gen_data/gen_data_json.py --base_path "$1" --output "$1/data.json" --split_file "$1/split.json" \
         --strategies underfitting sparse --candidates 1 --warp --workers "$WORKERS"
 }
 LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
-procedural "$OUT/scenes" "$SCENES" "$SEED"
-list "$OUT/scenes"
+if [ -z "${MODEL:-}" ]; then
+    procedural "$OUT/scenes" "$SCENES" "$SEED"
+    list "$OUT/scenes"
+    if [ -n "$CAPTURES" ]; then
+        captures "$CAPTURES" "$OUT/captures"
+        list "$OUT/captures"
+        LEARN=$LEARN,$OUT/captures/data.json*3
+    fi
+fi
 procedural "$OUT/held" "$HELD" $((SEED + 100000))
 list "$OUT/held"
-if [ -n "$CAPTURES" ]; then
-    captures "$CAPTURES" "$OUT/captures"
-    list "$OUT/captures"
-    LEARN=$LEARN,$OUT/captures/data.json
-fi
 if [ -n "$TESTS" ]; then
     captures "$TESTS" "$OUT/tests"
     list "$OUT/tests"
     JUDGE+=("$OUT/tests/data.json")
 fi
 
-COMMON=(--json_path="$LEARN" --results="$OUT" --fp16="$PRECISION" --seed="$SEED"
-    --fit=squash --hflip=True --wp=0.1 --workers=2 --num_samples_eval=40)
-"${LAUNCH[@]}" VQVAE_train.py "${COMMON[@]}" --preset="$PRESET" --batch_size="$BATCH" \
-    --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
-"${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
-    --batch_size="$BATCH" --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --cache_dir="$OUT/cache" --exp_name=var
-# on the render's own tokens, which cost next to nothing; used with stage 1's
-"${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" --own_tokens=True \
-    --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998 --use_ref_drop=True --ref_drop=0.15 \
-    --photometric=0.6 --harm=2 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
-MODEL=$OUT/gsvar.safetensors
-"$PYTHON" -m models.checkpoints convert "$OUT/bridge/vae-ckpt-last.pth" "$MODEL" --bf16
+train() {
+    COMMON=(--json_path="$LEARN" --results="$OUT" --fp16="$PRECISION" --seed="$SEED"
+        --fit=squash --hflip=True --wp=0.1 --workers=2 --num_samples_eval=40)
+    "${LAUNCH[@]}" VQVAE_train.py "${COMMON[@]}" --preset="$PRESET" --batch_size="$BATCH" \
+        --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
+    "${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
+        --batch_size="$BATCH" --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --cache_dir="$OUT/cache" --exp_name=var
+    # on the render's own tokens, which cost next to nothing; used with stage 1's
+    "${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" --own_tokens=True \
+        --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998 --use_ref_drop=True --ref_drop=0.15 \
+        --photometric=0.6 --harm=2 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
+    MODEL=$OUT/gsvar.safetensors
+    "$PYTHON" -m models.checkpoints convert "$OUT/bridge/vae-ckpt-last.pth" "$MODEL" --bf16
+}
+if [ -z "${MODEL:-}" ]; then train; fi
 
-FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "bridge_only=$MODEL:own" nlm=nlm)
+FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_noalpha=$MODEL:noalpha" "bridge_only=$MODEL:own" nlm=nlm)
 if [ "$CONTROLS" != 0 ]; then
     for ref in use_ref no_use_ref; do
         "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
@@ -81,4 +92,4 @@ if [ "$CONTROLS" != 0 ]; then
         FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
     done
 fi
-"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --out "$OUT/proof" --fixers "${FIXERS[@]}"
+"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
