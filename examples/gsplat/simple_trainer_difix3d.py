@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ import tyro
 import fixers
 import reconstruction
 import scenes
-from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, original
+from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, fit, original
 from scenes.command import choose_device, run_command
 from scenes.files import writable_folder
 
@@ -76,7 +76,7 @@ class Flags:
     ckpt: Path | None = None
     """Go on from this checkpoint's splats and step, with fresh optimisers."""
     ply: Path | None = None
-    """Go on from these splats, from step 0."""
+    """Go on from these splats, from step 0, in the capture's own world or the normalised one."""
     eval_only: bool = False
     """Only render and measure: --ckpt, --ply, or the newest splats in --result_dir."""
     resume: bool = True
@@ -110,6 +110,8 @@ def main() -> None:
     rounds = original(flags.rounds) if flags.fixing.schedule == "original" else flags.rounds
     start = choose_start(flags)
     scene = load_scene(flags, device)
+    if start is not None and (flags.ply is not None or flags.ckpt is not None):
+        scene = in_world_of(start, scene, flags, device)
     writable_folder(flags.result_dir)
     if flags.eval_only:
         reconstruction.evaluate_only(
@@ -169,6 +171,24 @@ def choose_start(flags: Flags) -> Start | None:
     if flags.ply is not None:
         return Start.from_ply(flags.ply)
     return Start.newest(flags.result_dir) if flags.eval_only else None
+
+
+def in_world_of(
+    start: Start, scene: scenes.Scene, flags: Flags, device: torch.device
+) -> scenes.Scene:
+    """The scene in the world of given splats, the capture's own or the normalised one, whatever
+    the flag says. ValueError where they fit in neither."""
+    splats, config = start.splats.to(device), flags.optimisation
+    found = fit.fit(splats, scene, config)
+    if found[1] < fit.GOOD and scene.split.train:
+        normalised = not flags.normalize_world_space
+        other = load_scene(replace(flags, normalize_world_space=normalised), device)
+        if (better := fit.fit(splats, other, config))[1] > found[1] + 1:
+            world = "normalised" if normalised else "capture's own"
+            log.warning("%s lies in the %s world: taking that", start.source, world)
+            return other
+        fit.check(*max(found, better))
+    return scene
 
 
 def load_scene(flags: Flags, device: torch.device) -> scenes.Scene:

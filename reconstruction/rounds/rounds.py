@@ -13,10 +13,10 @@ from torch import Tensor
 
 from evaluation.pictures import save_png
 from fixers import Fixer
-from reconstruction import memory
+from reconstruction import fit, memory
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
-from reconstruction.rounds.guidance import Guidance, rendered
+from reconstruction.rounds.guidance import Guidance
 from reconstruction.rounds.record import Round
 from reconstruction.rounds.repair import Repair, Repaired, accepted
 from reconstruction.rounds.settings import FixConfig
@@ -26,10 +26,6 @@ from scenes.cameras import Cameras
 from splats import checkpoint
 
 log = logging.getLogger(__name__)
-
-LEAST_ALPHA = 0.3  # mean over training views, and
-LEAST_PSNR = 12.0  # dB: below both, poses and splats do not belong together
-LOOKED_AT = 8  # training views for that
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class Rounds:
             now.gate_before = self._gate(now)
         self.save(self._file("before"))
         if not self.told and not trainer.warms_up:
-            self._check_fit()
+            fit.check(*fit.fit(state.splats, trainer.scene, trainer.config))
         self.told.append(now)
         repair = self.repair()
         cameras = self._next_cameras()
@@ -219,25 +215,6 @@ class Rounds:
         for _ in range(len(self.told)):  # the same way again when a run goes on
             current = towards(self.wanted, current, train, *way)
         return current
-
-    def _check_fit(self) -> None:
-        """ValueError if the training views see next to nothing of the splats, and that is not what
-        the photos show (as of an object on black)."""
-        trainer = self.trainer
-        train = trainer.scene.split.train
-        some = train[:: -(-len(train) // LOOKED_AT)]
-        alphas = [
-            rendered(trainer.state.splats, trainer.scene.cameras[i], trainer.config).alpha.mean()
-            for i in some
-        ]
-        alpha = float(sum(alphas) / len(alphas))
-        psnr = mean_psnr(trainer.state.splats, trainer.scene, some, trainer.config)
-        if alpha < LEAST_ALPHA and psnr < LEAST_PSNR:
-            raise ValueError(
-                f"the capture's cameras see the splats on {100 * alpha:.0f} % of their pixels: do "
-                "splats and poses belong together, in one world? Check --ply, --ckpt and "
-                "--no-normalize-world-space (splats made in the capture's own world)"
-            )
 
     def _write(self, views: list[Repaired], repair: Repair) -> None:
         """The round's pictures."""

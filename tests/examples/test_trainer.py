@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from splats import ply
+from splats.gaussians import from_points
 
 ROOT = Path(__file__).parents[2]
 command = importlib.import_module("examples.gsplat.simple_trainer_difix3d")
@@ -112,6 +113,24 @@ def test_existing_splats_are_measured_or_trained_on(capture, tmp_path, monkeypat
     arguments(monkeypatch, *base, *start, "--max_steps", 15)
     command.main()
     assert (second / "ckpts/ckpt_14_rank0.pt").exists()
+
+
+def test_splats_are_taken_in_the_world_they_lie_in(capture, tmp_path, monkeypatch, caplog):
+    """The capture's photos are of these splats, in its own world; a run normalises it."""
+    generator = torch.Generator().manual_seed(0)
+    points = 0.7 * torch.randn(200, 3, generator=generator)
+    colors = torch.rand(200, 3, generator=generator)
+    truth = from_points(points, colors, opacity=0.9, scale=0.7, generator=generator)
+    ply.write(tmp_path / "raw.ply", truth)
+    base = ["default", "--data_dir", capture, "--data_factor", 1, "--no-fix", "--no-save_video"]
+    base += ["--ply", tmp_path / "raw.ply", "--max_steps", 1]
+    for flag, told in (("--normalize_world_space", True), ("--no-normalize_world_space", False)):
+        caplog.clear()
+        arguments(monkeypatch, *base, flag, "--result_dir", tmp_path / flag)
+        command.main()
+        numbers = json.loads((tmp_path / flag / "stats/val_step0000.json").read_text())
+        assert numbers["psnr"] > 25
+        assert ("lies in the capture's own world: taking that" in caplog.text) == told
 
 
 @pytest.mark.parametrize(

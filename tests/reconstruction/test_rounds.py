@@ -89,7 +89,8 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
 
 def test_what_one_fixed_view_invents_the_others_contradict(scene, settings):
     """Alike changes of all views pass; a patch in one of them does not."""
-    truth = from_points(scene.points, torch.full((len(scene.points), 3), 0.5), opacity=0.9)
+    grey = torch.full((len(scene.points), 3), 0.5)
+    truth = from_points(scene.points, grey, opacity=0.9)
     cameras = nearby(scene.cameras[0], 3)
     views = [rendered(truth, camera, settings) for camera in cameras]
     whole = Cameras.concatenate(cameras)
@@ -135,7 +136,9 @@ def test_with_few_views_photos_that_did_not_guide_refuse_a_round(scene, settings
     assert all("agree better with the renders" in r["why"] for r in rounds)
     assert numbers["psnr"] == pytest.approx(plain["psnr"], abs=0.3)  # on photos alone
     off = replace(few, gate="off")
-    rounds, _ = run(scene, settings, tmp_path / "off", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), off)
+    rounds, _ = run(
+        scene, settings, tmp_path / "off", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), off
+    )
     assert [r["verdict"] for r in rounds] == ["kept", "kept"]
 
 
