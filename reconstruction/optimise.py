@@ -211,7 +211,7 @@ class _Session:
         state, config = self.trainer.state, self.trainer.config
         halts = {*config.eval_steps, *config.save_steps, config.max_steps}
         if self.rounds is not None:
-            halts |= set(self.rounds.steps)
+            halts |= {*self.rounds.steps, *map(self.rounds.judged_at, self.rounds.steps)}
         if self.fork is not None:
             halts |= {self.fork}
         with _progress(self.trainer) as bar:
@@ -259,9 +259,7 @@ class _Session:
     def _settled_back(self, bar: tqdm) -> bool:
         """Judge an open round whose steps are over; True if the run is to repeat them without."""
         rounds, done = self.rounds, self.trainer.state.done
-        if rounds is None or not rounds.is_open or done == rounds.told[-1].step:
-            return False
-        if done != self.trainer.config.max_steps and done not in rounds.steps:
+        if rounds is None or not rounds.is_open or done < rounds.judged_at(rounds.told[-1].step):
             return False
         back = rounds.settle()
         self._save_state()

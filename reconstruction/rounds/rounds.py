@@ -76,8 +76,14 @@ class Rounds:
         done = self.trainer.state.done
         return done in self.steps and all(r.step != done for r in self.told)
 
+    def judged_at(self, step: int) -> int:
+        """Where a round that began at `step` is judged: early in its stretch, so that the views
+        set aside train again for the rest of it."""
+        ends = [s for s in (*self.steps, self.trainer.config.max_steps) if s > step]
+        return step + max(1, round((min(ends) - step) * self.settings.gate_stretch))
+
     def settle(self) -> bool:
-        """The verdict on the open round, at the end of its stretch; True if the run went back."""
+        """The verdict on the open round, where it is due; True if the run went back."""
         last, began = self.told[-1], time.perf_counter()
         back = self._judge(last)
         last.seconds["judging"] = last.seconds.get("judging", 0) + time.perf_counter() - began

@@ -54,7 +54,9 @@ class FixConfig:
     round."""
     gate_share: float = 0.1
     """Share of the training views set aside in each round to judge it by."""
-    gate_least: int = 10
+    gate_stretch: float = 0.3
+    """Share of the steps until the next round after which a round is judged."""
+    gate_least: int = 16
     """With fewer training views none is set aside."""
     confident: bool = True
     """Weigh each pixel of a fixed view by how much speaks for it; off: by alpha > 0.5 alone."""
@@ -70,7 +72,7 @@ class FixConfig:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if self.fix_steps is not None and any(step < 1 for step in self.fix_steps):
             raise ValueError("--fix_steps counts from 1; leave out smaller numbers")
-        for name in ("first_round", "novel_share", "gate_share"):
+        for name in ("first_round", "novel_share", "gate_share", "gate_stretch"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must lie in 0 to 1")
         for name in ("shift", "novel_data_lambda", "real_data_lambda"):
