@@ -24,7 +24,7 @@ from evaluation.metrics import Metrics, write_json
 from evaluation.pictures import error_map, save_png, side_by_side, to_uint8
 from fixers import load
 from fixers.call import Fixer
-from fixers.gsvar import GSVARFixer
+from fixers.gsvar import SHIPPED, GSVARFixer
 from fixers.guides import Guides
 from fixers.sources import read_image
 from gen_data import dataset_json
@@ -132,8 +132,16 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     return name, answer
 
 
+def stamp(spec: str, dtype: str) -> list:
+    """What tells the answers of a fixer from others under its name."""
+    weights = spec.partition("=")[2].partition(":")[0]
+    file = SHIPPED if weights == "shipped" else Path(weights)
+    told = [file.stat().st_size, file.stat().st_mtime] if file.is_file() else []
+    return [spec, dtype, *told]
+
+
 def measure(
-    name: str, answer: Answer, groups: dict[Group, list[Triplet]], out: Path
+    name: str, answer: Answer, groups: dict[Group, list[Triplet]], out: Path, made_with: list
 ) -> dict[Group, dict]:
     """Means of each group; rows and pictures are kept under `out`."""
     means = {}
@@ -143,7 +151,7 @@ def measure(
             keys = [t.key for t in triplets]
             if file.exists():
                 kept = json.loads(file.read_text())
-                if kept["keys"] == keys:
+                if kept["keys"] == keys and kept.get("made_with") == made_with:
                     means[group] = kept["mean"]
                     bar.update(len(triplets))
                     continue
@@ -160,7 +168,7 @@ def measure(
             mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
             mean["gain_error"] = standard_error([r["gain_psnr"] for r in rows.values()])
             mean["worse"] = sum(r["gain_psnr"] < 0 for r in rows.values()) / len(rows)
-            write_json(file, {"keys": keys, "mean": mean, "rows": rows})
+            write_json(file, {"keys": keys, "made_with": made_with, "mean": mean, "rows": rows})
             means[group] = mean
     return means
 
@@ -238,11 +246,13 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
 
 def main() -> None:
     a = tyro.cli(Arguments, prog="python -m benchmarks.proof", use_underscores=True)
+    if a.per_group < 1 or not a.lists:
+        raise ValueError("give at least one list, and --per_group at least 1")
     groups = chosen(a)
     results = {}
     for spec in a.fixers:
         name, answer = answering(spec, a.dtype)
-        results[name] = measure(name, answer, groups, a.out)
+        results[name] = measure(name, answer, groups, a.out, stamp(spec, a.dtype))
     text = table(results)
     sys.stdout.write(text)
     (a.out / "table.md").write_text(text)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import fixers
 from evaluation.pictures import save_png, side_by_side, to_uint8
 from evaluation.video import write_video
-from fixers.sources import Pair, Video, find_pairs, is_video, read_image
+from fixers.sources import Pair, Video, find_pairs, is_video, read_image, read_render
 from scenes.command import run_command
 from scenes.files import writable_folder
 
@@ -53,6 +53,12 @@ class Options:
     """A picture, a folder of them, or a video."""
     reference: Annotated[Path | None, tyro.conf.arg(aliases=["--ref_image"])] = None
     """One photo for all, or a folder of photos, paired by name."""
+    warped: Annotated[bool, FLAG] = False
+    """The references lie in the pictures' own views, black where they have nothing to show, as
+    gen_data's warped/: what the weights that come with this project want."""
+    alpha: Path | None = None
+    """Grey pictures of the renders' opacity, or a folder of them, paired by name: what is black
+    because nothing is there (default: the pictures' own transparency, where they have one)."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(aliases=["--model_path"])] = None
     """Weights: our .safetensors, or the original's ar-ckpt-*.pth or vae-ckpt-*.pth (default: those
     that come with this project)."""
@@ -125,6 +131,8 @@ def check(options: Options) -> None:
         raise ValueError("name a picture, a folder of pictures or a video; see --help")
     if options.bridge and options.no_bridge:
         raise ValueError("--bridge and --no_bridge: give one of them")
+    if options.warped and options.reference is None:
+        raise ValueError("--warped tells of references: give --reference")
     for name in ("height", "width", "max_frames", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -139,11 +147,13 @@ def load_fixer(options: Options) -> fixers.Fixer:
     chosen = {name: getattr(options, name) for name in (*names, "device", "dtype")}
     bridge = options.bridge or (False if options.no_bridge else None)
     fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
-    if options.reference is not None and not takes_photos(fixer):
+    if options.reference is not None and not (options.warped or takes_photos(fixer)):
         log.warning(
             "--reference is left out: these weights take references warped into the picture's "
-            "view, which a photo as it was taken is not"
+            "view, which a photo as it was taken is not (add --warped where it is)"
         )
+    if fixer.model.config.render_alpha and options.alpha is None:
+        log.info("pictures without transparency are fixed without alpha (--alpha), with less gain")
     return fixer
 
 
@@ -153,13 +163,24 @@ def takes_photos(fixer: fixers.Fixer) -> bool:
     return model is None or not model.config.warped_references
 
 
-def fix(fixer: fixers.Fixer, options: Options, image: Tensor, reference: Tensor | None) -> Tensor:
+def fix(
+    fixer: fixers.Fixer,
+    options: Options,
+    image: Tensor,
+    reference: Tensor | None,
+    alpha: Tensor | None = None,
+) -> Tensor:
     """One picture [H,W,3], through --height and --width if they are given."""
     H, W, _ = image.shape
     size = options.height or H, options.width or W
     small = scaled(image, size)
-    guide = None if reference is None or not takes_photos(fixer) else reference[None, None]
-    return scaled(fixer.fix(small[None], guide)[0].cpu(), (H, W))
+    if reference is not None and options.warped:
+        reference = scaled(reference, size)
+        reference = torch.where(reference.amax(-1, keepdim=True) > 0, reference, small)
+    used = reference is not None and (options.warped or takes_photos(fixer))
+    guide = reference[None, None] if used else None
+    alphas = None if alpha is None else scaled(alpha[..., None], size)[None, ..., 0]
+    return scaled(fixer.fix(small[None], guide, alphas=alphas)[0].cpu(), (H, W))
 
 
 def scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -177,6 +198,9 @@ def chosen_range(options: Options) -> slice:
 
 def fix_pictures(options: Options, pairs: list[Pair]) -> None:
     pairs = pairs[chosen_range(options)]
+    alphas = {
+        pair.name: pair.reference for pair in find_pairs(options.path, options.alpha, "--alpha")
+    }
     targets = {pair.name: (options.output_dir / pair.name).with_suffix(".png") for pair in pairs}
     if len(set(targets.values())) < len(pairs):  # a.jpg and a.png
         targets = {pair.name: options.output_dir / f"{pair.name}.png" for pair in pairs}
@@ -189,12 +213,14 @@ def fix_pictures(options: Options, pairs: list[Pair]) -> None:
     fixer = load_fixer(options) if todo else None
     references: dict[Path, Tensor] = {}
     for pair in tqdm(todo, "fixing", unit="picture", disable=None if len(todo) > 1 else True):
-        image, guide = read_image(pair.image), None
+        (image, alpha), guide = read_render(pair.image), None
+        if alphas[pair.name] is not None:
+            alpha = read_image(alphas[pair.name])[..., 0]
         if pair.reference is not None:
             if pair.reference not in references:
                 references = {pair.reference: read_image(pair.reference)}
             guide = references[pair.reference]
-        fixed = fix(fixer, options, image, guide)
+        fixed = fix(fixer, options, image, guide, alpha)
         if options.compare:
             shown = [image, *([] if guide is None else [scaled(guide, image.shape[:2])]), fixed]
             save_png(

@@ -64,6 +64,9 @@ def checked(
     ):
         if images is not None and not images.isfinite().all():
             raise ValueError(f"the {name} hold NaN or infinity")
+    for name, told in (("confidence", confidence), ("alphas", alphas)):
+        if told is not None and told.numel() and not -0.01 <= told.min() <= told.max() <= 1.01:
+            raise ValueError(f"the {name} must lie in [0,1], not in [{told.min()}, {told.max()}]")
     if references is not None:
         references = fitted(references.float().clamp(0, 1), H, W)
     return renders.float().clamp(0, 1), references

@@ -2,6 +2,7 @@
 #   pipe = DifixCall(fixers.load("gsvar", checkpoint="..."))
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from evaluation.pictures import to_uint8
 from fixers.call import Fixer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class DifixCall:
         """
         images = listed(image)
         references = listed(ref_image)
+        model = getattr(self.fixer, "model", None)
+        if references and model is not None and model.config.warped_references:
+            log.warning("ref_image is left out: these weights take photos warped into the view")
+            references = []
         if not images:
             raise ValueError("the call needs image=, a PIL image or a list of them")
         if references and len(references) != len(images):

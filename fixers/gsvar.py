@@ -133,6 +133,7 @@ class GSVARFixer:
         renders, references = checked(renders, references, confidence, alphas)
         if not len(renders):
             return renders
+        alphas = None if alphas is None else alphas.float().clamp(0, 1)
         with told_when_out_of_memory():
             if self.mode == "resize":
                 fixed = self._resized(renders, references, alphas)

@@ -47,7 +47,7 @@ class Guides:
         if None in files:
             raise ValueError(
                 f"{entry.key}: no warped reference: make them (gen_data_json.py --warp), or "
-                "leave --use_warped out"
+                "--use_warped=False for photos as taken"
             )
         return files
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from scenes.photos import SUFFIXES, UnreadablePhoto, decode, list_photos
@@ -31,12 +32,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def find_pairs(source: Path, reference: Path | None) -> list[Pair]:
+def find_pairs(source: Path, reference: Path | None, flag: str = "--reference") -> list[Pair]:
     """The pictures of a file or folder and their references.
 
     A reference that is one photo goes with all; a folder's are paired by name (stem), or, where no
-    name fits and there are as many, in sorted order, which is said. Raises FileNotFoundError and
-    ValueError in one sentence.
+    name fits and there are as many, in sorted order, which is said. `flag` names them. Raises
+    FileNotFoundError and ValueError in one sentence.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
@@ -50,34 +51,34 @@ def find_pairs(source: Path, reference: Path | None) -> list[Pair]:
             raise ValueError(f"{source} has no pictures ({', '.join(SUFFIXES)})")
     return [
         Pair(name, folder / name, guide)
-        for name, guide in zip(names, _references(names, reference), strict=True)
+        for name, guide in zip(names, _references(names, reference, flag), strict=True)
     ]
 
 
-def _references(names: list[str], reference: Path | None) -> list[Path | None]:
+def _references(names: list[str], reference: Path | None, flag: str) -> list[Path | None]:
     if reference is None:
         return [None] * len(names)
     if not reference.exists():
-        raise FileNotFoundError(f"{reference}: no such file or folder (--reference)")
+        raise FileNotFoundError(f"{reference}: no such file or folder ({flag})")
     if reference.is_file():
         return [reference] * len(names)
     photos = list_photos(reference)
     if not photos:
-        raise ValueError(f"{reference} has no pictures to be references")
+        raise ValueError(f"{reference} has no pictures ({flag})")
     by_stem = {Path(photo).stem: reference / photo for photo in photos}
     found = [by_stem.get(Path(name).stem) for name in names]
     if all(found):
         return found
     if not any(found) and len(photos) == len(names):
-        log.info("no names fit: pictures and references are paired in sorted order")
+        log.info("no names fit: pictures and those of %s are paired in sorted order", flag)
         return [reference / photo for photo in photos]
     if not any(found):
         raise ValueError(
             f"{reference} has {len(photos)} pictures for {len(names)}, and no names fit: "
-            "name them alike, or give one reference"
+            f"name them alike, or give one ({flag})"
         )
     missing = [name for name, guide in zip(names, found, strict=True) if guide is None]
-    log.info("%d pictures have no reference (%s, ...)", len(missing), missing[0])
+    log.info("%d pictures have none in %s (%s, ...)", len(missing), flag, missing[0])
     return found
 
 
@@ -88,6 +89,19 @@ def read_image(path: Path) -> Tensor:
     except UnreadablePhoto as error:
         raise ValueError(f"{path} {error}") from None
     return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+
+
+def read_render(path: Path) -> tuple[Tensor, Tensor | None]:
+    """A picture [H,W,3] and its alpha [H,W], None where it has none, both in [0,1]; what is
+    transparent is black. Raises ValueError naming the file."""
+    plain = read_image(path)
+    with Image.open(path) as picture:
+        if not picture.has_transparency_data:
+            return plain, None
+        pixels = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
+    colours = torch.from_numpy(pixels).float() / 255
+    alpha = colours[..., 3]
+    return colours[..., :3] * alpha[..., None], alpha
 
 
 @dataclass(frozen=True)

@@ -390,6 +390,10 @@ def checked(flags: TrainFlags) -> None:
         "log_every": (run, 1),
         "num_refs": (data, 1),
     }
+    if isinstance(flags, BridgeFlags) and not 0 <= flags.bridging.harm < math.inf:
+        raise ValueError(f"--harm={flags.bridging.harm} must not be negative")
+    if not 0 <= data.photometric <= 1:
+        raise ValueError(f"--photometric={data.photometric} must lie in 0 to 1")
     at_least |= {"keep": (run, 0), "crops": (data, 0), "num_samples_eval": (data, 1)}
     at_least |= {"eval_freq": (run, 1), "workers": (data, 0), "ep": (own, 1), "tclip": (own, 0)}
     for name, (group, least) in at_least.items():

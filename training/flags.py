@@ -11,9 +11,17 @@ from typing import Literal, TypeVar
 
 import tyro
 
+from fixers.gsvar import SHIPPED
+
 log = logging.getLogger(__name__)
 
 Flags = TypeVar("Flags")
+
+
+def default_weights() -> Path:
+    """The original's where they are, else those that come with this project."""
+    original = Path("checkpoints/VARSR.pth")
+    return original if original.is_file() else SHIPPED
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,18 @@ class Data:
 class Weights:
     """Which model. Its sizes are read from the file."""
 
-    var_test_path: Path = Path("checkpoints/VARSR.pth")
-    """Weights: ar-ckpt-*.pth, vae-ckpt-*.pth or VARSR.pth of the original, or our .safetensors."""
+    var_test_path: Path = field(default_factory=default_weights)
+    """Weights: ar-ckpt-*.pth, vae-ckpt-*.pth or VARSR.pth of the original, or our .safetensors
+    (default: checkpoints/VARSR.pth if it is there, else those that come with this project)."""
     vae_model_path: Path | None = None
     """VQ-VAE and bridge (default: those of var_test_path, else checkpoints/VQVAE.pth)."""
     var_pretrain_path: Path = Path("checkpoints/VARSR.pth")
     """What training starts from; in a test, the base model of LoRA weights (--use_lora=True)."""
     depth: int | None = None
     """Transformer blocks that the weights must have (default: whatever they have)."""
-    use_bridge: bool = False
-    """Decode with the VAE-bridge (stage-2 weights)."""
+    use_bridge: bool | None = None
+    """Decode with the VAE-bridge (default: where the weights have one, which stage-2 weights
+    do)."""
     use_lora: bool = False
     """The weights are LoRA factors on var_pretrain_path."""
     fusion_block_idx: list[int] | None = None

@@ -10,6 +10,8 @@ from PIL import Image
 
 from evaluation.video import write_video
 from fixers import __main__ as command
+from fixers.sources import read_image
+from models import checkpoints
 from scenes.command import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -171,3 +173,43 @@ def test_help_teaches():
     ).stdout
     for word in ("--reference", "--checkpoint", "--ref_image", "flight.mp4", "--batch_size"):
         assert word in shown
+
+
+def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    checkpoints.save(model(warped_references=True, render_alpha=True), weights)
+    picture = (torch.rand(32, 40, 3, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    hole = torch.full((32, 40, 1), 255, dtype=torch.uint8)
+    hole[8:20, 10:30] = 0
+    black = picture * (hole > 0)
+    for name, pixels in (
+        ("rgba", torch.cat((picture, hole), -1)),
+        ("black", black),
+        ("alpha", hole.expand(-1, -1, 3)),
+        ("warped", picture * (hole == 0)),
+    ):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels.numpy()).save(tmp_path / name / "a.png")
+    fixed = {}
+    for name, flags in {
+        "rgba": [],
+        "black": [],
+        "told": ["--alpha", tmp_path / "alpha"],
+        "guided": ["--alpha", tmp_path / "alpha", "--reference", tmp_path / "warped", "--warped"],
+        "left": ["--alpha", tmp_path / "alpha", "--reference", tmp_path / "warped"],
+    }.items():
+        source = tmp_path / (name if name in ("rgba", "black") else "black")
+        out = tmp_path / f"out_{name}"
+        code, said = call(source, "--checkpoint", weights, "--output_dir", out, *flags)
+        assert code == 0, said
+        assert ("fixed without alpha" in said) == (name in ("rgba", "black"))
+        assert ("--reference is left out" in said) == (name == "left")
+        fixed[name] = read_image(out / "a.png")
+    assert torch.equal(fixed["rgba"], fixed["told"])
+    assert torch.equal(fixed["left"], fixed["told"])
+    assert not torch.equal(fixed["black"], fixed["told"])
+    assert not torch.equal(fixed["guided"], fixed["told"])
+    code, said = call(tmp_path / "black", "--warped")
+    assert code == 2 and "--warped tells of references" in said
+    code, said = call(tmp_path / "black", "--alpha", tmp_path / "none")
+    assert code == 2 and "(--alpha)" in said
