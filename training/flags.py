@@ -160,8 +160,8 @@ class Model:
     vae_model_path: Path | None = None
     """VQ-VAE (default: that of var_pretrain_path, else checkpoints/VQVAE.pth)."""
     preset: str | None = None
-    """Start a new transformer of these sizes instead: original-d24, original-d16, small, tiny, or a
-    .json of GSVARConfig's fields."""
+    """Start a new transformer of these sizes instead: original-d24, original-d16, small, mini
+    (with warped references and alpha), tiny, or a .json of GSVARConfig's fields."""
     depth: int | None = None
     """Transformer blocks (default: those of the weights or the preset)."""
     pn: str | None = None
