@@ -150,11 +150,8 @@ def row(run: Run, options: Options) -> dict[str, object] | None:
     line["gain_post_psnr"] = None if post is None else round(post - before["psnr"], 4)
     line["kept"] = sum(r["verdict"] == "kept" for r in rounds)
     line["rounds"] = len(rounds)
-    line["minutes"] = round(
-        minutes
-        + sum(sum(r["seconds"].get(k, 0) for k in ("round", "judging")) for r in rounds) / 60,
-        2,
-    )
+    parts = [r["seconds"].get(part, 0) for r in rounds for part in ("round", "judging")]
+    line["minutes"] = round(minutes + sum(parts) / 60, 2)
     return line
 
 

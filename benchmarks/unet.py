@@ -13,6 +13,7 @@ import tyro
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -161,11 +162,13 @@ class Arguments:
 
 
 def begin(net: UNet, file: Path) -> None:
-    """Fill a network with the weights of a file."""
+    """Fill a network with the weights of a file, which may lack alpha. ValueError for others."""
     state = load_file(file)
-    own, old = net.conv_in.weight, state["conv_in.weight"]
-    state["conv_in.weight"] = torch.zeros_like(own)
-    state["conv_in.weight"][:, : old.shape[1]] = old
+    """`file` may lack alpha, or more."""
+    more = net.conv_in.in_channels - state["conv_in.weight"].shape[1]
+    if more not in (0, int(net.alpha)):
+        raise ValueError(f"--start {file} reads other pictures: see --use_ref and --use_alpha")
+    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
     net.load_state_dict(state)
 
 

@@ -1,13 +1,12 @@
 # How good a fixer is on pairs with truth: numbers of the fixed and the unfixed render.
 from __future__ import annotations
 
-import math
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from evaluation.metrics import PSNR_CAP, Metrics
+from evaluation.metrics import Metrics, decibels
 
 # A pixel of the render is good where its RMS error over RGB is at most this (20 dB). Published
 # numbers over low-error and high-error pixels do not tell their threshold.
@@ -95,6 +94,4 @@ class FixingMetrics:
 
 def psnr(squared: float, count: int) -> float | None:
     """From a sum of squared errors over some pixels; None for no pixels."""
-    if not count:
-        return None
-    return PSNR_CAP if squared == 0 else min(PSNR_CAP, -10 * float(math.log10(squared / count)))
+    return decibels(squared / count) if count else None

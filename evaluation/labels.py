@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +47,23 @@ def label(key: str, arrow: bool = True) -> str:
     if not arrow or not set(words) & set(ACRONYMS):
         return name
     return f"{name} {'↓' if worst_first(key) == 'descending' else '↑'}"
+
+
+def aligned(rows: Sequence[Mapping[str, object]]) -> str:
+    """A table for the terminal; its columns are the keys of all rows."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[label(key, arrow=False) for key in keys]]
+    cells += [[number(row.get(key), key) for key in keys] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = [not isinstance(rows[0].get(key), str) for key in keys]
+    lines = [
+        "  ".join(
+            f"{cell:{'>' if right else '<'}{width}}"
+            for cell, right, width in zip(line, numeric, widths, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join(lines)
 
 
 def worst_first(key: str) -> str:

@@ -91,7 +91,7 @@ class Metrics:
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]
         mse = (prediction.double() - truth.double()).square().mean().item()
-        psnr = PSNR_CAP if mse == 0 else min(PSNR_CAP, -10 * math.log10(mse))
+        psnr = decibels(mse)
         ssim = (
             structural_similarity_index_measure(
                 prediction, truth, data_range=1.0, reduction=None, return_full_image=True
@@ -103,6 +103,11 @@ class Metrics:
         if self._lpips is not None:
             lpips = self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
         return {"psnr": psnr, "ssim": ssim, "lpips": lpips}
+
+
+def decibels(mse: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0,1]; at most PSNR_CAP, NaN for NaN."""
+    return PSNR_CAP if mse == 0 else min(-10 * math.log10(mse), PSNR_CAP)
 
 
 def mean(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ FULL_SIZE_PICTURES = 100  # with more, all shrink, so that the file stays about 
 class ReportView:
     """One view: its pictures, uint8 [H, W, 3], in the order in which they are offered, and numbers.
 
-    The slider starts with the first picture against "ground truth" (or the last, without one).
+    The slider starts with the first picture against the one named `against`.
     Every picture but "ground truth" and "reference" gets an error map against the ground truth.
     A metric of None is shown as n/a.
     """
@@ -35,6 +35,8 @@ class ReportView:
     name: str
     images: dict[str, np.ndarray]
     metrics: dict[str, float | None]
+    against: str = TRUTH
+    """The last picture, where there is none of this name."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
         "images": {name: jpeg_uri(image, picture_side) for name, image in view.images.items()},
         "errors": {name: jpeg_uri(image, error_side) for name, image in errors.items()},
         "left": names[0],
-        "right": TRUTH if truth is not None and names[0] != TRUTH else names[-1],
+        "right": view.against if view.against in names[1:] else names[-1],
     }
 
 

@@ -196,11 +196,9 @@ def chosen_range(options: Options) -> slice:
     return slice(options.skip_frames, stop)
 
 
-def fix_pictures(options: Options, pairs: list[Pair]) -> None:
+def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | None]) -> None:
+    """`alphas`: of each pair, by name."""
     pairs = pairs[chosen_range(options)]
-    alphas = {
-        pair.name: pair.reference for pair in find_pairs(options.path, options.alpha, "--alpha")
-    }
     targets = {pair.name: (options.output_dir / pair.name).with_suffix(".png") for pair in pairs}
     if len(set(targets.values())) < len(pairs):  # a.jpg and a.png
         targets = {pair.name: options.output_dir / f"{pair.name}.png" for pair in pairs}
@@ -276,16 +274,20 @@ def main() -> None:
     options = parse(sys.argv[1:])
     check(options)
     if is_video(options.path):
+        if options.alpha is not None:
+            raise ValueError("--alpha belongs to pictures; a video is fixed without")
         if not options.path.is_file():
             raise FileNotFoundError(f"{options.path}: no such file")
         writable_folder(options.output_dir)
         fix_video(options)
         return
     pairs = find_pairs(options.path, options.reference)
-    for path in {pair.reference for pair in pairs if pair.reference} | {pairs[0].image}:
+    alphas = {p.name: p.reference for p in find_pairs(options.path, options.alpha, "--alpha")}
+    guides = {pair.reference for pair in pairs} | set(alphas.values())
+    for path in guides - {None} | {pairs[0].image}:
         read_image(path)  # before the work begins
     writable_folder(options.output_dir)
-    fix_pictures(options, pairs)
+    fix_pictures(options, pairs, alphas)
 
 
 if __name__ == "__main__":

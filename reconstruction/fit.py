@@ -1,10 +1,9 @@
 # Whether existing splats and a capture's poses belong together.
 from __future__ import annotations
 
-import math
-
 import torch
 
+from evaluation.metrics import decibels
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from scenes.scene import Scene
@@ -25,7 +24,7 @@ def fit(splats: Splats, scene: Scene, config: Config) -> tuple[float, float]:
         render = render_view(splats, scene.cameras[i].to(device), config)
         error = (render.colors[0].clamp(0, 1) - scene.image(i).to(device)).square().mean().item()
         alpha += render.alphas.mean().item() / len(some)
-        psnr += -10 * math.log10(max(error, 1e-10)) / len(some)
+        psnr += decibels(error) / len(some)
     return alpha, psnr
 
 

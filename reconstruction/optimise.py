@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from evaluation.metrics import Metrics, write_json
+from evaluation.metrics import Metrics, decibels, write_json
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
 from reconstruction.memory import peak_gigabytes
@@ -349,24 +349,20 @@ def _advance(
             raise _diverged(state.done)
         history.seconds += time.perf_counter() - start
         if state.done % stretch == 0 and errors:
-            history.curve.append((state.done, _psnr(torch.stack(errors).mean().item())))
+            history.curve.append((state.done, decibels(torch.stack(errors).mean().item())))
             errors.clear()
         if refresh:
             if error is not None:
                 smooth = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
             bar.set_postfix(
                 loss=f"{torch.stack(losses).mean().item():.4f}",
-                **({} if smooth is None else {"PSNR": f"{_psnr(smooth):.2f}"}),
+                **({} if smooth is None else {"PSNR": f"{decibels(smooth):.2f}"}),
                 Gaussians=f"{state.splats.count:,}",
                 refresh=False,
             )
             bar.update(state.done - bar.n)
             losses.clear()
         after_step()
-
-
-def _psnr(mse: float) -> float:
-    return -10 * math.log10(max(mse, 1e-10))
 
 
 def _step_back(bar: tqdm, done: int) -> None:

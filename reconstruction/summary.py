@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from evaluation import labels
 from evaluation.files import atomic_path
 from evaluation.metrics import Metrics, write_json
 from evaluation.report import Report, ReportView, write_report
@@ -21,7 +22,7 @@ from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, story
 from reconstruction.rounds.repair import Repair
-from reconstruction.rounds.story import Control, with_rounds
+from reconstruction.rounds.story import WAYS, Control, with_rounds
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import ellipse, interpolated
@@ -104,6 +105,8 @@ def publish(
     shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}
     numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
+    if rounds and evaluation.views:
+        log.info("%s", labels.aligned(report.tables[WAYS]))
     if video:
         log.info(metrics.protocol.format(resolution=_resolution(scene)))
         if metrics.lpips_reason:

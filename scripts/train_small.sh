@@ -12,7 +12,7 @@
 #   STEPS     of stages 0, 1 and 2 ("1000 200 4000")
 #   BATCH     samples a process, in stage 2 half as many (8);  PROCESSES  1: python, more: torchrun (1)
 #   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS  that reconstruct (1);  SEED (0)
-#   CONTROLS  minutes for each U-Net to be compared with; 0: none (0)
+#   CONTROLS  minutes of training for each U-Net to be compared with; 0: none (0)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-results/small} PRESET=${PRESET:-mini} SEED=${SEED:-0}
@@ -51,7 +51,7 @@ list() { # folder
         --strategies underfitting sparse --candidates 1 --warp --workers "$WORKERS"
 }
 LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
-if [ -z "${MODEL:-}" ]; then
+if [ -z "${MODEL:-}" ] || [ "$CONTROLS" != 0 ]; then
     procedural "$OUT/scenes" "$SCENES" "$SEED"
     list "$OUT/scenes"
     if [ -n "$CAPTURES" ]; then

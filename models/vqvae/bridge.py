@@ -1,6 +1,5 @@
 # The VAE-bridge of GS-VAR: encoder features of the render enter the decoder through gates, and a
-# mask blends
-# the decoded image with the render.
+# mask blends the decoded image with the render.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,22 +70,16 @@ class Bridge(nn.Module):
         """Start a guided bridge's reader as the encoder, of the mean of its two pictures."""
         state = encoder.state_dict()
         pictures = state["conv_in.weight"].repeat(1, 2, 1, 1) / 2
-        own = self.reader.conv_in.weight
-        state["conv_in.weight"] = torch.zeros_like(own)
-        state["conv_in.weight"][:, : pictures.shape[1]] = pictures  # alpha says nothing yet
+        more = self.reader.conv_in.in_channels - pictures.shape[1]
+        state["conv_in.weight"] = F.pad(pictures, (0, 0, 0, 0, 0, more))  # alpha says nothing yet
         self.reader.load_state_dict({k: state[k] for k in self.reader.state_dict()})
 
     @torch.no_grad()
     def add_alpha(self) -> None:
         """Let a guided bridge's reader read alpha, which says nothing to it yet."""
-        old = self.reader.conv_in
-        more = nn.Conv2d(old.in_channels + self.reader.patch**2, old.out_channels, 3, padding=1).to(
-            old.weight
-        )
-        more.weight.zero_()
-        more.weight[:, : old.in_channels] = old.weight
-        more.bias.copy_(old.bias)
-        self.reader.conv_in = more
+        conv, more = self.reader.conv_in, self.reader.patch**2
+        conv.weight = nn.Parameter(F.pad(conv.weight, (0, 0, 0, 0, 0, more)))
+        conv.in_channels += more
 
     @torch.no_grad()
     def start_as_identity(self) -> None:

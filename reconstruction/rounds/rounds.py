@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evaluation.metrics import decibels
 from evaluation.pictures import save_png
 from fixers import Fixer
 from reconstruction import fit, memory
@@ -281,4 +282,4 @@ class Rounds:
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
-    return -10 * math.log10(max((image - truth).square().mean().item(), 1e-10))
+    return decibels((image - truth).square().mean().item())

@@ -9,12 +9,13 @@ import imageio.v3 as imageio
 import numpy as np
 
 from evaluation.pictures import to_uint8
-from evaluation.report import Report, ReportView
+from evaluation.report import TRUTH, Report, ReportView
 from reconstruction.evaluate import Evaluation, View
 from reconstruction.history import History
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, post_helps
 
+WAYS = "Without and with fixing"
 NUMBERS = ("psnr", "ssim", "lpips")
 
 
@@ -55,6 +56,21 @@ def with_rounds(
 ) -> Report:
     """The report with the rounds' story: a line for each way, the rounds, the time of each part,
     gains of each view."""
+    lines = ways(report, evaluation, control, rounds)
+    return replace(
+        report,
+        title=report.title.replace("Reconstruction", "Fix and distil", 1),
+        views=[pictured(view, control) for view in evaluation.views],
+        tables={WAYS: lines, "Rounds": [told(r) for r in rounds]}
+        | {"Time": times(rounds, history)},
+        gains=gains(evaluation, control),
+    )
+
+
+def ways(
+    report: Report, evaluation: Evaluation, control: Control | None, rounds: Sequence[Round]
+) -> list[dict[str, str | float | None]]:
+    """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too."""
     mine = report.summary[0]
     lines = []
     if control is not None:
@@ -74,21 +90,14 @@ def with_rounds(
         base = lines[0].get("psnr")
         if line.get("psnr") is not None and base is not None:
             line["gain psnr"] = line["psnr"] - base
-    return replace(
-        report,
-        title=report.title.replace("Reconstruction", "Fix and distil", 1),
-        views=[pictured(view, control) for view in evaluation.views],
-        tables={"Without and with fixing": lines, "Rounds": [told(r) for r in rounds]}
-        | {"Time": times(rounds, history)},
-        gains=gains(evaluation, control),
-    )
+    return lines
 
 
 def pictured(view: View, control: Control | None) -> ReportView:
     """A view's pictures in the order in which a reader wants them, and its numbers."""
-    images, numbers = {"distilled": view.render}, dict(view.metrics)
+    images, numbers, against = {"distilled": view.render}, dict(view.metrics), TRUTH
     if control is not None and view.name in control.renders:
-        images = {"vanilla": control.renders[view.name]} | images
+        images, against = {"vanilla": control.renders[view.name]} | images, "distilled"
         base = control.views[view.name].get("psnr")
         if base is not None:
             numbers["gain psnr"] = numbers["psnr"] - base
@@ -96,7 +105,7 @@ def pictured(view: View, control: Control | None) -> ReportView:
     if view.confidence is not None:
         others["confidence"] = np.repeat(to_uint8(view.confidence)[..., None], 3, 2)
     images |= {name: image for name, image in others.items() if image is not None}
-    return ReportView(view.name, images | {"ground truth": view.photo}, numbers)
+    return ReportView(view.name, images | {TRUTH: view.photo}, numbers, against)
 
 
 def told(r: Round) -> dict[str, str | float | int | None]:

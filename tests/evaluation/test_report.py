@@ -160,6 +160,11 @@ def test_four_pictures_offer_a_choice(tmp_path):
         "",
         "right",
     ]
+    shown_first = [
+        [a["alt"] for a in page(tmp_path, views=[v]).all("img") if a.get("class") == "right"]
+        for v in (ReportView("v", images, {}, "fixed"), ReportView("v", images, {}, "none"))
+    ]
+    assert shown_first == [["fixed of v"], ["ground truth of v"]]
     assert len(shown.all("select", data_side="left")) == 1
     errors = [a["data-name"] for a in shown.all("img") if a["alt"].startswith("Absolute")]
     assert errors == ["render", "fixed"]

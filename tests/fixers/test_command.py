@@ -211,5 +211,9 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
     assert not torch.equal(fixed["guided"], fixed["told"])
     code, said = call(tmp_path / "black", "--warped")
     assert code == 2 and "--warped tells of references" in said
-    code, said = call(tmp_path / "black", "--alpha", tmp_path / "none")
-    assert code == 2 and "(--alpha)" in said
+    nothing = tmp_path / "nothing"
+    code, said = call(tmp_path / "black", "--alpha", tmp_path / "none", "--output_dir", nothing)
+    assert code == 2 and "(--alpha)" in said and not nothing.exists()
+    (tmp_path / "a.mp4").write_bytes(b"")
+    code, said = call(tmp_path / "a.mp4", "--alpha", tmp_path / "alpha")
+    assert code == 2 and "a video is fixed without" in said

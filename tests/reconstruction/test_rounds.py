@@ -197,14 +197,24 @@ def test_the_truth_helps(scene, settings, tmp_path):
     assert distilled["psnr"] > plain["psnr"] + 0.3
 
 
-def test_the_control_is_the_run_without_and_both_share_their_first_steps(scene, settings, tmp_path):
+def test_the_control_is_the_run_without_and_both_share_their_first_steps(
+    scene, settings, tmp_path, caplog
+):
     honest = FixerInUse(fixers.load("identity"), {"fixer": "identity"}, warped=True)
+    caplog.set_level("INFO")
     run(scene, settings, tmp_path / "both", honest, control=True)
     _, plain = run(scene, settings, tmp_path / "plain", None)
     vanilla = json.loads(
         (tmp_path / "both" / "vanilla" / "stats" / "val_step0119.json").read_text()
     )
     assert vanilla["psnr"] == plain["psnr"]
+    table = next(said for said in caplog.messages if said.startswith("way"))
+    assert [line.split("  ")[0] for line in table.splitlines()] == [
+        "way",
+        "vanilla",
+        "fixed and distilled",
+        "and renders fixed (worth it: no)",
+    ]
     run(scene, settings, tmp_path / "alone", honest)
     states = [
         torch.load(tmp_path / name / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)["splats"]
