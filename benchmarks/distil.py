@@ -1,5 +1,5 @@
 # Fix and distil over many captures: each with and without fixing, and one table of all.
-#   python -m benchmarks.distil ../shared/scenes/* --every 4 8
+#   python -m benchmarks.distil ../shared/scenes/* --procedural 6 --every 4 8
 from __future__ import annotations
 
 import csv
@@ -25,9 +25,11 @@ from evaluation.metrics import write_json
 from reconstruction import EvaluationConfig, FixConfig, FixerInUse
 from reconstruction.result import ResultFolder
 from scenes.command import run_command
+from scenes.procedural import write
 
 log = logging.getLogger(__name__)
 
+HELD_OUT = 100_000  # the first seed of scenes that no weights of this project are trained on
 NUMBERS = ("psnr", "ssim", "lpips")
 
 
@@ -39,8 +41,10 @@ class Options:
     machines that share the folder of results; the last one to end has the whole table.
     """
 
-    captures: tyro.conf.Positional[tuple[Path, ...]]
+    captures: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of captures."""
+    procedural: int = 0
+    """And so many procedural ones, 24 photos of 256x192, which the shipped weights never saw."""
     results: Path = Path("results/distil")
     """<capture>/every_<N>[_seed_<S>]/ of each run, and table.csv, table.md, table.png."""
     every: tuple[int, ...] = (8,)
@@ -48,7 +52,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """A run of each."""
     data_factor: int = 4
-    """Photos at 1/N of their size."""
+    """Photos at 1/N of their size; procedural ones are small already."""
     steps: int = 1500
     """Optimisation steps; the schedule is scaled to them."""
     cap: int = 20_000
@@ -71,6 +75,8 @@ class Run:
     capture: Path
     every: int
     seed: int
+    made: int | None = None
+    """The seed of a procedural capture."""
 
     @property
     def name(self) -> str:
@@ -88,6 +94,8 @@ def make(run: Run, options: Options) -> None:
     folder = ResultFolder(run.folder(options))
     if row(run, options) is not None:
         return
+    if run.made is not None and not run.capture.exists():
+        write(run.capture, run.made, n_views=24, width=256, height=192)
     config = reconstruction.mcmc() if options.cap else reconstruction.default()
     if options.cap:
         config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
@@ -101,7 +109,7 @@ def make(run: Run, options: Options) -> None:
     )
     scene = scenes.load(
         posed(run.capture, options.results),
-        data_factor=options.data_factor,
+        data_factor=options.data_factor if run.made is None else 1,
         split="difix",
         test_every=run.every,
     )
@@ -241,9 +249,14 @@ def main() -> None:
     missing = [str(c) for c in options.captures if not c.is_dir()]
     if missing:
         raise ValueError(f"{missing[0]} is not the folder of a capture")
+    if not options.captures and options.procedural < 1:
+        raise ValueError("name folders of captures, or make some with --procedural 6")
+    captures = [(capture, None) for capture in options.captures]
+    for seed in range(HELD_OUT, HELD_OUT + options.procedural):
+        captures.append((options.results / "captures" / f"procedural_{seed}", seed))
     runs = [
-        Run(capture, every, seed)
-        for capture in options.captures
+        Run(capture, every, seed, made)
+        for capture, made in captures
         for every in options.every
         for seed in options.seeds
     ]

@@ -22,7 +22,7 @@ from reconstruction.result import ResultFolder
 from scenes.command import run_command
 from scenes.procedural import write
 
-OWN = ("optimising", "rendering", "fixing")  # not the loop's
+OWN = ("optimising", "trial", "rendering", "fixing")  # not the loop's
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ def main() -> None:
     for r in rounds:
         for part, seconds in r["seconds"].items():
             spent[part] = spent.get(part, 0.0) + seconds
-    beside = ("optimising", "judging")
+    spent["optimising"] -= spent.get("trial", 0.0)
+    beside = ("optimising", "trial", "judging")
     in_rounds, judging = spent.pop("round"), spent.get("judging", 0.0)
     spent["rest of the rounds"] = in_rounds - sum(v for k, v in spent.items() if k not in beside)
     overhead = in_rounds + judging - spent["rendering"] - spent["fixing"]
-    own = sum(spent[part] for part in OWN)
+    own = sum(spent.get(part, 0.0) for part in OWN)
     memory = [r["memory"] for r in rounds if r["memory"] is not None]
     lines = ["| part | seconds |", "|---|---|"]
     lines += [f"| {part} | {seconds:.1f} |" for part, seconds in spent.items()]
@@ -85,7 +86,8 @@ def main() -> None:
         f"| whole command, with evaluation and report | {whole:.1f} |",
         "",
         f"{len(rounds)} rounds of {rounds[0]['views'] + rounds[0]['refused']} views: the loop "
-        f"takes {100 * overhead / own:.1f} % of what optimising, rendering and fixing take.",
+        f"takes {100 * overhead / own:.1f} % of what optimising (trials too), rendering and fixing "
+        "take.",
         "Peak memory after each round (GB): " + " ".join(f"{m:.3f}" for m in memory),
     ]
     text = "\n".join(lines) + "\n"

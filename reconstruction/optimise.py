@@ -218,14 +218,14 @@ class _Session:
             while True:
                 if self._settled_back(bar):
                     continue
-                at_end = state.done == config.max_steps
+                at_end, real = state.done == config.max_steps, not self._on_trial
                 if state.done == self.fork:
                     self.save_to(ResultFolder(self.folder.path.parent).fork)
-                if at_end or state.done in config.save_steps:
+                if real and (at_end or state.done in config.save_steps):
                     self._keep()
                 if at_end:
                     self.folder.resume.unlink(missing_ok=True)
-                if at_end or state.done in config.eval_steps:
+                if real and (at_end or state.done in config.eval_steps):
                     self._measure(at_end)
                 if at_end:
                     return
@@ -255,6 +255,10 @@ class _Session:
                             raise
                         _step_back(bar, state.done)
                     self._save_state()
+
+    @property
+    def _on_trial(self) -> bool:
+        return self.rounds is not None and self.rounds.on_trial
 
     def _settled_back(self, bar: tqdm) -> bool:
         """Judge an open round whose steps are over; True if the run is to repeat them without."""

@@ -1,10 +1,12 @@
-# The rounds of a run: begun at their steps, judged at the next one, kept or rolled back.
+# The rounds of a run: begun at their steps, tried without some training views, then kept or rolled
+# back. Either way the run goes on from where the round began, with all views: judging costs time
+# and nothing else.
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +74,18 @@ class Rounds:
     def is_open(self) -> bool:
         return bool(self.told) and self.told[-1].verdict in ("open", "in doubt")
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether steps are made that will be made again: nothing of them is kept or measured."""
+        return self.is_open and bool(self.told[-1].aside)
+
     def due(self) -> bool:
         """Whether a round begins here."""
         done = self.trainer.state.done
         return done in self.steps and all(r.step != done for r in self.told)
 
     def judged_at(self, step: int) -> int:
-        """Where a round that began at `step` is judged: early in its stretch, so that the views
-        set aside train again for the rest of it."""
+        """Where the trial of a round that began at `step` ends."""
         ends = [s for s in (*self.steps, self.trainer.config.max_steps) if s > step]
         return step + max(1, round((min(ends) - step) * self.settings.gate_stretch))
 
@@ -97,34 +103,25 @@ class Rounds:
         psnr = self._gate(last)
         if last.verdict == "open":
             last.gate_after = psnr
-            if self.settings.gate == "quick" and psnr >= last.gate_before:
-                last.verdict = "kept"
-                last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.2f} dB"
-                self._finish(last)
-                return False
-            self.save(self._file("after"))
-            self._go_back(last)
-            last.verdict = "in doubt"
-            return True
-        last.gate_without = psnr
-        if last.gate_after >= psnr:
-            self._load(self._file("after"))
+            last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.2f} dB"
+            if self.settings.gate == "matched" or psnr < last.gate_before:
+                last.verdict = "in doubt"
+                self._load("before")
+                self.trainer.state.views.aside = frozenset(last.aside)
+                return True
             last.verdict = "kept"
         else:
-            last.verdict = "rolled back"
-        last.why = (
-            f"the views set aside: {last.gate_before:.2f} -> {last.gate_after:.2f} dB, without the "
-            f"round {psnr:.2f}"
-        )
+            last.gate_without = psnr
+            last.verdict = "kept" if last.gate_after >= psnr else "rolled back"
+            last.why += f", without the round {psnr:.2f}"
         self._finish(last)
-        return False
+        return True
 
     def diverged(self) -> bool:
         """After NaN or infinity: back to before the open round, if there is one."""
         if not self.is_open:
             return False
         last = self.told[-1]
-        self._go_back(last)
         last.verdict, last.why = "rolled back", "training on it gave NaN or infinity"
         self._finish(last)
         return True
@@ -136,20 +133,20 @@ class Rounds:
         began = time.perf_counter()
         train = trainer.scene.split.train
         now.aside = list(set_aside(train, self.settings, len(self.told)))
-        state.views.aside = frozenset(now.aside)
         if now.aside:
             now.gate_before = self._gate(now)
         self.save(self._file("before"))
         if not self.told and not trainer.warms_up:
             fit.check(*fit.fit(state.splats, trainer.scene, trainer.config))
         self.told.append(now)
-        repair = self.repair()
+        repair = self.repair(now.aside)
         cameras = self._next_cameras()
         try:
-            views = repair(cameras, label=f"round {len(self.told)}: fixing")
+            devices = [trainer.device] if trainer.device.type == "cuda" else []
+            with torch.random.fork_rng(devices):  # a round that is not kept leaves nothing behind
+                views = repair(cameras, label=f"round {len(self.told)}: fixing")
         except FloatingPointError as error:
             now.verdict, now.why = "refused", str(error)
-            state.views.aside = frozenset()
             log.warning("round at step %d refused: %s", state.done, error)
             return
         novel, now.refused = accepted(views, cameras, self.settings.gate != "off")
@@ -170,7 +167,6 @@ class Rounds:
         contradicted = now.agrees is not None and now.agrees < 1 and not now.aside
         if novel is None:
             now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
-            state.views.aside = frozenset()
         elif contradicted and self.settings.gate != "off":
             now.verdict = "refused"
             now.why = "photos that did not guide the fixing agree better with the renders"
@@ -178,6 +174,8 @@ class Rounds:
         else:
             keep = state.novel if self.settings.keep_views == "all" else None
             state.set_novel(novel.with_others(keep))
+            self.save(self._file("round"))
+            state.views.aside = frozenset(now.aside)
         self._rest()
         now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
         now.memory = memory.peak_gigabytes(trainer.device)
@@ -189,11 +187,11 @@ class Rounds:
 
     # parts -------------------------------------------------------------------------------------
 
-    def repair(self) -> Repair:
-        """Fixes views by the splats as they are now."""
+    def repair(self, without: Sequence[int] = ()) -> Repair:
+        """Fixes views by the splats as they are now, guided by training photos but these."""
         trainer = self.trainer
         self._place(trainer.device)
-        photos = tuple(trainer.scene.split.train)
+        photos = tuple(i for i in trainer.scene.split.train if i not in without)
         guidance = Guidance(
             trainer.state.splats, trainer.scene, photos, trainer.config, self.settings
         )
@@ -245,17 +243,19 @@ class Rounds:
         return mean_psnr(trainer.state.splats, trainer.scene, tuple(last.aside), trainer.config)
 
     def _finish(self, last: Round) -> None:
-        """After a verdict: all views train, and after the last one what the views set aside say of
-        fixing renders."""
+        """After a verdict: from where the round began, with or without it; before that, at the last
+        one, what the views set aside say of fixing renders."""
         if self.settings.post == "auto" and last.aside and last.step == self.steps[-1]:
             last.post_gain = self._post_gain(last)
-        self.trainer.state.views.aside = frozenset()
+        spent = self.trainer.state.history.seconds
+        last.seconds["trial"] = spent - self._load("round" if last.verdict == "kept" else "before")
+        self.folder.forget(last.step)
         log.info("round at step %d %s: %s", last.step, last.verdict, last.why)
 
     def _post_gain(self, last: Round) -> float:
         scene = self.trainer.scene
         try:
-            views = self.repair()(scene.cameras[last.aside], leave=last.aside, label="judging")
+            views = self.repair(last.aside)(scene.cameras[last.aside], label="judging")
         except FloatingPointError:
             return -math.inf
         finally:
@@ -266,16 +266,14 @@ class Rounds:
         ]
         return sum(gains) / len(gains)
 
-    def _go_back(self, last: Round) -> None:
-        self._load(self._file("before"))
-        self.folder.forget(last.step)
-
-    def _load(self, path: Path) -> None:
-        """The state in a file; time spent and the rounds' story are not forgotten."""
-        state = self.trainer.state
+    def _load(self, name: str) -> float:
+        """The state before the round, or as it began; time spent and the rounds' story are not
+        forgotten. Returns the seconds of optimising until there."""
+        state, path = self.trainer.state, self._file(name)
         seconds, rounds = state.history.seconds, state.rounds
         state.load(path, checkpoint.load(path))
-        state.history.seconds, state.rounds = seconds, rounds
+        until, state.history.seconds, state.rounds = state.history.seconds, seconds, rounds
+        return until
 
     def _file(self, name: str) -> Path:
         return self.folder.path / "rounds" / f"{name}.pt"

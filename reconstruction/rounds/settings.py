@@ -53,9 +53,10 @@ class FixConfig:
     with the same steps without it; quick: only if they fell since the round began; off: keep every
     round."""
     gate_share: float = 0.1
-    """Share of the training views set aside in each round to judge it by."""
+    """Share of the training views set aside while a round is tried, to judge it by."""
     gate_stretch: float = 0.3
-    """Share of the steps until the next round after which a round is judged."""
+    """Share of the steps until the next round that a trial makes, with the round and without; they
+    are made again with all views."""
     gate_least: int = 16
     """With fewer training views none is set aside."""
     confident: bool = True

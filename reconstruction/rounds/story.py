@@ -126,12 +126,12 @@ def told(r: Round) -> dict[str, str | float | int | None]:
 
 def times(rounds: Sequence[Round], history: History) -> list[dict[str, str | float]]:
     """Seconds of each part of the run."""
-    parts = {"optimising": history.seconds}
+    parts = {"optimising": history.seconds - sum(r.seconds.get("trial", 0.0) for r in rounds)}
     for r in rounds:
         for name, seconds in r.seconds.items():
             parts[name] = parts.get(name, 0.0) + seconds
     whole = parts.pop("round", 0.0)
-    beside = ("optimising", "judging")
+    beside = ("optimising", "trial", "judging")
     known = sum(value for name, value in parts.items() if name not in beside)
     parts["rest of the rounds"] = max(0.0, whole - known)
     return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]

@@ -54,6 +54,7 @@ def test_two_shards_make_one_table_and_nothing_is_made_twice(capture, tmp_path):
     [
         ({"SCENES": ""}, "name the captures: SCENES="),
         ({"SCENES": "nowhere"}, "nowhere is not a folder"),
+        ({"SCENES": "", "PROCEDURAL": "0"}, "name folders of captures, or make some with"),
         ({"EVERY": "2 2"}, "several captures would go to"),
         ({"SHARD": "3/3"}, "--shard 3/3: give 0/4"),
         ({"STEPS": "0"}, "--steps"),
