@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -22,6 +23,7 @@ from benchmarks.unet import UNetFixer
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics, write_json
 from evaluation.pictures import error_map, save_png, side_by_side, to_uint8
+from evaluation.sheet import Cell, caption
 from fixers import load
 from fixers.call import Fixer
 from fixers.gsvar import SHIPPED, GSVARFixer
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 Group = tuple[str, str]  # scenes and strategy
 SHOWN = 24  # random cases on the sheet
 WORST = 8
+LINE = 20  # pixels of a caption on the sheet
 WAYS = {"noref", "noalpha", "photo", "nobridge", "own"}
 
 
@@ -233,14 +236,17 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
             warped = all(r.warped for r in triplet.references)
             guides = Guides(1, warped).read(triplet, render)
             pictures = [render, *guides, fixed, truth, error_map(render, truth)]
-            lines.append(side_by_side([*pictures, error_map(fixed, truth)], gap=2))
+            line = side_by_side([*pictures, error_map(fixed, truth)], gap=2)
+            before, after = (rows[key][f"{which}psnr"] for which in ("render_", ""))
+            told = f"{key}: render {before:.2f} dB, fixed {after:.2f} dB ({after - before:+.2f})"
+            strip = np.asarray(caption(Cell(line, told), line.shape[1], LINE))
+            lines.append(np.concatenate((strip, to_uint8(line))))
         width = max(line.shape[1] for line in lines)
-        whole = []
-        for line in lines:
-            room = torch.full((line.shape[0] + 2, width, 3), 255, dtype=torch.uint8).numpy()
-            room[: line.shape[0], : line.shape[1]] = to_uint8(line)
-            whole.append(torch.from_numpy(room))
-        save_png(out / f"{name}_{kind}.png", torch.cat(whole).numpy())
+        whole = [
+            np.pad(line, ((0, 2), (0, width - line.shape[1]), (0, 0)), constant_values=255)
+            for line in lines
+        ]
+        save_png(out / f"{name}_{kind}.png", np.concatenate(whole))
         log.info("%s, from above: %s", kind, ", ".join(keys))
 
 

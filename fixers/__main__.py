@@ -210,8 +210,13 @@ def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | N
         log.info("%d of %d are there already", len(pairs) - len(todo), len(pairs))
     fixer = load_fixer(options) if todo else None
     references: dict[Path, Tensor] = {}
+    broken: list[str] = []
     for pair in tqdm(todo, "fixing", unit="picture", disable=None if len(todo) > 1 else True):
-        (image, alpha), guide = read_render(pair.image), None
+        try:
+            (image, alpha), guide = read_render(pair.image), None
+        except (ValueError, OSError) as error:  # the others are not to wait for it
+            broken.append(str(error))
+            continue
         if alphas[pair.name] is not None:
             alpha = read_image(alphas[pair.name])[..., 0]
         if pair.reference is not None:
@@ -225,6 +230,10 @@ def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | N
                 options.output_dir / "compare" / targets[pair.name].name, side_by_side(shown, 4)
             )
         save_png(targets[pair.name], fixed)
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(todo)} could not be read, the others are fixed: {broken[0]}"
+        )
     if options.video:
         pictures = [read_image(target) for target in targets.values()]
         same = [

@@ -217,3 +217,13 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
     (tmp_path / "a.mp4").write_bytes(b"")
     code, said = call(tmp_path / "a.mp4", "--alpha", tmp_path / "alpha")
     assert code == 2 and "a video is fixed without" in said
+
+
+def test_a_broken_picture_among_others_is_told_and_they_are_fixed(call, tmp_path):
+    for name in ("a.png", "c.png"):
+        picture(tmp_path / "in" / name)
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    code, err = call(tmp_path / "in", "--fixer", "identity", "--output_dir", tmp_path / "out")
+    assert code == 2
+    assert "1 of 3 could not be read" in err and "b.png" in err and "Traceback" not in err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
