@@ -81,7 +81,7 @@ class ResultFolder:
         self.forget(first)
         for file in (self.resume, self.report / "index.html"):
             file.unlink(missing_ok=True)
-        for name in ("before", "round"):
+        for name in ("before", "views"):
             (self.rounds / f"{name}.pt").unlink(missing_ok=True)
         self.clear_unfinished()
 

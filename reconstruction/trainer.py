@@ -112,7 +112,11 @@ class Trainer:
         state, fixing = self.state, self.fixing
         if state.novel is None or fixing.novel_share == 0:
             return None
-        if torch.rand((), generator=state.mix).item() >= fixing.novel_share:
+        share = fixing.novel_share
+        if fixing.fade:
+            last = [r for r in state.rounds if r.views and r.verdict != "rolled back"][-1]
+            share *= max(0.0, (last.until - state.done) / (last.until - last.step))
+        if torch.rand((), generator=state.mix).item() >= share:
             return None
         view = state.novel_order.next()
         if (

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Round:
-    """A round as it is told. gate_*: PSNR of the views set aside before the round, at the end of
-    its stretch of steps, and at the end of the same stretch without it (None: not measured).
+    """A round as it is told. until: the step at which the next one begins, or the run ends. gate_*:
+    PSNR of the views set aside before the round and at the end of its trials: on fixed views, on
+    the same views unfixed, and on photos alone (None: not measured).
     post_gain: dB that fixing brings to their renders. agrees: mean error to photos that did not
     guide the fixing, before over after; consistent: share of pixels that fixed views do not
     contradict in each other. seconds: of each part. memory: the run's peak so far, in GB."""
 
     step: int
+    until: int
     verdict: str = "open"
     why: str = ""
     views: int = 0
@@ -20,6 +22,7 @@ class Round:
     aside: list[int] = field(default_factory=list)
     gate_before: float | None = None
     gate_after: float | None = None
+    gate_unfixed: float | None = None
     gate_without: float | None = None
     agrees: float | None = None
     consistent: float | None = None

@@ -196,14 +196,15 @@ def trustworthy(view: Repaired) -> bool:
     return view.consistent is None or view.consistent >= CONSISTENT
 
 
-def accepted(views: list[Repaired], cameras: Cameras, gate: bool) -> tuple[NovelViews | None, int]:
-    """The views to train on, and how many were refused because something contradicts them."""
-    good = [i for i, v in enumerate(views) if not gate or trustworthy(v)]
-    if not good:
-        return None, len(views)
-    novel = NovelViews(
-        cameras[good],
-        [views[i].fixed.half() for i in good],
-        [views[i].confidence.half() for i in good],
+def accepted(views: list[Repaired], gate: bool) -> list[int]:
+    """Indices of the views to train on; with the gate, those that nothing contradicts."""
+    return [i for i, view in enumerate(views) if not gate or trustworthy(view)]
+
+
+def novel_views(views: list[Repaired], cameras: Cameras, fixed: bool) -> NovelViews:
+    """To train on; not `fixed`, with the renders as they were, for comparison."""
+    return NovelViews(
+        cameras,
+        [(view.fixed if fixed else view.render.color).half() for view in views],
+        [view.confidence.half() for view in views],
     )
-    return novel, len(views) - len(good)

@@ -1,6 +1,7 @@
 # The rounds of a run: begun at their steps, tried without some training views, then kept or rolled
 # back. Either way the run goes on from where the round began, with all views: judging costs time
-# and nothing else.
+# and nothing else. Three trials of the same steps: on the fixed views, on the same views unfixed,
+# since renders alone hold some memory of the views set aside, and on photos only.
 from __future__ import annotations
 
 import logging
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evaluation.files import atomic_path
 from evaluation.metrics import decibels
 from evaluation.pictures import save_png
 from fixers import Fixer
@@ -20,8 +22,9 @@ from reconstruction import fit, memory
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
 from reconstruction.rounds.guidance import Guidance
+from reconstruction.rounds.novel import NovelViews
 from reconstruction.rounds.record import Round
-from reconstruction.rounds.repair import Repair, Repaired, accepted
+from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.targets import targets, towards
 from reconstruction.trainer import Trainer
@@ -72,7 +75,7 @@ class Rounds:
 
     @property
     def is_open(self) -> bool:
-        return bool(self.told) and self.told[-1].verdict in ("open", "in doubt")
+        return bool(self.told) and self.told[-1].verdict == "open"
 
     @property
     def on_trial(self) -> bool:
@@ -86,8 +89,11 @@ class Rounds:
 
     def judged_at(self, step: int) -> int:
         """Where the trial of a round that began at `step` ends."""
-        ends = [s for s in (*self.steps, self.trainer.config.max_steps) if s > step]
-        return step + max(1, round((min(ends) - step) * self.settings.gate_stretch))
+        return step + max(1, round((self._until(step) - step) * self.settings.gate_stretch))
+
+    def _until(self, step: int) -> int:
+        """Where the next round begins, or the run ends."""
+        return min(s for s in (*self.steps, self.trainer.config.max_steps) if s > step)
 
     def settle(self) -> bool:
         """The verdict on the open round, where it is due; True if the run went back."""
@@ -101,20 +107,25 @@ class Rounds:
             last.verdict, last.why = "kept", last.why or "no views could be set aside to judge it"
             return False
         psnr = self._gate(last)
-        if last.verdict == "open":
+        if last.gate_after is None:
             last.gate_after = psnr
             last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.2f} dB"
-            if self.settings.gate == "matched" or psnr < last.gate_before:
-                last.verdict = "in doubt"
-                self._load("before")
-                self.trainer.state.views.aside = frozenset(last.aside)
-                return True
-            last.verdict = "kept"
+            if self.settings.gate == "quick" and psnr >= last.gate_before:
+                last.verdict = "kept"
+        elif last.gate_unfixed is None:
+            last.gate_unfixed = psnr
+            last.why += f", unfixed {psnr:.2f}"
+            if psnr > last.gate_after:
+                last.verdict = "rolled back"
         else:
             last.gate_without = psnr
-            last.verdict = "kept" if last.gate_after >= psnr else "rolled back"
             last.why += f", without the round {psnr:.2f}"
-        self._finish(last)
+            last.verdict = "kept" if last.gate_after >= psnr else "rolled back"
+        if last.verdict == "open":
+            self._return("unfixed" if last.gate_unfixed is None else None)
+            self.trainer.state.views.aside = frozenset(last.aside)
+        else:
+            self._finish(last)
         return True
 
     def diverged(self) -> bool:
@@ -129,7 +140,7 @@ class Rounds:
     def begin(self) -> None:
         """Choose views, render, fix, and add what no photo contradicts."""
         trainer, state = self.trainer, self.trainer.state
-        now = Round(state.done)
+        now = Round(state.done, self._until(state.done))
         began = time.perf_counter()
         train = trainer.scene.split.train
         now.aside = list(set_aside(train, self.settings, len(self.told)))
@@ -149,12 +160,12 @@ class Rounds:
             now.verdict, now.why = "refused", str(error)
             log.warning("round at step %d refused: %s", state.done, error)
             return
-        novel, now.refused = accepted(views, cameras, self.settings.gate != "off")
+        good = accepted(views, self.settings.gate != "off")
         ratios = [v.agrees for v in views if v.agrees is not None]
         now.agrees = sum(ratios) / len(ratios) if ratios else None
         shares = [v.consistent for v in views if v.consistent is not None]
         now.consistent = sum(shares) / len(shares) if shares else None
-        now.views = 0 if novel is None else len(novel)
+        now.views, now.refused = len(good), len(views) - len(good)
         names = trainer.scene.names
         now.references = sorted({names[g.index] for v in views for g in v.guides})
         if self.fixing.use_ref and not now.references:
@@ -165,16 +176,19 @@ class Rounds:
         if self.settings.save_novel:
             self._write(views, repair)
         contradicted = now.agrees is not None and now.agrees < 1 and not now.aside
-        if novel is None:
+        if not good:
             now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
         elif contradicted and self.settings.gate != "off":
             now.verdict = "refused"
             now.why = "photos that did not guide the fixing agree better with the renders"
             state.set_novel(None)
         else:
-            keep = state.novel if self.settings.keep_views == "all" else None
-            state.set_novel(novel.with_others(keep))
-            self.save(self._file("round"))
+            chosen = [views[i] for i in good], cameras[good]
+            kinds = {"fixed": True, "unfixed": False} if now.aside else {"fixed": True}
+            views = {kind: novel_views(*chosen, fixed) for kind, fixed in kinds.items()}
+            with atomic_path(self._file("views")) as temporary:
+                torch.save({kind: novel.state_dict() for kind, novel in views.items()}, temporary)
+            self._train_on(views["fixed"])
             state.views.aside = frozenset(now.aside)
         self._rest()
         now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
@@ -248,7 +262,7 @@ class Rounds:
         if self.settings.post == "auto" and last.aside and last.step == self.steps[-1]:
             last.post_gain = self._post_gain(last)
         spent = self.trainer.state.history.seconds
-        last.seconds["trial"] = spent - self._load("round" if last.verdict == "kept" else "before")
+        last.seconds["trial"] = spent - self._return("fixed" if last.verdict == "kept" else None)
         self.folder.forget(last.step)
         log.info("round at step %d %s: %s", last.step, last.verdict, last.why)
 
@@ -266,14 +280,23 @@ class Rounds:
         ]
         return sum(gains) / len(gains)
 
-    def _load(self, name: str) -> float:
-        """The state before the round, or as it began; time spent and the rounds' story are not
-        forgotten. Returns the seconds of optimising until there."""
-        state, path = self.trainer.state, self._file(name)
+    def _return(self, kind: str | None) -> float:
+        """To where the round began: before it, or with its views "fixed" or "unfixed" to train on.
+        Time spent and the rounds' story are not forgotten. Returns the seconds of optimising until
+        there."""
+        state, path = self.trainer.state, self._file("before")
         seconds, rounds = state.history.seconds, state.rounds
         state.load(path, checkpoint.load(path))
         until, state.history.seconds, state.rounds = state.history.seconds, seconds, rounds
+        if kind is not None:
+            views = torch.load(self._file("views"), weights_only=True)
+            self._train_on(NovelViews.from_state(views[kind]))
         return until
+
+    def _train_on(self, novel: NovelViews) -> None:
+        state = self.trainer.state
+        keep = state.novel if self.settings.keep_views == "all" else None
+        state.set_novel(novel.with_others(keep))
 
     def _file(self, name: str) -> Path:
         return self.folder.path / "rounds" / f"{name}.pt"

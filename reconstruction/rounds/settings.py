@@ -37,8 +37,10 @@ class FixConfig:
     """Training photos that guide the fixing of a view; one more checks it."""
     reference_by: Literal["covisibility", "pose"] = "covisibility"
     """How they are chosen: by what they share with the view, or by pose alone."""
-    novel_share: float = 0.3
-    """Share of the steps that train on a fixed view, once there are some."""
+    novel_share: float = 0.6
+    """Share of the steps that train on a fixed view right after a round."""
+    fade: bool = True
+    """The share falls to none by the next round: the splats outgrow the renders that were fixed."""
     beside: bool = True
     """A fixed view is trained on beside the step's photo; off: in its place, so that photos are
     seen less often than without fixing."""
@@ -50,13 +52,13 @@ class FixConfig:
     """Train on the fixed views of the latest round, or of all rounds."""
     gate: Literal["matched", "quick", "off"] = "matched"
     """Keep a round only if views that were set aside say that it does no harm. matched: compare
-    with the same steps without it; quick: only if they fell since the round began; off: keep every
-    round."""
+    with the same steps on the same views unfixed, and on photos alone; quick: only if they fell
+    since the round began; off: keep every round."""
     gate_share: float = 0.1
     """Share of the training views set aside while a round is tried, to judge it by."""
-    gate_stretch: float = 0.3
-    """Share of the steps until the next round that a trial makes, with the round and without; they
-    are made again with all views."""
+    gate_stretch: float = 0.2
+    """Share of the steps until the next round that each of a round's three trials makes; they are
+    made again with all views."""
     gate_least: int = 16
     """With fewer training views none is set aside."""
     confident: bool = True
@@ -105,6 +107,7 @@ def original(config: FixConfig) -> FixConfig:
         references=1,
         reference_by="pose",
         novel_share=0.3,
+        fade=False,
         beside=False,
         novel_data_lambda=0.3,
         real_data_lambda=1.5,

@@ -78,7 +78,7 @@ def test_rounds_with_an_honest_fixer_are_told_and_measured(scene, settings, tmp_
 def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     settings = replace(settings, eval_steps=(45, 120), save_steps=(45, 120))  # 45: during a trial
     _, plain = run(scene, settings, tmp_path / "plain", None)
-    loud = replace(FIX, confident=False, novel_share=0.9, beside=False)
+    loud = replace(FIX, confident=False, novel_share=0.9, fade=False, beside=False)
     liar = in_use(lambda renders: renders.flip(-1))  # red and blue change places
     rounds, gated = run(scene, settings, tmp_path / "gated", liar, replace(loud, gate_least=2))
     assert [r["verdict"] for r in rounds] == ["rolled back", "rolled back"]
@@ -196,7 +196,7 @@ def test_the_truth_helps(scene, settings, tmp_path):
     _, plain = run(few, settings, tmp_path / "plain", None)
     truth = torch.stack([few.image(i) for i in few.split.test])
     knowing = in_use(lambda renders: truth[: len(renders)])
-    sure = replace(FIX, fix_steps=(40,), confident=False, gate="off")
+    sure = replace(FIX, fix_steps=(40,), confident=False, gate="off", fade=False)
     _, distilled = run(few, settings, tmp_path / "fixed", knowing, sure)
     assert distilled["psnr"] > plain["psnr"] + 0.3
 
