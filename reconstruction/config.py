@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
@@ -144,5 +145,6 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
             values[prefix + f.name] = type(value).__name__
             values |= flat(value, f"{prefix}{f.name}.")
         else:
-            values[prefix + f.name] = list(value) if isinstance(value, tuple) else value
+            plain = str(value) if isinstance(value, Path) else value
+            values[prefix + f.name] = list(plain) if isinstance(plain, tuple) else plain
     return values

@@ -51,12 +51,14 @@ class View:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All held-out views at one step (counted from zero); seconds: mean time to render one."""
+    """All held-out views at one step (counted from zero); seconds: mean time to render one;
+    fixing: seconds to render and fix them all, 0 where they were not fixed."""
 
     step: int
     views: list[View]
     num_GS: int
     seconds: float
+    fixing: float = 0.0
 
     @property
     def stats(self) -> dict[str, float | int | None]:
@@ -77,12 +79,13 @@ def evaluate(
 ) -> Evaluation:
     """Render and measure every held-out view of the scene, and with `post` each fixed one too."""
     device = splats["means"].device
-    fixed = None
+    fixed, fixing = None, time.perf_counter()
     if post is not None and scene.split.test:
         try:
             fixed = post(scene.cameras[list(scene.split.test)], label="fixing the held-out views")
         except FloatingPointError as error:
             log.warning("the held-out views are not shown fixed: %s", error)
+    fixing = 0.0 if fixed is None else time.perf_counter() - fixing
     views, seconds = [], 0.0
     for i, index in enumerate(tqdm(scene.split.test, desc="evaluating", leave=False)):
         start = time.perf_counter()
@@ -98,7 +101,7 @@ def evaluate(
             (alphas < 0.5).numpy(),
         )
         views.append(view if fixed is None else with_post(view, fixed[i], photo, metrics))
-    return Evaluation(step, views, splats.count, seconds / max(1, len(views)))
+    return Evaluation(step, views, splats.count, seconds / max(1, len(views)), fixing)
 
 
 def with_post(view: View, fixed: Repaired, photo: Tensor, metrics: Metrics) -> View:

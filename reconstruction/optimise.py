@@ -19,6 +19,7 @@ from reconstruction.evaluate import EvaluationConfig
 from reconstruction.memory import peak_gigabytes
 from reconstruction.result import ResultFolder
 from reconstruction.resume import FREE, restore
+from reconstruction.rounds.record import retold
 from reconstruction.rounds.rounds import FixerInUse, Rounds
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.support import support
@@ -79,6 +80,11 @@ def optimise(
     if fixer is not None:
         fixing = fixing or FixConfig()
         steps = fixing.steps(first, schedule.max_steps, config.steps_scaler, start is not None)
+        if not steps:
+            log.warning(
+                "no round of fixing falls into these %d steps: see --fix_steps, --schedule",
+                schedule.max_steps - first,
+            )
         if control:
             _control(scene, config, folder, device, start, resume, evaluation, steps)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -173,18 +179,20 @@ def evaluate_only(
     device: torch.device | str = "cpu",
 ) -> None:
     """Measure existing splats on the held-out views; write what a run writes at its end."""
-    device = torch.device(device)
+    device, step = torch.device(device), max(0, start.step - 1)
     folder = ResultFolder(writable_folder(result_dir))
+    told = folder.rounds_stats(step)
     publish(
         start.splats.to(device),
         scene,
         config,
         folder,
-        step=max(0, start.step - 1),
+        step=step,
         settings={**settings_of(scene, config, evaluation, start), "eval_only": True},
         history=start.history,
         metrics=Metrics(evaluation.lpips_net, device),
         video=evaluation.render_traj_path if evaluation.save_video else None,
+        rounds=retold(json.loads(told.read_text())) if told.exists() else (),
     )
 
 
@@ -224,7 +232,7 @@ class _Session:
                 if real and (at_end or state.done in config.save_steps):
                     self._keep()
                 if at_end:
-                    self.folder.resume.unlink(missing_ok=True)
+                    self.folder.clean()
                 if real and (at_end or state.done in config.eval_steps):
                     self._measure(at_end)
                 if at_end:

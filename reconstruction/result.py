@@ -79,11 +79,17 @@ class ResultFolder:
     def clear(self, first: int = 0) -> None:
         """Remove what a run wrote at steps >= `first`, its state and its report, nothing else."""
         self.forget(first)
-        for file in (self.resume, self.report / "index.html"):
-            file.unlink(missing_ok=True)
-        for name in ("before", "views"):
-            (self.rounds / f"{name}.pt").unlink(missing_ok=True)
+        (self.report / "index.html").unlink(missing_ok=True)
+        self.clean(fork=False)
         self.clear_unfinished()
+
+    def clean(self, fork: bool = True) -> None:
+        """Remove what only an unfinished run needs; `fork`: what its control left to it too."""
+        for file in (self.resume, *self.rounds.glob("*.pt")):
+            if fork or file != self.fork:
+                file.unlink(missing_ok=True)
+        if self.rounds.is_dir() and not any(self.rounds.iterdir()):
+            self.rounds.rmdir()
 
     def forget(self, first: int) -> None:
         """Remove what was kept or measured at steps >= `first`."""

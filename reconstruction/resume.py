@@ -9,6 +9,7 @@ import torch
 
 from reconstruction.history import History
 from reconstruction.result import ResultFolder
+from reconstruction.rounds.record import retold
 from reconstruction.state import State
 from splats import checkpoint
 
@@ -49,6 +50,7 @@ def restore(
     for name, value in splats.items():
         state.splats[name] = torch.nn.Parameter(value.to(state.splats[name].device))
     state.history = History.from_checkpoint(saved)
+    state.rounds = retold(json.loads(saved.get("rounds", "[]")))
     state.done = last
     log.info("finished already, after step %d: only evaluating again", last)
 

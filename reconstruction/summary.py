@@ -96,7 +96,7 @@ def publish(
         write_evaluation(evaluation, folder)
     if video:
         write_path_video(folder, splats, scene, config, video, step)
-    control = Control.read(folder) if rounds else None
+    control = Control.read(folder, step) if rounds else None
     report = _report(evaluation, scene, folder, settings, history, metrics)
     if rounds:
         write_json(folder.rounds_stats(step), story(list(rounds)))

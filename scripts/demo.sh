@@ -9,7 +9,7 @@
 #            every 8th)
 #   FACTOR   photos at 1/FACTOR size       (default: no side over 1600 pixels with a GPU, 500 without)
 #   RESULT   the folder of the result
-# Without a GPU at most 30,000 Gaussians are made, which bounds the time of a step.
+# Without a GPU at most 20,000 Gaussians are made, which bounds the time of a step.
 # Run it again to go on with a stopped run; other STEPS or FACTOR want another RESULT.
 set -euo pipefail
 

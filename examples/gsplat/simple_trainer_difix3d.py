@@ -31,8 +31,8 @@ class FixerFlags:
     control: bool = False
     """Make the same without fixing first, in <result_dir>/vanilla, and report both."""
     schedule: Literal["ours", "original"] = "ours"
-    """original: the rounds, poses and weights of Difix3D's trainer, with no gate (its flags below
-    are then without effect)."""
+    """original: the rounds, poses and weights of Difix3D's trainer, with no gate; of the flags
+    below only --fix_steps, --novel_views, --trajectory and --save_novel then have an effect."""
     use_ref: bool = True
     """Give the fixer training photos as references."""
     use_bridge: bool = False
@@ -78,7 +78,8 @@ class Flags:
     ply: Path | None = None
     """Go on from these splats, from step 0, in the capture's own world or the normalised one."""
     eval_only: bool = False
-    """Only render and measure: --ckpt, --ply, or the newest splats in --result_dir."""
+    """Only render and measure: --ckpt, --ply, or the newest splats in --result_dir. (A finished
+    run's own command does so too, and fixes the renders again.)"""
     resume: bool = True
     """Go on with the run in --result_dir; --no-resume starts over and removes what it wrote."""
     device: str | None = None
@@ -106,6 +107,8 @@ def main() -> None:
         }
     )
     device = choose_device(flags.device)
+    if flags.fixing.control and not flags.fixing.fix:
+        log.warning("--control is the run without fixing, which --no-fix makes anyway: left out")
     fixer = load_fixer(flags, device) if flags.fixing.fix and not flags.eval_only else None
     rounds = original(flags.rounds) if flags.fixing.schedule == "original" else flags.rounds
     start = choose_start(flags)
@@ -188,6 +191,13 @@ def in_world_of(
             log.warning("%s lies in the %s world: taking that", start.source, world)
             return other
         fit.check(*max(found, better))
+        if found[1] < fit.LEAST_PSNR:
+            log.warning(
+                "%s shows little of what the photos do (%.1f dB at the capture's cameras): do "
+                "splats and poses belong together?",
+                start.source,
+                found[1],
+            )
     return scene
 
 

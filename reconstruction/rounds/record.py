@@ -1,6 +1,7 @@
 # What a round was, as it is kept with the run and told in the report.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -42,11 +43,13 @@ def retold(values: list[dict]) -> list[Round]:
     return [Round(**value) for value in values]
 
 
-def post_helps(rounds: list[Round]) -> bool:
-    """Whether fixing the renders themselves is worth it, by the last views that were set aside; by
-    the photos that checked the fixed views, where none were."""
+def post_verdict(rounds: Sequence[Round]) -> str:
+    """Whether fixing the renders themselves is worth it, and what says so: the last views that were
+    set aside or, where none were, the photos that checked the fixed views."""
     gains = [r.post_gain for r in rounds if r.post_gain is not None]
     if gains:
-        return gains[-1] > 0
+        return f"{'yes' if gains[-1] > 0 else 'no'}, by views set aside"
     ratios = [r.agrees for r in rounds if r.agrees is not None]
-    return bool(ratios) and ratios[-1] > 1
+    if ratios:
+        return f"{'yes' if ratios[-1] > 1 else 'no'}, by photos that did not guide it"
+    return "not known"

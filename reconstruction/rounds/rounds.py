@@ -104,22 +104,22 @@ class Rounds:
 
     def _judge(self, last: Round) -> bool:
         if not last.aside:
-            last.verdict, last.why = "kept", last.why or "no views could be set aside to judge it"
+            last.verdict, last.why = "kept", last.why or self._unjudged(last)
             return False
         psnr = self._gate(last)
         if last.gate_after is None:
             last.gate_after = psnr
-            last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.2f} dB"
+            last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.3f} dB"
             if self.settings.gate == "quick" and psnr >= last.gate_before:
                 last.verdict = "kept"
         elif last.gate_unfixed is None:
             last.gate_unfixed = psnr
-            last.why += f", unfixed {psnr:.2f}"
+            last.why += f", unfixed {psnr:.3f}"
             if psnr > last.gate_after:
                 last.verdict = "rolled back"
         else:
             last.gate_without = psnr
-            last.why += f", without the round {psnr:.2f}"
+            last.why += f", without the round {psnr:.3f}"
             last.verdict = "kept" if last.gate_after >= psnr else "rolled back"
         if last.verdict == "open":
             self._return("unfixed" if last.gate_unfixed is None else None)
@@ -127,6 +127,16 @@ class Rounds:
         else:
             self._finish(last)
         return True
+
+    def _unjudged(self, last: Round) -> str:
+        """Why a round is kept that no views set aside have judged."""
+        if self.settings.gate == "off":
+            return "the gate is off"
+        few = f"fewer than {self.settings.gate_least} views train, so none was set aside"
+        if last.agrees is None:
+            return f"{few}, and no photo could check it"
+        better = 100 * (last.agrees - 1)
+        return f"{few}; photos that did not guide it agree better by {better:.2f} %"
 
     def diverged(self) -> bool:
         """After NaN or infinity: back to before the open round, if there is one."""

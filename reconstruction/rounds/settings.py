@@ -64,10 +64,10 @@ class FixConfig:
     confident: bool = True
     """Weigh each pixel of a fixed view by how much speaks for it; off: by alpha > 0.5 alone."""
     save_novel: bool = True
-    """Write each round's views to renders/novel/<step>/{Pred,Alpha,Fixed,Ref}."""
+    """Write each round's views to renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
     post: Literal["auto", "always", "never"] = "auto"
-    """Fix the evaluated renders too, beside the plain ones; auto: where it helped the views that
-    were set aside."""
+    """Fix the evaluated renders too, beside the plain ones; auto: at the end, and say whether it is
+    worth it, by the views set aside or by photos that did not guide the fixing."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "novel_views", "references", "gate_least"):
@@ -80,7 +80,9 @@ class FixConfig:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must lie in 0 to 1")
         for name in ("shift", "novel_data_lambda", "real_data_lambda"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must not be negative")
+                raise ValueError(
+                    f"--{name} is {getattr(self, name)}; it must be a number, not negative"
+                )
         if self.targets == "trajectory" and self.trajectory is None:
             raise ValueError("--targets trajectory needs --trajectory FILE")
 

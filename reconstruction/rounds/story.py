@@ -13,7 +13,7 @@ from evaluation.report import TRUTH, Report, ReportView
 from reconstruction.evaluate import Evaluation, View
 from reconstruction.history import History
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import Round, post_helps
+from reconstruction.rounds.record import Round, post_verdict
 
 WAYS = "Without and with fixing"
 NUMBERS = ("psnr", "ssim", "lpips")
@@ -26,25 +26,22 @@ class Control:
     stats: dict[str, float | None]
     views: dict[str, dict[str, float | None]]
     renders: dict[str, np.ndarray]
-    minutes: float
+    minutes: float | None
 
     @classmethod
-    def read(cls, folder: ResultFolder) -> Control | None:
-        """The newest of a run in the folder's `vanilla`, or None."""
-        own = folder.vanilla
-        steps = [int(file.stem[8:]) for file in own.path.glob("stats/val_step*[0-9].json")]
-        if not steps:
-            return None
-        step = max(steps)
+    def read(cls, folder: ResultFolder, step: int) -> Control | None:
+        """At that step of a run in the folder's `vanilla`; None where it was not measured."""
+        own, minutes = folder.vanilla, None
         try:
             stats = json.loads(own.val_stats(step).read_text())
             views = json.loads(own.per_view_stats(step).read_text())
-            seconds = json.loads(own.train_stats(step).read_text())["ellipse_time"]
+            if own.train_stats(step).exists():
+                minutes = json.loads(own.train_stats(step).read_text())["ellipse_time"] / 60
             files = sorted((own.val_renders(step) / "Pred").glob("*.png"))
             renders = dict(zip(views, map(imageio.imread, files), strict=True))
         except (OSError, ValueError, KeyError):
             return None
-        return cls(stats, views, renders, seconds / 60)
+        return cls(stats, views, renders, minutes)
 
 
 def with_rounds(
@@ -56,40 +53,45 @@ def with_rounds(
 ) -> Report:
     """The report with the rounds' story: a line for each way, the rounds, the time of each part,
     gains of each view."""
-    lines = ways(report, evaluation, control, rounds)
+    lines = ways(report, evaluation, control, rounds, history)
     return replace(
         report,
         title=report.title.replace("Reconstruction", "Fix and distil", 1),
         views=[pictured(view, control) for view in evaluation.views],
         tables={WAYS: lines, "Rounds": [told(r) for r in rounds]}
-        | {"Time": times(rounds, history)},
+        | {"Time": times(evaluation, control, rounds, history)},
         gains=gains(evaluation, control),
     )
 
 
 def ways(
-    report: Report, evaluation: Evaluation, control: Control | None, rounds: Sequence[Round]
+    report: Report,
+    evaluation: Evaluation,
+    control: Control | None,
+    rounds: Sequence[Round],
+    history: History,
 ) -> list[dict[str, str | float | None]]:
     """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too."""
     mine = report.summary[0]
+    keys = [key for key in NUMBERS if key in mine]
     lines = []
     if control is not None:
-        line = {key: control.stats.get(key) for key in NUMBERS if key in mine}
-        lines.append({"way": "vanilla", **line, "training minutes": round(control.minutes, 2)})
-    line = {key: mine[key] for key in NUMBERS if key in mine}
-    lines.append(
-        {"way": "fixed and distilled", **line, "training minutes": mine["training minutes"]}
-    )
-    stats = evaluation.stats
-    if stats.get("post_psnr") is not None:
-        used = "yes" if post_helps(list(rounds)) else "no"
-        line = {key: stats.get(f"post_{key}") for key in NUMBERS if key in mine}
-        way = f"and renders fixed (worth it: {used})"
-        lines.append({"way": way, **line, "training minutes": mine["training minutes"]})
+        numbers = {key: control.stats.get(key) for key in keys}
+        lines.append({"way": "vanilla", **numbers, "minutes": control.minutes})
+    beside = sum(r.seconds.get(part, 0.0) for r in rounds for part in ("round", "judging"))
+    minutes = (history.seconds + beside) / 60
+    numbers = {key: mine[key] for key in keys}
+    lines.append({"way": "fixed and distilled", **numbers, "minutes": minutes})
+    if evaluation.stats.get("post_psnr") is not None:
+        numbers = {key: evaluation.stats.get(f"post_{key}") for key in keys}
+        way = f"and renders fixed (worth it: {post_verdict(rounds)})"
+        lines.append({"way": way, **numbers, "minutes": minutes + evaluation.fixing / 60})
     for line in lines:
         base = lines[0].get("psnr")
         if line.get("psnr") is not None and base is not None:
             line["gain psnr"] = line["psnr"] - base
+        if line["minutes"] is not None:
+            line["minutes"] = round(line["minutes"], 2)
     return lines
 
 
@@ -124,7 +126,9 @@ def told(r: Round) -> dict[str, str | float | int | None]:
     }
 
 
-def times(rounds: Sequence[Round], history: History) -> list[dict[str, str | float]]:
+def times(
+    evaluation: Evaluation, control: Control | None, rounds: Sequence[Round], history: History
+) -> list[dict[str, str | float]]:
     """Seconds of each part of the run."""
     parts = {"optimising": history.seconds - sum(r.seconds.get("trial", 0.0) for r in rounds)}
     for r in rounds:
@@ -134,6 +138,10 @@ def times(rounds: Sequence[Round], history: History) -> list[dict[str, str | flo
     beside = ("optimising", "trial", "judging")
     known = sum(value for name, value in parts.items() if name not in beside)
     parts["rest of the rounds"] = max(0.0, whole - known)
+    if evaluation.fixing:
+        parts["fixing the held-out renders"] = evaluation.fixing
+    if control is not None and control.minutes is not None:
+        parts["the run without fixing"] = 60 * control.minutes
     return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]
 
 

@@ -242,6 +242,7 @@ def test_fixing_makes_the_published_files_and_a_report_of_both_ways(capture, tmp
     start = out / "ply/point_cloud_59.ply"
     flags = ("--data_dir", capture, "--result_dir", tmp_path / "warm", "--ply", start)
     flags += ("--max_steps", 20, "--rounds", 1, "--fixer", "identity", "--no-save_video")
+    flags += ("--targets", "trajectory", "--trajectory", out / "cameras.json")
     code, _, err = trainer("default", *flags)
     assert code == 2 and "identity" in err  # a control of benchmarks, no fixer to choose
     flags = tuple("classical" if flag == "identity" else flag for flag in flags)
@@ -249,6 +250,11 @@ def test_fixing_makes_the_published_files_and_a_report_of_both_ways(capture, tmp
     assert code == 0, err
     rounds = json.loads((tmp_path / "warm/stats/rounds_step0019.json").read_text())
     assert [r["step"] for r in rounds] == [0]
+    settings = yaml.safe_load((tmp_path / "warm/cfg.yml").read_text())
+    assert settings["trajectory"] == str(out / "cameras.json")
+    code, _, err = trainer("default", *flags[:4], "--eval_only", "--no-save_video")
+    assert code == 0, err
+    assert "Rounds" in (tmp_path / "warm/report/index.html").read_text()
 
     away = ply.read(start)
     away["means"].data += 1e3
@@ -257,6 +263,9 @@ def test_fixing_makes_the_published_files_and_a_report_of_both_ways(capture, tmp
     flags += ("--ply", tmp_path / "away.ply", "--fixer", "classical")
     code, _, err = trainer("default", *flags)
     assert code == 2 and "do splats and poses belong together" in err
+    none = ("--data_dir", capture, "--result_dir", tmp_path / "none", "--fixer", "classical")
+    code, _, err = trainer("default", *none, "--max_steps", 9, "--fix_steps", 50, "--no-save_video")
+    assert code == 0 and "no round of fixing falls into these 9 steps" in err
 
 
 def test_the_shipped_weights_fix_and_distil_by_the_published_script(capture, tmp_path):

@@ -206,19 +206,16 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(
 ):
     honest = FixerInUse(fixers.load("identity"), {"fixer": "identity"}, warped=True)
     caplog.set_level("INFO")
+    settings = replace(settings, eval_steps=(60, 120))
     run(scene, settings, tmp_path / "both", honest, control=True)
     _, plain = run(scene, settings, tmp_path / "plain", None)
-    vanilla = json.loads(
-        (tmp_path / "both" / "vanilla" / "stats" / "val_step0119.json").read_text()
-    )
-    assert vanilla["psnr"] == plain["psnr"]
-    table = next(said for said in caplog.messages if said.startswith("way"))
-    assert [line.split("  ")[0] for line in table.splitlines()] == [
-        "way",
-        "vanilla",
-        "fixed and distilled",
-        "and renders fixed (worth it: no)",
-    ]
+    stats = tmp_path / "both" / "vanilla" / "stats" / "val_step0119.json"
+    assert json.loads(stats.read_text())["psnr"] == plain["psnr"]
+    tables = [said.splitlines() for said in caplog.messages if said.startswith("way")]
+    words = ["way", "vanilla", "fixed and distilled", "and renders fixed"]
+    for table, lines in zip(tables, (3, 4), strict=True):  # at steps 60 and 120
+        assert [line.split("  ")[0].split(" (")[0] for line in table] == words[:lines]
+        assert all(line.endswith("+0.00") for line in table[1:])
     run(scene, settings, tmp_path / "alone", honest)
     states = [
         torch.load(tmp_path / name / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)["splats"]
@@ -226,15 +223,18 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(
     ]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
-    page = (tmp_path / "both" / "report" / "index.html").read_text()
-    for words in (
+    told = (
         "Without and with fixing",
         "vanilla",
         "Rounds",
         "Gain of each view",
         "confidence",
-    ):
-        assert words in page
+    )
+    _, before = run(scene, settings, tmp_path / "both", honest, control=True)  # finished already
+    page = (tmp_path / "both" / "report" / "index.html").read_text()
+    assert all(words in page for words in told)
+    assert before["post_psnr"] == before["psnr"]
+    assert not list((tmp_path / "both").rglob("rounds/*.pt"))
 
 
 def test_support_is_high_where_photos_agree_and_nothing_where_none_looks(scene, settings):
