@@ -1,4 +1,4 @@
-# The README's picture: a held-out view of a result, its photo and the error.
+# The README's picture: a held-out view of a result without and with fixing, and its photo.
 #   python -m benchmarks.picture results/demo docs/demo.jpg
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import tyro
 from PIL import Image
 
 from evaluation.files import atomic_path
-from evaluation.pictures import error_map, side_by_side
+from evaluation.pictures import error_map, side_by_side, to_uint8
+from evaluation.sheet import Cell, caption
+from reconstruction.result import ResultFolder
 from scenes.command import run_command
 
 
 @dataclass(frozen=True)
 class Options:
-    """Put render, photo and error map of the last evaluation side by side."""
+    """Put the ways to a held-out view of the last evaluation side by side, and how far each is from
+    the photo below."""
 
     result: tyro.conf.Positional[Path]
     """Folder of a run."""
@@ -28,18 +31,28 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options)
-    steps = [folder for folder in (options.result / "renders" / "val").glob("*")]
+    folder = ResultFolder(options.result)
+    steps = [int(step.name) for step in (folder.path / "renders" / "val").glob("*")]
     if not steps:
         raise ValueError(f"{options.result} has no renders; give the folder of a run")
-    folder = max(steps, key=lambda step: int(step.name))
-    render, photo = (
-        np.asarray(Image.open(folder / kind / f"{options.view:04d}.png")) for kind in ("Pred", "GT")
-    )
-    picture = side_by_side([render, photo, error_map(render, photo)])
+    own, vanilla = (f.val_renders(max(steps)) for f in (folder, folder.vanilla))
+    name = f"{options.view:04d}.png"
+    files = {
+        "without fixing": vanilla / "Pred" / name,
+        "fixed and distilled" if vanilla.exists() else "render": own / "Pred" / name,
+        "and the render fixed": own / "Post" / name,
+        "photo": own / "GT" / name,
+    }
+    pictures = {title: np.asarray(Image.open(f)) for title, f in files.items() if f.exists()}
+    photo = pictures["photo"]
+    line = max(16, photo.shape[1] // 16)
+    columns = []
+    for title, picture in pictures.items():
+        strip = np.asarray(caption(Cell(picture, title), picture.shape[1], line))
+        below = np.full_like(photo, 255) if title == "photo" else error_map(picture, photo)
+        columns.append(np.concatenate((strip, picture, below)))
     with atomic_path(options.output) as temporary:
-        Image.fromarray(picture).resize(
-            (picture.shape[1] * 3 // 2, picture.shape[0] * 3 // 2), Image.Resampling.LANCZOS
-        ).save(temporary, quality=90)
+        Image.fromarray(to_uint8(side_by_side(columns, gap=4))).save(temporary, quality=88)
 
 
 if __name__ == "__main__":

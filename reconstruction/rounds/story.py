@@ -72,26 +72,26 @@ def ways(
     history: History,
 ) -> list[dict[str, str | float | None]]:
     """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too."""
-    mine = report.summary[0]
-    keys = [key for key in NUMBERS if key in mine]
-    lines = []
-    if control is not None:
-        numbers = {key: control.stats.get(key) for key in keys}
-        lines.append({"way": "vanilla", **numbers, "minutes": control.minutes})
+    stats, others = evaluation.stats, [key for key in NUMBERS[1:] if key in report.summary[0]]
     beside = sum(r.seconds.get(part, 0.0) for r in rounds for part in ("round", "judging"))
     minutes = (history.seconds + beside) / 60
-    numbers = {key: mine[key] for key in keys}
-    lines.append({"way": "fixed and distilled", **numbers, "minutes": minutes})
-    if evaluation.stats.get("post_psnr") is not None:
-        numbers = {key: evaluation.stats.get(f"post_{key}") for key in keys}
+    base = (stats if control is None else control.stats).get("psnr")
+
+    def line(way: str, stats: dict, prefix: str, minutes: float | None) -> dict:
+        psnr = stats.get(f"{prefix}psnr")
+        return {
+            "way": way,
+            "psnr": psnr,
+            "gain psnr": None if None in (psnr, base) else psnr - base,
+            **{key: stats.get(prefix + key) for key in others},
+            "minutes": None if minutes is None else round(minutes, 2),
+        }
+
+    lines = [] if control is None else [line("vanilla", control.stats, "", control.minutes)]
+    lines.append(line("fixed and distilled", stats, "", minutes))
+    if stats.get("post_psnr") is not None:
         way = f"and renders fixed (worth it: {post_verdict(rounds)})"
-        lines.append({"way": way, **numbers, "minutes": minutes + evaluation.fixing / 60})
-    for line in lines:
-        base = lines[0].get("psnr")
-        if line.get("psnr") is not None and base is not None:
-            line["gain psnr"] = line["psnr"] - base
-        if line["minutes"] is not None:
-            line["minutes"] = round(line["minutes"], 2)
+        lines.append(line(way, stats, "post_", minutes + evaluation.fixing / 60))
     return lines
 
 
@@ -115,6 +115,7 @@ def told(r: Round) -> dict[str, str | float | int | None]:
     return {
         "step": r.step,
         "verdict": r.verdict,
+        "why": r.why,
         "views": r.views,
         "refused": r.refused,
         "views set aside": len(r.aside),
@@ -122,7 +123,6 @@ def told(r: Round) -> dict[str, str | float | int | None]:
         "agrees better by": None if r.agrees is None else r.agrees - 1,
         "consistent": r.consistent,
         "peak GB": r.memory,
-        "why": r.why,
     }
 
 
