@@ -33,6 +33,8 @@ from splats import checkpoint
 
 log = logging.getLogger(__name__)
 
+AGREES = 1.002  # less than 0.2 % is no word for a round
+
 
 @dataclass(frozen=True)
 class FixerInUse:
@@ -135,8 +137,7 @@ class Rounds:
         few = f"fewer than {self.settings.gate_least} views train, so none was set aside"
         if last.agrees is None:
             return f"{few}, and no photo could check it"
-        better = 100 * (last.agrees - 1)
-        return f"{few}; photos that did not guide it agree better by {better:.2f} %"
+        return f"{few}; photos that did not guide it {told_agreement(last.agrees)}"
 
     def diverged(self) -> bool:
         """After NaN or infinity: back to before the open round, if there is one."""
@@ -185,12 +186,12 @@ class Rounds:
             )
         if self.settings.save_novel:
             self._write(views, repair)
-        contradicted = now.agrees is not None and now.agrees < 1 and not now.aside
+        contradicted = now.agrees is not None and now.agrees < AGREES and not now.aside
         if not good:
             now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
         elif contradicted and self.settings.gate != "off":
             now.verdict = "refused"
-            now.why = "photos that did not guide the fixing agree better with the renders"
+            now.why = f"photos that did not guide it {told_agreement(now.agrees)}"
             state.set_novel(None)
         else:
             chosen = [views[i] for i in good], cameras[good]
@@ -310,6 +311,11 @@ class Rounds:
 
     def _file(self, name: str) -> Path:
         return self.folder.path / "rounds" / f"{name}.pt"
+
+
+def told_agreement(ratio: float) -> str:
+    """In words: a mean error to photos before fixing over that after."""
+    return f"agree {'better' if ratio > 1 else 'worse'} by {100 * abs(ratio - 1):.2f} %"
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:

@@ -59,7 +59,7 @@ class FixConfig:
     gate_stretch: float = 0.2
     """Share of the steps until the next round that each of a round's three trials makes; they are
     made again with all views."""
-    gate_least: int = 7
+    gate_least: int = 10
     """With fewer training views none is set aside."""
     confident: bool = True
     """Weigh each pixel of a fixed view by how much speaks for it; off: by alpha > 0.5 alone."""

@@ -137,7 +137,7 @@ def test_with_few_views_photos_that_did_not_guide_refuse_a_round(scene, settings
         scene, settings, tmp_path / "few", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), few
     )
     assert [r["verdict"] for r in rounds] == ["refused", "refused"]
-    assert all("agree better with the renders" in r["why"] for r in rounds)
+    assert all("photos that did not guide it agree worse by" in r["why"] for r in rounds)
     assert numbers["psnr"] == pytest.approx(plain["psnr"], abs=0.3)  # on photos alone
     off = replace(few, gate="off")
     rounds, _ = run(
