@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+AGREES = 1.002  # photos that agree better by less than 0.2 % say nothing for a round
+
 
 @dataclass
 class Round:
@@ -51,5 +53,5 @@ def post_verdict(rounds: Sequence[Round]) -> str:
         return f"{'yes' if gains[-1] > 0 else 'no'}, by views set aside"
     ratios = [r.agrees for r in rounds if r.agrees is not None]
     if ratios:
-        return f"{'yes' if ratios[-1] > 1 else 'no'}, by photos that did not guide it"
+        return f"{'yes' if ratios[-1] > AGREES else 'no'}, by photos that did not guide it"
     return "not known"

@@ -23,7 +23,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
 from reconstruction.rounds.guidance import Guidance
 from reconstruction.rounds.novel import NovelViews
-from reconstruction.rounds.record import Round
+from reconstruction.rounds.record import AGREES, Round
 from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.targets import targets, towards
@@ -32,8 +32,6 @@ from scenes.cameras import Cameras
 from splats import checkpoint
 
 log = logging.getLogger(__name__)
-
-AGREES = 1.002  # less than 0.2 % is no word for a round
 
 
 @dataclass(frozen=True)
