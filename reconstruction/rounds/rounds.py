@@ -104,7 +104,7 @@ class Rounds:
 
     def _judge(self, last: Round) -> bool:
         if not last.aside:
-            last.verdict, last.why = "kept", last.why or self._unjudged(last)
+            last.verdict, last.why = "kept", self._unjudged(last)
             return False
         psnr = self._gate(last)
         if last.gate_after is None:
@@ -193,11 +193,13 @@ class Rounds:
             state.set_novel(None)
         else:
             chosen = [views[i] for i in good], cameras[good]
-            kinds = {"fixed": True, "unfixed": False} if now.aside else {"fixed": True}
-            views = {kind: novel_views(*chosen, fixed) for kind, fixed in kinds.items()}
-            with atomic_path(self._file("views")) as temporary:
-                torch.save({kind: novel.state_dict() for kind, novel in views.items()}, temporary)
-            self._train_on(views["fixed"])
+            novel = novel_views(*chosen, fixed=True)
+            if now.aside:
+                unfixed = novel_views(*chosen, fixed=False)
+                both = {"fixed": novel.state_dict(), "unfixed": unfixed.state_dict()}
+                with atomic_path(self._file("views")) as temporary:
+                    torch.save(both, temporary)
+            self._train_on(novel)
             state.views.aside = frozenset(now.aside)
         self._rest()
         now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
@@ -268,7 +270,8 @@ class Rounds:
     def _finish(self, last: Round) -> None:
         """After a verdict: from where the round began, with or without it; before that, at the last
         one, what the views set aside say of fixing renders."""
-        if self.settings.post == "auto" and last.aside and last.step == self.steps[-1]:
+        judges_post = self.settings.post == "auto" and last.step == self.steps[-1]
+        if judges_post and last.aside and self.trainer.is_finite():
             last.post_gain = self._post_gain(last)
         spent = self.trainer.state.history.seconds
         last.seconds["trial"] = spent - self._return("fixed" if last.verdict == "kept" else None)
