@@ -44,6 +44,8 @@ def main() -> None:
         "photo": own / "GT" / name,
     }
     pictures = {title: np.asarray(Image.open(f)) for title, f in files.items() if f.exists()}
+    if "photo" not in pictures:
+        raise ValueError(f"--view {options.view}: {options.result} has no such held-out view")
     photo = pictures["photo"]
     line = max(16, photo.shape[1] // 16)
     columns = []
