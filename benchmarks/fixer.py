@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import SIDE, best, product
 from evaluation.files import atomic_path
 from models.gsvar import GSVAR, GSVARConfig
 from scenes.command import run_command
-
-SIDE = 2048  # the unit: one product of two float32 matrices of this size
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,6 @@ def model_of(options: Options, dtype: torch.dtype) -> GSVAR:
     return model.to(memory_format=torch.channels_last)
 
 
-def best(work: Callable[[], object], repeats: int, device: str) -> float:
-    """Seconds of the fastest run."""
-
-    def once() -> float:
-        if device != "cpu":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return min(once() for _ in range(repeats))
-
-
 @torch.no_grad()
 def measure(options: Options, dtype: torch.dtype) -> dict:
     """Seconds and GFLOP of each part, seconds of the whole and of the unit."""
@@ -90,7 +73,7 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
     f_hat = model.restore(render, references, refiner="none")
     tokens = schedule.lengths[-1]
     condition = torch.randn(tokens, model.config.width, device=options.device).to(dtype)
-    factors = torch.rand(2, SIDE, SIDE, device=options.device)
+    unit = product(options.device)
 
     def restore() -> torch.Tensor:
         return model.restore(render, references, refiner_steps=options.refiner_steps)
@@ -113,7 +96,7 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
     for name, work in parts.items():
         with FlopCounterMode(display=False) as counter:
             work()
-        units.append(best(lambda: factors[0] @ factors[1], 5, options.device))
+        units.append(best(unit, 5, options.device))
         seconds = best(work, options.repeats, options.device)
         result[name] = {"seconds": seconds, "gflop": counter.get_total_flops() / 1e9}
     return {"parts": result, "unit": min(units)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from benchmarks.timing import seconds
 from evaluation.files import atomic_path
 from scenes.cameras import Cameras
 from scenes.command import run_command
@@ -83,24 +83,15 @@ def measure(count: int, width: int, height: int, options: Options) -> dict[str, 
     hits = tile_hits(splats, cameras)
     splats = splats.to(options.device)
 
-    def clock() -> float:
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def forward() -> float:
-        start = clock()
         with torch.no_grad():
-            rasterize(splats, cameras)
-        return clock() - start
+            return seconds(lambda: rasterize(splats, cameras), options.device)
 
     def backward() -> float:
         splats.zero_grad()
         render = rasterize(splats, cameras)
         loss = render.colors.mean() + render.depths.mean()
-        start = clock()
-        loss.backward()
-        return clock() - start
+        return seconds(loss.backward, options.device)
 
     return {
         "gaussians": count,

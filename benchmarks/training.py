@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import SIDE, Work, best, product
 from evaluation.files import atomic_path
 from models.gsvar import GSVAR, GSVARConfig
 from models.gsvar.config import PRESETS
@@ -25,8 +25,6 @@ from training.losses import ImageObjective
 from training.optimiser import make
 from training.tokenizing import TokenizerStage
 from training.triplets import Batch
-
-SIDE = 2048  # of the product that tells what the machine can do
 
 
 @dataclass(frozen=True)
@@ -124,24 +122,15 @@ def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.de
     return BridgeStage(model.eval(), ImageObjective(None), dtype=dtype)
 
 
-def seconds(run, device: torch.device, repeats: int) -> float:
-    """The best of several runs, after one."""
-    times = []
-    for _ in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
 def rate(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP/s of a matrix product."""
-    a = torch.randn(SIDE, SIDE, device=device).to(dtype)
-    return 2 * SIDE**3 / seconds(lambda: a @ a, device, 10)
+    return 2 * SIDE**3 / warm(product(device, dtype), device, 10)
+
+
+def warm(run: Work, device: torch.device, repeats: int) -> float:
+    """Seconds of the best of several runs, after one."""
+    run()
+    return best(run, repeats, device)
 
 
 def measured(number: int, name: str, options: Options, device: torch.device) -> dict:
@@ -149,8 +138,8 @@ def measured(number: int, name: str, options: Options, device: torch.device) -> 
     stage = stage_of(number, options, dtype, device)
     config = stage.model.config
     views = torch.rand(B, 1 + options.references, 3, *config.image_size, device=device) * 2 - 1
-    truth = views[:, 0].clone()
-    batch = Batch([""] * B, [()] * B, [""] * B, list(range(B)), views, truth, step=100)
+    truth, alpha = views[:, 0].clone(), torch.ones_like(views[:, 0, :1])
+    batch = Batch([""] * B, [()] * B, [""] * B, list(range(B)), views, truth, alpha, step=100)
     named = stage.parameters_of("model")
     optimiser = make(named, kind="adamw", fused=True, rate=1e-5)
     parameters = [p for _, p in named]
@@ -163,10 +152,10 @@ def measured(number: int, name: str, options: Options, device: torch.device) -> 
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    took = seconds(step, device, options.repeats)
+    took = warm(step, device, options.repeats)
     if number == 2:  # inference is another matter: benchmarks.fixer
         with torch.no_grad():
-            took -= seconds(lambda: stage.restored(batch, views), device, options.repeats)
+            took -= warm(lambda: stage.restored(batch, views), device, options.repeats)
     needed = B * needed_flops(config, number, options.references)
     peak = options.peak * 1e12 if options.peak else rate(dtype, device)
     return {
