@@ -84,7 +84,8 @@ class Options:
     seed: int = 42
     device: str | None = None
     """cuda, cpu, ... (default: the best there is)."""
-    dtype: Literal["float32", "bf16", "fp16"] = "float32"
+    dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Precision of the networks: auto is bf16 where the machine multiplies it faster."""
     height: int | None = None
     """Squash pictures to this height first and back after (default: their own size)."""
     width: int | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fixers import colour as colours
 from fixers.call import checked, trusting
+from fixers.graphs import Graphs, Work
 from fixers.tiles import Tile, blend, cover
 from fixers.windows import shift
 from models import checkpoints
@@ -39,7 +40,9 @@ class GSVARFixer:
     bridge: fuse the render in while decoding; None: where the weights have a bridge. colour: see
     fixers/colour.py. refiner: None is as the model learnt. seed: of its draws, the same for every
     call. batch_size: tiles at a time. keep: reference tiles whose keys and values are kept between
-    calls, for models whose references attend to themselves.
+    calls, for models whose references attend to themselves. graphs: on CUDA, run the networks as
+    CUDA graphs, one for each size of batch and picture. compiled: torch.compile the transformer's
+    blocks (a minute or more at the first picture).
 
     A model with `config.warped_references` takes references that lie in the renders' own views
     already (`splats.warp`), the render where they have nothing to show.
@@ -57,6 +60,8 @@ class GSVARFixer:
         batch_size: int = 4,
         seed: int = 42,
         keep: int = 32,
+        graphs: bool = False,
+        compiled: bool = False,
     ):
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be {', '.join(get_args(Mode))}, not {mode!r}")
@@ -75,6 +80,9 @@ class GSVARFixer:
         self.refiner, self.refiner_steps = refiner, refiner_steps
         self.batch_size, self.seed, self.keep = batch_size, seed, keep
         self._memories: OrderedDict[tuple, ReferenceMemory] = OrderedDict()
+        self.graphs = Graphs() if graphs else None
+        if compiled:
+            model.compile_parts()
 
     @classmethod
     def load(
@@ -92,11 +100,12 @@ class GSVARFixer:
         """The fixer with the weights of a file (`models.checkpoints.load`), on the best device;
         without one, with those that come with this project.
 
-        mixing_blocks: where render and references see each other, if not as the file tells.
+        mixing_blocks: where render and references see each other, if not as the file tells. dtype:
+        of the networks; "auto" is bf16 where that is faster.
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = precision(dtype)
+        dtype = precision(fastest(device) if dtype == "auto" else dtype)
         model = checkpoints.load(
             checkpoint or SHIPPED, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
         )
@@ -109,6 +118,8 @@ class GSVARFixer:
         if self.model.device != torch.device(device):
             self.model.to(device)
             self._memories.clear()
+            if self.graphs is not None:
+                self.graphs.clear()
         return self
 
     @torch.no_grad()
@@ -231,45 +242,88 @@ class GSVARFixer:
         for start in range(0, count, self.batch_size):
             yield slice(start, min(start + self.batch_size, count))
 
-    def _restore(self, images: Tensor, guides: Tensor | ReferenceMemory | None) -> Tensor:
-        """Latents [B,C,h,w]. Each tile gets the same draws, so batches do not change results."""
+    def _run(self, name: str, work: Work, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return work(*inputs) if self.graphs is None else self.graphs(name, work, *inputs)
+
+    def _draws(self, images: Tensor) -> Tensor:
+        """The refiner's normal draws [draws, B*tokens, Cz]. Each tile gets the same, so batches do
+        not change results."""
         generator = torch.Generator().manual_seed(self.seed)
+        count = {"none": 0, "ancestral": self.refiner_steps}.get(self.refiner, 1)
+        tokens = images.shape[-2] * images.shape[-1] // self.model.config.vqvae.stride**2
+        shape = tokens, self.model.config.latent_channels
+        draws = [torch.randn(shape, generator=generator) for _ in range(count)]
+        stacked = torch.stack(draws) if draws else torch.empty(0, *shape)
+        return stacked.repeat(1, len(images), 1).to(images.device)
 
-        def draw(k: int, shape: tuple[int, int]) -> Tensor:
-            one = torch.randn(shape[0] // len(images), shape[1], generator=generator)
-            return one.repeat(len(images), 1).to(images.device)
+    def _restore(self, images: Tensor, guides: Tensor | ReferenceMemory | None) -> Tensor:
+        """Latents [B,C,h,w]."""
+        memory = isinstance(guides, ReferenceMemory)
+        given = guides.tensors if memory else () if guides is None else (guides,)
 
-        return self.model.restore(
-            images, guides, draw=draw, refiner=self.refiner, refiner_steps=self.refiner_steps
-        )
+        def work(images: Tensor, draws: Tensor, *given: Tensor) -> tuple[Tensor]:
+            seen = self._memory(given, images) if memory else given[0] if given else None
+            f_hat = self.model.restore(
+                images,
+                seen,
+                draw=lambda k, shape: draws[k],
+                refiner=self.refiner,
+                refiner_steps=self.refiner_steps,
+            )
+            return (f_hat,)
+
+        return self._run("restore", work, images, self._draws(images), *given)[0]
 
     def _decode(
         self, f_hat: Tensor, images: Tensor, guides: Tensor | None, alpha: Tensor | None
     ) -> Tensor:
         """Pictures of latents, their renders [B,3,H,W], references [B,R,3,H,W] and alpha
         [B,1,H,W] fused in."""
-        if not self.bridge:
-            return self.model.decode(f_hat)
-        guide = None if guides is None else guides[:, 0]
-        return self.model.decode(f_hat, images, bridge=True, guide=guide, alpha=alpha)
+        given = {}
+        if self.bridge:
+            given = {"guide": None if guides is None else guides[:, 0], "alpha": alpha}
+            given = {"render": images} | {k: x for k, x in given.items() if x is not None}
+
+        def work(f_hat: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+            fused = dict(zip(given, tensors, strict=True))
+            return (self.model.decode(f_hat, bridge=self.bridge, **fused),)
+
+        return self._run(" ".join(("decode", *given)), work, f_hat, *given.values())[0]
 
     def _encoded(self, guides: Tensor) -> Tensor | ReferenceMemory:
         """References [B,R,3,h,w] as the model takes them: encoded, each picture once, if it can."""
         if self.model.config.ref_attends != "self":
             return guides
-        grid = [[self._memory(picture) for picture in row] for row in guides]
+        keys = [[fingerprint(picture) for picture in row] for row in guides]
+        named = zip((k for row in keys for k in row), guides.flatten(0, 1), strict=True)
+        new = {key: picture for key, picture in named if key not in self._memories}
+        if new:
+            pictures = torch.stack(list(new.values()))[:, None]
+
+            def work(pictures: Tensor) -> tuple[Tensor, ...]:
+                return self.model.encode_references(pictures).tensors
+
+            tensors = self._run("encode", work, pictures)
+            for i, key in enumerate(new):
+                own = [t[i : i + 1].clone() for t in tensors]
+                self._memories[key] = self._memory(own, pictures)
+        grid = [[self._memories[key] for key in row] for row in keys]
+        for key in (key for row in keys for key in row):
+            self._memories.move_to_end(key)
+        while len(self._memories) > max(1, self.keep):
+            self._memories.popitem(last=False)
         return ReferenceMemory.stacked(grid)
 
-    def _memory(self, picture: Tensor) -> ReferenceMemory:
-        """Keys and values of one reference [3,h,w]."""
-        data = picture.cpu().contiguous().numpy().tobytes()
-        key = hashlib.blake2b(data, digest_size=16).digest(), tuple(picture.shape)
-        if key not in self._memories:
-            self._memories[key] = self.model.encode_references(picture[None, None])
-            while len(self._memories) > max(1, self.keep):
-                self._memories.popitem(last=False)
-        self._memories.move_to_end(key)
-        return self._memories[key]
+    def _memory(self, tensors: Sequence[Tensor], images: Tensor) -> ReferenceMemory:
+        """What these are the keys and values of, for images [...,H,W]."""
+        mixes = self.model.transformer.mixes
+        return ReferenceMemory.of(tensors, mixes, tuple(images.shape[-2:]))
+
+
+def fingerprint(picture: Tensor) -> tuple[bytes, tuple[int, ...]]:
+    """What tells pictures apart."""
+    data = picture.cpu().contiguous().numpy().tobytes()
+    return hashlib.blake2b(data, digest_size=16).digest(), tuple(picture.shape)
 
 
 class Windows:
@@ -327,6 +381,16 @@ def cut(image: Tensor, tile: Tile, size: tuple[int, int], stride: int) -> Tensor
     return image[:, top : top + size[0] * stride, left : left + size[1] * stride]
 
 
+def fastest(device: torch.device | str) -> str:
+    """Bf16 where the device multiplies it faster (fixes differ by 0.01 dB), else float32."""
+    if torch.device(device).type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 and later
+        fast = bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    return "bf16" if fast else "float32"
+
+
 def precision(dtype: torch.dtype | str) -> torch.dtype:
     """A type by name: float32, bf16 (bfloat16) or fp16 (float16). Raises ValueError otherwise."""
     names = {"float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
@@ -334,7 +398,7 @@ def precision(dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in names:
-        raise ValueError(f"dtype must be float32, bf16 or fp16, not {dtype!r}")
+        raise ValueError(f"dtype must be auto, float32, bf16 or fp16, not {dtype!r}")
     return getattr(torch, names[dtype])
 
 

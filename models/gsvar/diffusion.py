@@ -26,31 +26,38 @@ class Process:
         self.log_variance = torch.cat(
             (variance[1:2], variance[1:])
         ).log()  # 0 at the first step: take the next
+        self.log_betas = self.betas.log()
+        self.signal, self.spread = alphas_bar.sqrt(), (1 - alphas_bar).sqrt()
+        self.previous_signal = self.previous.sqrt()
+        self.previous_spread = (1 - self.previous).sqrt()
+        self.x0_xt, self.x0_eps = (1 / alphas_bar).sqrt(), (1 / alphas_bar - 1).sqrt()
         self.mean_x0 = self.betas * self.previous.sqrt() / (1 - alphas_bar)
         self.mean_xt = (1 - self.previous) * (1 - self.betas).sqrt() / (1 - alphas_bar)
+        self._numbers = {name: table.tolist() for name, table in vars(self).items()}
 
-    def at(self, table: Tensor, i: Tensor, like: Tensor) -> Tensor:
-        """A table's entries for steps i [N] as [N,1], in the type and place of `like`."""
-        return table.to(like.device)[i].to(like.dtype)[:, None]
+    def at(self, table: str, i: Tensor | int, like: Tensor) -> Tensor | float:
+        """A table's entries for steps i [N] as [N,1], in the type and place of `like`; a number
+        for one step of all, which nothing need wait for."""
+        if isinstance(i, int):
+            return self._numbers[table][i]
+        return getattr(self, table).to(like.device)[i].to(like.dtype)[:, None]
 
     def noised(self, x0: Tensor, i: Tensor, noise: Tensor) -> Tensor:
         """x_t for x_0 [N,C] at steps i [N]."""
-        signal, spread = self.alphas_bar.sqrt(), (1 - self.alphas_bar).sqrt()
-        return self.at(signal, i, x0) * x0 + self.at(spread, i, x0) * noise
+        return self.at("signal", i, x0) * x0 + self.at("spread", i, x0) * noise
 
-    def x0(self, x: Tensor, eps: Tensor, i: Tensor) -> Tensor:
+    def x0(self, x: Tensor, eps: Tensor, i: Tensor | int) -> Tensor:
         """x_0 that the noise estimate implies."""
-        inverse = 1 / self.alphas_bar
-        return self.at(inverse.sqrt(), i, x) * x - self.at((inverse - 1).sqrt(), i, x) * eps
+        return self.at("x0_xt", i, x) * x - self.at("x0_eps", i, x) * eps
 
-    def posterior_mean(self, x0: Tensor, x: Tensor, i: Tensor) -> Tensor:
+    def posterior_mean(self, x0: Tensor, x: Tensor, i: Tensor | int) -> Tensor:
         """Mean of x_{t-1} given x_0 and x_t."""
-        return self.at(self.mean_x0, i, x) * x0 + self.at(self.mean_xt, i, x) * x
+        return self.at("mean_x0", i, x) * x0 + self.at("mean_xt", i, x) * x
 
-    def model_log_variance(self, logits: Tensor, i: Tensor) -> Tensor:
+    def model_log_variance(self, logits: Tensor, i: Tensor | int) -> Tensor:
         """Learned variance: between the posterior's and beta, in the logarithm."""
         fraction = (logits + 1) / 2
-        high, low = self.at(self.betas.log(), i, logits), self.at(self.log_variance, i, logits)
+        high, low = self.at("log_betas", i, logits), self.at("log_variance", i, logits)
         return fraction * high + (1 - fraction) * low
 
 
@@ -92,18 +99,16 @@ def sample(
     if sampler == "mean":
         x = torch.zeros_like(x)
     for k, i in enumerate(reversed(range(steps)), 1):
-        step = torch.tensor([i], device=x.device)
         eps, logits = denoise(x, i).to(x.dtype).chunk(2, -1)
-        x0 = process.x0(x, eps, step).clamp(-1, 1)
+        x0 = process.x0(x, eps, i).clamp(-1, 1)
         if sampler == "ddim":
-            signal, spread = process.alphas_bar.sqrt(), (1 - process.alphas_bar).sqrt()
-            eps = (x - process.at(signal, step, x) * x0) / process.at(spread, step, x)
-            signal, spread = process.previous.sqrt(), (1 - process.previous).sqrt()
-            x = process.at(signal, step, x) * x0 + process.at(spread, step, x) * eps
+            eps = (x - process.at("signal", i, x) * x0) / process.at("spread", i, x)
+            x = process.at("previous_signal", i, x) * x0
+            x = x + process.at("previous_spread", i, x) * eps
             continue
-        x = process.posterior_mean(x0, x, step)
+        x = process.posterior_mean(x0, x, i)
         if sampler == "ancestral" and i > 0:
-            x = x + (process.model_log_variance(logits, step) / 2).exp() * draw(k)
+            x = x + (process.model_log_variance(logits, i) / 2).exp() * draw(k)
     return x
 
 
@@ -123,7 +128,7 @@ def losses(
     log_variance = process.model_log_variance(logits, i)
     true_mean, true_log_variance = (
         process.posterior_mean(x0, x, i),
-        process.at(process.log_variance, i, x),
+        process.at("log_variance", i, x),
     )
     kl = 0.5 * (
         log_variance

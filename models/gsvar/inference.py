@@ -29,6 +29,7 @@ class Restorer:
 
     def __init__(self, model: GSVAR):
         self.model = model
+        self._times: dict[int, Tensor] = {}
         with torch.no_grad():
             self.tables = model.transformer.modulations(model.label.weight)  # each [labels,6,C]
             self.head_table = model.head_adaln(model.label.weight)  # [labels,2,C]
@@ -186,9 +187,16 @@ class Restorer:
         logits = model.head(hidden)
         if model.prior is not None:
             codes = model.vqvae.quantizer.codebook.weight
-            scales = torch.tensor([at], device=hidden.device)
+            scales = torch.full((1,), at, device=hidden.device)
             logits = logits + model.prior.logits(hidden, rest, codes, scales)
         return logits.argmax(-1)
+
+    def times(self, steps: int) -> Tensor:
+        """The refiner's codes [steps, width] of the timesteps of so many steps."""
+        if steps not in self._times:
+            timesteps = diffusion.respaced_process(steps).t.to(self.model.device)
+            self._times[steps] = self.model.refiner.embed_time(timesteps)
+        return self._times[steps]
 
     def refine(
         self,
@@ -209,8 +217,7 @@ class Restorer:
                 return torch.randn(shape, generator=generator, device=condition.device, dtype=exact)
 
         condition = model.refiner.condition(condition)
-        timesteps = diffusion.respaced_process(steps).t.to(condition.device)
-        times = model.refiner.embed_time(timesteps)  # [steps, width]
+        times = self.times(steps)
 
         def denoise(x: Tensor, i: int) -> Tensor:
             return model.refiner.denoise(x.to(condition.dtype), times[i : i + 1], condition)

@@ -16,6 +16,20 @@ class ReferenceMemory:
     size: tuple[int, int]
     """Height and width of the reference images."""
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All keys and values, block after block."""
+        return tuple(t for block in self.blocks if block is not None for t in block)
+
+    @classmethod
+    def of(
+        cls, tensors: Sequence[Tensor], mixes: Sequence[bool], size: tuple[int, int]
+    ) -> "ReferenceMemory":
+        """The memory whose `tensors` these are, of a model whose blocks mix like this."""
+        given = iter(tensors)
+        blocks = tuple((next(given), next(given)) if mixing else None for mixing in mixes)
+        return cls(blocks, *tensors[0].shape[:2], size)
+
     @classmethod
     def stacked(cls, grid: Sequence[Sequence["ReferenceMemory"]]) -> "ReferenceMemory":
         """Memories of one reference each, as the references (inner) of a batch (outer)."""
@@ -31,6 +45,5 @@ class ReferenceMemory:
 
     def __getitem__(self, samples: slice) -> "ReferenceMemory":
         """The memory of some samples of the batch."""
-        blocks = tuple(kv and (kv[0][samples], kv[1][samples]) for kv in self.blocks)
-        batch = len(range(*samples.indices(self.batch)))
-        return ReferenceMemory(blocks, batch, self.references, self.size)
+        mixes = [block is not None for block in self.blocks]
+        return self.of([t[samples] for t in self.tensors], mixes, self.size)

@@ -315,6 +315,13 @@ class GSVAR(nn.Module):
             part.to(exact)
         return self
 
+    def compile_parts(self, mode: str | None = None) -> None:
+        """torch.compile the transformer's blocks: one program for each scale's shape."""
+        limit = 4 * len(self.config.schedule) + 8  # with and without references, and some batches
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+        for block in self.transformer.blocks:
+            block.compile(mode=mode, dynamic=False)
+
     def train(self, mode: bool = True) -> "GSVAR":
         self._restorer = None
         winograd.forget(self)

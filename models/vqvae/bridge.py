@@ -37,7 +37,8 @@ class Blend(nn.Module):
 
     def forward(self, decoded: Tensor, image: Tensor) -> Tensor:
         both = torch.cat((decoded, image, (decoded - image).abs()), 1)
-        h = self.block(self.conv_in(split_pixels(both, self.patch)))
+        both = split_pixels(both, self.patch).to(self.conv_in.weight.dtype)
+        h = self.block(self.conv_in(both))
         mask = join_pixels(self.conv_out(F.relu(self.conv_mid(h))), self.patch).sigmoid()
         return torch.lerp(image, decoded.to(image.dtype), mask.to(image.dtype))
 

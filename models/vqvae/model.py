@@ -122,9 +122,10 @@ class VQVAE(nn.Module):
             raise ValueError(
                 "these weights have no VAE-bridge: load a stage-2 file, or leave the bridge off"
             )
-        render = render.to(dtype)
         if features is None:
-            features = self.features(render, guide, alpha)
+            features = self.features(render.to(dtype), guide, alpha)
+        # blended as exactly as it came: rounding it would change pixels that nothing else does
+        render = render.to(torch.promote_types(render.dtype, dtype))
         return self.decoder(z, self.bridge, render, features)
 
     def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:

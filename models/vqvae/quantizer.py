@@ -2,6 +2,7 @@
 # indices at growing scales.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ class Quantized:
     """What the codes had to stand for, all scales and places: [N,Cz]."""
 
 
+@lru_cache
 def phi_of_scales(scales: int, phis: int) -> tuple[int, ...]:
     """Which phi follows which scale: the one whose tick lies nearest to s/(S-1)."""
     if phis == 4 and scales in PHI_OF_SCALE:
