@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import tyro
 
+from benchmarks.timing import use_threads
 from evaluation.files import atomic_path
 from scenes.command import run_command
 from scenes.procedural import generate
@@ -29,7 +29,7 @@ class Arguments:
 
 def main() -> None:
     a = tyro.cli(Arguments)
-    numba.set_num_threads(min(a.threads, numba.config.NUMBA_NUM_THREADS))
+    use_threads(a.threads)
     generate(0, "room")  # compile, or load what was compiled
     rows = []
     for kind in ("room", "tabletop", "courtyard"):

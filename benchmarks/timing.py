@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numba
 import torch
 
 SIDE = 2048
@@ -36,3 +37,9 @@ def product(
     """The unit's work, or the same in another precision."""
     a, b = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     return lambda: a @ b
+
+
+def use_threads(count: int) -> None:
+    """Of torch and of numba; fewer where the machine has fewer."""
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))

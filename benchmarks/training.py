@@ -133,11 +133,12 @@ def warm(run: Work, device: torch.device, repeats: int) -> float:
     return best(run, repeats, device)
 
 
-def measured(number: int, name: str, options: Options, device: torch.device) -> dict:
-    dtype, B = getattr(torch, name), options.batch_size
+def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
+    """A whole step, its stage and its batch."""
+    B = options.batch_size
     stage = stage_of(number, options, dtype, device)
-    config = stage.model.config
-    views = torch.rand(B, 1 + options.references, 3, *config.image_size, device=device) * 2 - 1
+    size = stage.model.config.image_size
+    views = torch.rand(B, 1 + options.references, 3, *size, device=device) * 2 - 1
     truth, alpha = views[:, 0].clone(), torch.ones_like(views[:, 0, :1])
     batch = Batch([""] * B, [()] * B, [""] * B, list(range(B)), views, truth, alpha, step=100)
     named = stage.parameters_of("model")
@@ -150,13 +151,19 @@ def measured(number: int, name: str, options: Options, device: torch.device) -> 
         optimiser.step()
         optimiser.zero_grad()
 
+    return step, stage, batch
+
+
+def measured(number: int, name: str, options: Options, device: torch.device) -> dict:
+    dtype, B = getattr(torch, name), options.batch_size
+    step, stage, batch = step_of(number, options, dtype, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     took = warm(step, device, options.repeats)
     if number == 2:  # inference is another matter: benchmarks.fixer
         with torch.no_grad():
-            took -= warm(lambda: stage.restored(batch, views), device, options.repeats)
-    needed = B * needed_flops(config, number, options.references)
+            took -= warm(lambda: stage.restored(batch, batch.views), device, options.repeats)
+    needed = B * needed_flops(stage.model.config, number, options.references)
     peak = options.peak * 1e12 if options.peak else rate(dtype, device)
     return {
         "stage": number,

@@ -1,0 +1,152 @@
+# What became slower or faster: the parts beside a stored table, in units that machines share.
+#   python -m benchmarks.run --quick          in a minute; --store writes the table anew
+#   python -m benchmarks.run                  every benchmark of the README, one after another
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from benchmarks import quick
+from benchmarks.timing import use_threads
+from evaluation.metrics import write_json
+from scenes.command import run_command
+
+log = logging.getLogger(__name__)
+
+TABLE = Path(__file__).with_name("table.json")
+MOVED = 0.15
+ALL = (
+    "benchmarks.fixer",
+    "benchmarks.rasterize",
+    "benchmarks.procedural",
+    "benchmarks.training",
+    "benchmarks.growth",
+    "benchmarks.scaling",
+)
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare with the stored table what moved by more than 15 %. It is no test and fails nothing.
+
+    The unit is a 2048x2048x2048 float32 product by as many threads, timed between all others.
+    """
+
+    quick: Switch = False
+    """Only the parts, in a minute; else every benchmark that needs no capture."""
+    store: Switch = False
+    """Write the table anew (with --quick)."""
+    table: Path = TABLE
+    rounds: int = 7
+    """Runs of each part; the median counts."""
+    threads: int = 2
+    device: str = "cpu"
+
+
+def read(path: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Units by case, and how they were measured; ValueError for what is no table."""
+    try:
+        content = json.loads(path.read_text())
+        units = {name: float(row["units"]) for name, row in content["cases"].items()}
+        settings = {key: str(value) for key, value in content["settings"].items()}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; --quick --store makes it") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{path} is no table of this benchmark; --quick --store makes it"
+        ) from None
+    if not all(0 < value < math.inf for value in units.values()):
+        raise ValueError(f"{path} has units that are not positive; --quick --store makes it anew")
+    return units, settings
+
+
+def moves(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """By how much each case that both have takes longer than before: 0.2 is 20 %."""
+    return {name: after[name] / before[name] - 1 for name in after if name in before}
+
+
+def table(now: dict[str, dict[str, float]], before: dict[str, float]) -> str:
+    """Markdown, and a sentence on what moved."""
+    moved = moves(before, {name: row["units"] for name, row in now.items()})
+    lines = ["| part | ms | units | stored | moved |", "|---|---|---|---|---|"]
+    for name, row in now.items():
+        known = f"{before[name]:.3f} | {moved[name]:+.0%}" if name in before else "new |"
+        lines.append(f"| {name} | {row['ms']:.1f} | {row['units']:.3f} | {known} |")
+    lines += [f"| {name} | | | {before[name]:.3f} | gone |" for name in before if name not in now]
+    lines.append("")
+    far = {name: by for name, by in moved.items() if abs(by) > MOVED}
+    for name, by in sorted(far.items(), key=lambda item: -item[1]):
+        lines.append(f"{name}: {abs(by):.0%} {'slower' if by > 0 else 'faster'}")
+    if before and not far:
+        lines.append(f"nothing moved by more than {MOVED:.0%}")
+    return "\n".join(lines) + "\n"
+
+
+def settings_of(options: Options) -> dict[str, str]:
+    """Hardware, versions and the like, for the table."""
+    return {
+        "hardware": hardware(options.device),
+        "device": options.device,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "precision": "float32 where a part does not name another",
+        "date": date.today().isoformat(),
+    }
+
+
+def hardware(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def compare(options: Options) -> None:
+    logging.getLogger("scenes").setLevel(logging.WARNING)
+    use_threads(options.threads)
+    settings, before = settings_of(options), {}
+    if not options.store:
+        try:
+            before, made = read(options.table)
+        except ValueError as error:
+            log.warning("%s", error)
+        else:
+            other = [k for k in ("device", "threads") if made.get(k) != settings[k]]
+            for key in other:
+                log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
+    now = quick.measure(quick.cases(options.device), options.rounds, options.device)
+    sys.stdout.write(table(now, before))
+    if options.store:
+        write_json(options.table, {"settings": settings, "cases": now})
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.run", use_underscores=True)
+    if options.store and not options.quick:
+        raise ValueError("--store goes with --quick")
+    if options.quick:
+        compare(options)
+        return
+    for module in ALL:
+        log.info("python -m %s", module)
+        if subprocess.run([sys.executable, "-m", module]).returncode:
+            raise ValueError(f"python -m {module} failed")
+
+
+if __name__ == "__main__":
+    run_command(main)
