@@ -40,13 +40,14 @@ class Options:
     device: str = "cpu"
 
 
-def model_of(options: Options, dtype: torch.dtype) -> GSVAR:
+def model_of(options: Options, dtype: torch.dtype, **changes: object) -> GSVAR:
     """A model of the original's form with random weights that leave nothing at zero."""
     wide = options.depth >= 16
     config = GSVARConfig(
         depth=options.depth,
         width=64 * options.depth if wide else 256,
         heads=options.depth if wide else 4,
+        **changes,
     )
     torch.manual_seed(0)
     model = GSVAR(config)

@@ -86,6 +86,10 @@ class Options:
     """cuda, cpu, ... (default: the best there is)."""
     dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Precision of the networks: auto is bf16 where the machine multiplies it faster."""
+    graphs: Annotated[bool, FLAG] = False
+    """On a GPU: run the networks as CUDA graphs, made at the first picture of each size."""
+    compiled: Annotated[bool, FLAG] = False
+    """torch.compile the transformer's blocks first: pays for hundreds of pictures on a GPU."""
     height: int | None = None
     """Squash pictures to this height first and back after (default: their own size)."""
     width: int | None = None
@@ -145,7 +149,9 @@ def load_fixer(options: Options) -> fixers.Fixer:
     if options.fixer != "gsvar":
         return fixers.load(options.fixer)
     names = ("vqvae", "mode", "colour", "refiner", "refiner_steps", "batch_size", "seed")
-    chosen = {name: getattr(options, name) for name in (*names, "device", "dtype")}
+    chosen = {
+        name: getattr(options, name) for name in (*names, "device", "dtype", "graphs", "compiled")
+    }
     bridge = options.bridge or (False if options.no_bridge else None)
     fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
     if options.reference is not None and not (options.warped or takes_photos(fixer)):

@@ -225,8 +225,10 @@ class GSVARFixer:
         parts = torch.cat(latents).unflatten(0, (len(tiles), len(images)))
         f_hat = blend(parts, tiles, rows, columns)
         decoded = []
-        for n in range(len(images)):
-            at = slice(n, n + 1)
+        # pictures of one tile fill a GPU only together; a CPU's caches hold one
+        together = self.batch_size if len(tiles) == 1 and f_hat.is_cuda else 1
+        for start in range(0, len(images), together):
+            at = slice(start, start + together)
             guide = None if guides is None else guides[at]
             alpha = None if alphas is None else alphas[at]
             decoded.append(self._decode(f_hat[at], images[at], guide, alpha))

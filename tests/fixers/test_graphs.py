@@ -96,3 +96,16 @@ def test_few_graphs_are_kept():
         x = torch.rand(n, device="cuda")
         assert torch.equal(graphs("double", lambda x: (2 * x,), x)[0], 2 * x)
     assert len(graphs._kept) == 2
+
+
+def test_compiled_blocks_fix_the_same_and_are_compiled_once(fixer):
+    renders, guides = pictures(2, 40, 70), pictures(2, 1, 40, 70, seed=1)
+    sizes = {"ref_attends": "self"}
+    plain, compiled = (fixer(sizes, compiled=on) for on in (False, True))
+    expected = plain.fix(renders, guides)
+    torch.testing.assert_close(compiled.fix(renders, guides), expected, rtol=0, atol=1e-4)
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert made > 0
+    again = compiled.fix(renders.flip(0), guides.flip(0))
+    torch.testing.assert_close(again, expected.flip(0), rtol=0, atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made
