@@ -127,6 +127,7 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
+        guides.of(triplet)
         references = guides.read(triplet, render) if guides.count else []
         references = torch.stack(references)[None] if references else None
         alpha = guides.opacity(triplet, render)

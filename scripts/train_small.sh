@@ -70,7 +70,7 @@ fi
 
 train() {
     COMMON=(--json_path="$LEARN" --results="$OUT" --fp16="$PRECISION" --seed="$SEED"
-        --fit=squash --hflip=True --wp=0.1 --workers=2 --num_samples_eval=40)
+        --fit=squash --hflip=True --wp=0.1 --workers=2 --num_samples_eval=$((5 * BATCH)))
     "${LAUNCH[@]}" VQVAE_train.py "${COMMON[@]}" --preset="$PRESET" --batch_size="$BATCH" \
         --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
     "${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
