@@ -11,6 +11,8 @@ from gsplat.strategy import MCMCStrategy
 from gsplat.utils import normalized_quat_to_rotmat
 from torch import Tensor
 
+from splats.cpu.noise import add_noise
+
 MAX_COPIES = 51  # gsplat's limit on how many Gaussians share one place
 
 
@@ -108,12 +110,21 @@ class TorchMCMCStrategy(MCMCStrategy):
 @torch.no_grad()
 def perturb(params, amount: float) -> None:
     """Move the means by noise shaped like each Gaussian; opaque ones hardly move (equation 8)."""
+    noise = torch.randn_like(params["means"])
+    if noise.device.type != "cpu":
+        params["means"].add_(shaped(params, noise, amount))
+        return
+    names = ("means", "scales", "quats", "opacities")
+    add_noise(*(params[name].detach().numpy() for name in names), noise.numpy(), amount)
+
+
+def shaped(params, noise: Tensor, amount: float) -> Tensor:
+    """What `perturb` adds to the means, of normal noise [N, 3]."""
     gate = torch.sigmoid(100 * (1 - params["opacities"].sigmoid() - 0.995))
-    noise = torch.randn_like(params["means"]) * (gate * amount)[:, None]
     R = normalized_quat_to_rotmat(F.normalize(params["quats"], dim=-1))  # [N, 3, 3]
     variances = (2 * params["scales"]).exp()
-    in_own_axes = torch.einsum("nji,nj->ni", R, noise) * variances
-    params["means"].add_(torch.einsum("nij,nj->ni", R, in_own_axes))
+    in_own_axes = torch.einsum("nji,nj->ni", R, noise * (gate * amount)[:, None]) * variances
+    return torch.einsum("nij,nj->ni", R, in_own_axes)
 
 
 def _replace(

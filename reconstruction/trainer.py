@@ -8,7 +8,7 @@ from torch import Tensor
 from reconstruction.config import Config
 from reconstruction.history import History
 from reconstruction.losses import photometric, regularisation
-from reconstruction.optimisers import make_optimisers, means_rate
+from reconstruction.optimisers import make_optimisers, means_rate, update
 from reconstruction.rendering import render_view
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.start import Start, initial_splats
@@ -95,9 +95,7 @@ class Trainer:
         progress = (number - self.first_step) / (config.max_steps - self.first_step)
         rate = means_rate(config, self.scene_scale, progress)
         optimisers["means"].param_groups[0]["lr"] = rate
-        for optimiser in optimisers.values():
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        update(optimisers)
         extra = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": False}
         self.strategy.step_post_backward(
             splats, optimisers, state.densification, number, render.info, **extra

@@ -74,7 +74,8 @@ def rasterize(
 
 def _finish(values: Tensor, alphas: Tensor, info: dict[str, Any]) -> Render:
     """Split blended [colours | depth]; the depth sum becomes an expectation, gsplat's "ED"."""
-    return Render(values[..., :-1], alphas, values[..., -1] / alphas.clamp(min=1e-10), info)
+    colors, depth_sums = values.split([values.shape[-1] - 1, 1], dim=-1)
+    return Render(colors, alphas, depth_sums[..., 0] / alphas.clamp(min=1e-10), info)
 
 
 def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options) -> Render:
@@ -83,16 +84,16 @@ def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options
     width, height = cameras.size
     degree = sh_degree if features is None else -1
     raw = tuple(splats[name] for name in NAMES)
-    means2d, conics, depths, opacities, colors, extents, radii = project(
-        raw, cameras, degree, **options
-    )
+    means2d, conics, opacities, colors, extents, radii = project(raw, cameras, degree, **options)
+    depths = colors[..., 3]
     if features is not None:
-        colors = features.expand(len(cameras), -1, -1)
+        features = features.expand(len(cameras), -1, -1)
+        colors = torch.cat([features, depths[..., None]], dim=-1)
     values, alphas = blend(
         means2d,
         conics,
         opacities,
-        torch.cat([colors, depths[..., None]], dim=-1),
+        colors,
         torch.cat([background, background.new_zeros(1)]),
         depths,
         extents,

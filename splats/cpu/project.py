@@ -1,73 +1,112 @@
 # Gaussians to the image plane: EWA projection (Zwicker et al. 2001) with gsplat's conventions,
 # activations and spherical-harmonic colours in the same pass; the backward pass recomputes instead
-# of storing. Arithmetic is float64 (a small part of the cost), storage float32.
+# of storing. Arithmetic is float64, storage float32.
+#
+# LANES Gaussians at a time go through a scratch array of rows at constant offsets (as in blend.py):
+# copied in, then straight arithmetic over the lanes, which vectorises, then copied out. Harmonics'
+# coefficients lie together by Gaussian, so loops over them stay outside those over the lanes.
 import math
 
 import numpy as np
 from numba import njit, prange
 
+from splats.cpu.arithmetic import exp, log, sigmoid
 from splats.cpu.harmonics import bases, direction_gradient
 
 ALPHA_MIN = 1 / 255
+LANES = 32
 CHUNK = 256  # Gaussians per parallel work item, so that scratch is allocated rarely
+ROWS = 52
+
+# Rows of the scratch: the raw parameters, in the backward pass later their gradients
+MX, MY, MZ, SX, SY, SZ, QW, QX, QY, QZ, OPACITY = (k * LANES for k in range(11))
+# the projection, in the backward pass its gradients
+U_, V_, DEPTH, ALPHA, CONIC_A, CONIC_B, CONIC_C, EXTENT_X, EXTENT_Y = (
+    k * LANES for k in range(11, 20)
+)
+BASES, V_BASES = 20 * LANES, 36 * LANES  # harmonics and their gradients, 16 rows each
+
+fast = {"nsz"}  # no contraction: see blend.py
+F, I = np.float32, np.uintp
 
 
 @njit(inline="always")
-def _rotation(qw, qx, qy, qz, R):
-    """Rotation matrix of a unit quaternion."""
-    R[0, 0] = 1 - 2 * (qy * qy + qz * qz)
-    R[0, 1] = 2 * (qx * qy - qw * qz)
-    R[0, 2] = 2 * (qx * qz + qw * qy)
-    R[1, 0] = 2 * (qx * qy + qw * qz)
-    R[1, 1] = 1 - 2 * (qx * qx + qz * qz)
-    R[1, 2] = 2 * (qy * qz - qw * qx)
-    R[2, 0] = 2 * (qx * qz - qw * qy)
-    R[2, 1] = 2 * (qy * qz + qw * qx)
-    R[2, 2] = 1 - 2 * (qx * qx + qy * qy)
-
-
-@njit(inline="always")
-def _unit_quaternion(q):
-    norm = max(math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]), 1e-12)
-    return q[0] / norm, q[1] / norm, q[2] / norm, q[3] / norm, norm
-
-
-@njit(inline="always")
-def _clamped(x, z, focal, center, size):
-    """z * (x / z kept within the image plus 15 % of its size on each side), and if it was kept."""
-    margin = 0.15 * size / focal
-    low, high = -center / focal - margin, (size - center) / focal + margin
-    ratio = x / z
-    if ratio < low:
-        return z * low, True
-    if ratio > high:
-        return z * high, True
-    return x, False
-
-
-@njit(inline="always")
-def _camera_axes(V, R, A):
-    """A = V[:3, :3] @ R, the Gaussian's axes in the camera."""
-    for i in range(3):
-        for k in range(3):
-            A[i, k] = V[i, 0] * R[0, k] + V[i, 1] * R[1, k] + V[i, 2] * R[2, k]
-
-
-@njit(inline="always")
-def _footprint(A, s, fx, fy, z, tx, ty, U):
-    """U = J A diag(s) [2, 3], a square root of the 2D covariance (tx, ty: clamped centre)."""
+def load(s, i, n, means, scales, quats, opacities):
+    """Raw parameters of Gaussian n into lane i."""
     for k in range(3):
-        U[0, k] = (fx / z * A[0, k] - fx * tx / (z * z) * A[2, k]) * s[k]
-        U[1, k] = (fy / z * A[1, k] - fy * ty / (z * z) * A[2, k]) * s[k]
+        s[MX + k * LANES + i] = means[n, k]
+        s[SX + k * LANES + i] = scales[n, k]
+    for k in range(4):
+        s[QW + k * LANES + i] = quats[n, k]
+    s[OPACITY + i] = opacities[n]
+
+
+@njit(inline="always")
+def rotation(w, x, y, z):
+    """Rotation matrix of a unit quaternion, by rows."""
+    return (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def unit_quaternion(s, i):
+    """Quaternion of a lane, and one over its length."""
+    w, x, y, z = s[I(QW + i)], s[I(QX + i)], s[I(QY + i)], s[I(QZ + i)]
+    inverse = 1 / max(math.sqrt(w * w + x * x + y * y + z * z), 1e-12)
+    return w * inverse, x * inverse, y * inverse, z * inverse, inverse
+
+
+@njit(inline="always")
+def _to_camera(s, i, view):
+    """Centre of a lane's Gaussian in the camera."""
+    x, y, z = s[I(MX + i)], s[I(MY + i)], s[I(MZ + i)]
+    return (
+        view[0] * x + view[1] * y + view[2] * z + view[3],
+        view[4] * x + view[5] * y + view[6] * z + view[7],
+        view[8] * x + view[9] * y + view[10] * z + view[11],
+    )
+
+
+@njit(inline="always")
+def _kept(ratio, focal, center, size):
+    """x / z (or y / z) kept within the image plus 15 % of its size on each side."""
+    margin = 0.15 * size / focal
+    return min(max(ratio, -center / focal - margin), (size - center) / focal + margin)
+
+
+@njit(inline="always")
+def _world_to_pixels(view, rx, ry, fx, fy, inverse_z):
+    """J V [2, 3] by rows: the projection's derivative by the world, at (x, y) / z = (rx, ry)."""
+    x, y = fx * inverse_z, fy * inverse_z
+    return (
+        x * (view[0] - rx * view[8]), x * (view[1] - rx * view[9]), x * (view[2] - rx * view[10]),
+        y * (view[4] - ry * view[8]), y * (view[5] - ry * view[9]), y * (view[6] - ry * view[10]),
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def _footprint(M, R, s0, s1, s2):
+    """M R diag(s) [2, 3] by rows, a square root of the 2D covariance."""
+    return (
+        (M[0] * R[0] + M[1] * R[3] + M[2] * R[6]) * s0,
+        (M[0] * R[1] + M[1] * R[4] + M[2] * R[7]) * s1,
+        (M[0] * R[2] + M[1] * R[5] + M[2] * R[8]) * s2,
+        (M[3] * R[0] + M[4] * R[3] + M[5] * R[6]) * s0,
+        (M[3] * R[1] + M[4] * R[4] + M[5] * R[7]) * s1,
+        (M[3] * R[2] + M[4] * R[5] + M[5] * R[8]) * s2,
+    )
 
 
 @njit(inline="always")
 def _covariance(U):
     """xx, xy, yy of U U^T."""
     return (
-        U[0, 0] * U[0, 0] + U[0, 1] * U[0, 1] + U[0, 2] * U[0, 2],
-        U[0, 0] * U[1, 0] + U[0, 1] * U[1, 1] + U[0, 2] * U[1, 2],
-        U[1, 0] * U[1, 0] + U[1, 1] * U[1, 1] + U[1, 2] * U[1, 2],
+        U[0] * U[0] + U[1] * U[1] + U[2] * U[2],
+        U[0] * U[3] + U[1] * U[4] + U[2] * U[5],
+        U[3] * U[3] + U[4] * U[4] + U[5] * U[5],
     )
 
 
@@ -78,219 +117,297 @@ def _compensation(xx, xy, yy, eps2d):
     return math.sqrt(max(0.0, (xx * yy - xy * xy) / det)), det
 
 
-@njit(parallel=True, cache=True, error_model="numpy", nogil=True)
+@njit(inline="always")
+def _direction(s, i, px, py, pz):
+    """Unit direction from the camera's place to a lane's Gaussian, and one over the distance."""
+    x, y, z = s[I(MX + i)] - px, s[I(MY + i)] - py, s[I(MZ + i)] - pz
+    inverse = 1 / max(math.sqrt(x * x + y * y + z * z), 1e-12)
+    return x * inverse, y * inverse, z * inverse, inverse
+
+
+@njit(inline="always")
+def _store_bases(s, first, i, px, py, pz):
+    x, y, z, _ = _direction(s, i, px, py, pz)
+    b = bases(x, y, z)
+    for k in range(16):
+        s[I(first + k * LANES + i)] = b[k]
+
+
+@njit(inline="always")
+def _scalars(V):
+    """The upper rows of a camera's matrix; a loop that stores must not load from another array."""
+    return (
+        V[0, 0], V[0, 1], V[0, 2], V[0, 3],
+        V[1, 0], V[1, 1], V[1, 2], V[1, 3],
+        V[2, 0], V[2, 1], V[2, 2], V[2, 3],
+    )  # fmt: skip
+
+
+@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
 def project_forward(
     means, scales, quats, opacities, sh0, shN, degree, viewmats, Ks, positions,
     width, height, near, far, eps2d, antialiased,
 ):  # fmt: skip
     """Project N raw Gaussians into C cameras (positions [C,3]: their centres in the world).
 
-    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N] (activated, compensated
-    if antialiased), colors [C,N,3] (zeros if degree < 0), extents [C,N,2] (half size in pixels of
-    the box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up; 0: not visible).
+    Returns means2d [C,N,2], conics [C,N,3], opacities [C,N] (activated, compensated if
+    antialiased), values [C,N,4] (colour, zeros if degree < 0, and depth), extents [C,N,2] (half
+    size in pixels of the box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up; 0:
+    not visible). All are zero for what is not visible.
     """
     N, C = len(means), len(viewmats)
-    means2d = np.zeros((C, N, 2), np.float32)
-    conics = np.zeros((C, N, 3), np.float32)
-    depths = np.zeros((C, N), np.float32)
-    alphas = np.zeros((C, N), np.float32)
-    colors = np.zeros((C, N, 3), np.float32)
-    extents = np.zeros((C, N, 2), np.float32)
-    radii = np.zeros((C, N, 2), np.int32)
+    means2d = np.empty((C, N, 2), np.float32)
+    conics = np.empty((C, N, 3), np.float32)
+    alphas = np.empty((C, N), np.float32)
+    values = np.empty((C, N, 4), np.float32)
+    extents = np.empty((C, N, 2), np.float32)
+    radii = np.empty((C, N, 2), np.int32)
+    coefficients = (degree + 1) ** 2
     for chunk in prange((N + CHUNK - 1) // CHUNK):
-        R, A, U = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
-        s, b = np.empty(3), np.empty(16)
-        for n in range(chunk * CHUNK, min(N, (chunk + 1) * CHUNK)):
-            ready = False
-            opacity = 1 / (1 + math.exp(-opacities[n]))
+        s = np.zeros(ROWS * LANES)
+        for first in range(chunk * CHUNK, min(N, (chunk + 1) * CHUNK), LANES):
+            count = min(LANES, N - first)
+            for i in range(count):
+                load(s, i, first + i, means, scales, quats, opacities)
             for c in range(C):
-                V, K = viewmats[c], Ks[c]
-                mx, my, mz = means[n, 0], means[n, 1], means[n, 2]
-                x = V[0, 0] * mx + V[0, 1] * my + V[0, 2] * mz + V[0, 3]
-                y = V[1, 0] * mx + V[1, 1] * my + V[1, 2] * mz + V[1, 3]
-                z = V[2, 0] * mx + V[2, 1] * my + V[2, 2] * mz + V[2, 3]
-                if not (near <= z <= far):
-                    continue
-                if not ready:
-                    qw, qx, qy, qz, _ = _unit_quaternion(quats[n])
-                    _rotation(qw, qx, qy, qz, R)
-                    for k in range(3):
-                        s[k] = math.exp(scales[n, k])
-                    ready = True
+                view, K = _scalars(viewmats[c]), Ks[c]
                 fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-                tx, _ = _clamped(x, z, fx, cx, width)
-                ty, _ = _clamped(y, z, fy, cy, height)
-                _camera_axes(V, R, A)
-                _footprint(A, s, fx, fy, z, tx, ty, U)
-                xx, xy, yy = _covariance(U)
-                factor, det = _compensation(xx, xy, yy, eps2d)
-                if not 0 < det < np.inf:
-                    continue
-                xx, yy = xx + eps2d, yy + eps2d
-                alpha = opacity * factor if antialiased else opacity
-                if not alpha >= ALPHA_MIN:
-                    continue
-                extend = min(3.33, math.sqrt(2 * math.log(alpha / ALPHA_MIN)))
-                u, v = fx * x / z + cx, fy * y / z + cy
-                ex, ey = extend * math.sqrt(xx), extend * math.sqrt(yy)
-                rx, ry = math.ceil(ex), math.ceil(ey)
-                # also turns away what is not finite
-                if not (u + rx > 0 and u - rx < width and v + ry > 0 and v - ry < height):
-                    continue
-                means2d[c, n, 0], means2d[c, n, 1] = u, v
-                conics[c, n, 0] = yy / det
-                conics[c, n, 1] = -xy / det
-                conics[c, n, 2] = xx / det
-                depths[c, n] = z
-                alphas[c, n] = alpha
-                extents[c, n, 0], extents[c, n, 1] = ex, ey
-                radii[c, n, 0], radii[c, n, 1] = min(rx, 2**30), min(ry, 2**30)
+                px, py, pz = positions[c, 0], positions[c, 1], positions[c, 2]
+                for i in range(LANES):
+                    x, y, z = _to_camera(s, i, view)
+                    inverse_z = 1 / z
+                    rx, ry = x * inverse_z, y * inverse_z
+                    qw, qx, qy, qz, _ = unit_quaternion(s, i)
+                    M = _world_to_pixels(
+                        view, _kept(rx, fx, cx, width), _kept(ry, fy, cy, height),
+                        fx, fy, inverse_z,
+                    )  # fmt: skip
+                    U = _footprint(
+                        M, rotation(qw, qx, qy, qz),
+                        exp(s[I(SX + i)]), exp(s[I(SY + i)]), exp(s[I(SZ + i)]),
+                    )  # fmt: skip
+                    xx, xy, yy = _covariance(U)
+                    factor, det = _compensation(xx, xy, yy, eps2d)
+                    opacity = sigmoid(s[I(OPACITY + i)])
+                    alpha = opacity * factor if antialiased else opacity
+                    drawn = (z >= near) & (z <= far) & (det > 0) & (det < np.inf)
+                    drawn &= alpha >= ALPHA_MIN
+                    extend = math.sqrt(2 * log(max(alpha, ALPHA_MIN) / ALPHA_MIN))
+                    s[I(U_ + i)], s[I(V_ + i)], s[I(DEPTH + i)] = fx * rx + cx, fy * ry + cy, z
+                    s[I(ALPHA + i)] = alpha if drawn else -1.0
+                    s[I(CONIC_A + i)] = (yy + eps2d) / det
+                    s[I(CONIC_B + i)] = -xy / det
+                    s[I(CONIC_C + i)] = (xx + eps2d) / det
+                    s[I(EXTENT_X + i)] = extend * math.sqrt(xx + eps2d)
+                    s[I(EXTENT_Y + i)] = extend * math.sqrt(yy + eps2d)
                 if degree >= 0:
-                    dx, dy, dz = mx - positions[c, 0], my - positions[c, 1], mz - positions[c, 2]
-                    norm = max(math.sqrt(dx * dx + dy * dy + dz * dz), 1e-12)
-                    bases(degree, dx / norm, dy / norm, dz / norm, b)
-                    for d in range(3):
-                        color = 0.5 + b[0] * sh0[n, 0, d]
-                        for k in range((degree + 1) ** 2 - 1):
-                            color += b[k + 1] * shN[n, k, d]
-                        colors[c, n, d] = max(color, 0.0)
-    return means2d, conics, depths, alphas, colors, extents, radii
+                    for i in range(LANES):
+                        _store_bases(s, BASES, i, px, py, pz)
+                for i in range(count):
+                    n = first + i
+                    u, v = s[U_ + i], s[V_ + i]
+                    ex, ey = s[EXTENT_X + i], s[EXTENT_Y + i]
+                    rx, ry = math.ceil(ex), math.ceil(ey)
+                    # also turns away what is not finite
+                    drawn = s[ALPHA + i] > 0 and u + rx > 0 and u - rx < width
+                    if not (drawn and v + ry > 0 and v - ry < height):
+                        means2d[c, n], conics[c, n], alphas[c, n] = 0, 0, 0
+                        values[c, n], extents[c, n], radii[c, n] = 0, 0, 0
+                        continue
+                    means2d[c, n, 0], means2d[c, n, 1] = u, v
+                    for k in range(3):
+                        conics[c, n, k] = s[CONIC_A + k * LANES + i]
+                        values[c, n, k] = 0
+                    alphas[c, n] = s[ALPHA + i]
+                    values[c, n, 3] = s[DEPTH + i]
+                    extents[c, n, 0], extents[c, n, 1] = ex, ey
+                    radii[c, n, 0], radii[c, n, 1] = min(rx, 2**30), min(ry, 2**30)
+                    if degree >= 0:
+                        b = F(s[BASES + i])
+                        red, green, blue = b * sh0[n, 0, 0], b * sh0[n, 0, 1], b * sh0[n, 0, 2]
+                        for k in range(coefficients - 1):
+                            b = F(s[I(BASES + (k + 1) * LANES + i)])
+                            red += b * shN[n, k, 0]
+                            green += b * shN[n, k, 1]
+                            blue += b * shN[n, k, 2]
+                        values[c, n, 0] = max(red + F(0.5), F(0))
+                        values[c, n, 1] = max(green + F(0.5), F(0))
+                        values[c, n, 2] = max(blue + F(0.5), F(0))
+    return means2d, conics, alphas, values, extents, radii
 
 
-@njit(parallel=True, cache=True, error_model="numpy", nogil=True)
+@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
 def project_backward(
     means, scales, quats, opacities, sh0, shN, degree, viewmats, Ks, positions,
-    width, height, eps2d, antialiased, radii, colors,
-    v_means2d, v_conics, v_depths, v_alphas, v_colors,
+    width, height, eps2d, antialiased, radii, values,
+    v_means2d, v_conics, v_alphas, v_values,
 ):  # fmt: skip
     """Gradients of `project_forward` for the six raw parameters, summed over cameras."""
     N, C = len(means), len(viewmats)
-    v_means = np.zeros((N, 3), np.float32)
-    v_scales = np.zeros((N, 3), np.float32)
-    v_quats = np.zeros((N, 4), np.float32)
-    v_opacities = np.zeros(N, np.float32)
-    v_sh0 = np.zeros(sh0.shape, np.float32)
-    v_shN = np.zeros(shN.shape, np.float32)
+    v_means = np.empty((N, 3), np.float32)
+    v_scales = np.empty((N, 3), np.float32)
+    v_quats = np.empty((N, 4), np.float32)
+    v_opacities = np.empty(N, np.float32)
+    v_sh0 = np.empty(sh0.shape, np.float32)
+    v_shN = np.empty(shN.shape, np.float32)
+    coefficients = (degree + 1) ** 2
     for chunk in prange((N + CHUNK - 1) // CHUNK):
-        R, A, U = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
-        vR, vU = np.empty((3, 3)), np.empty((2, 3))
-        s, b, vb, vm, vs = np.empty(3), np.empty(16), np.empty(16), np.empty(3), np.empty(3)
-        for n in range(chunk * CHUNK, min(N, (chunk + 1) * CHUNK)):
-            seen = False
-            for c in range(C):
-                seen |= radii[c, n, 0] > 0
-            if not seen:
-                continue
-            qw, qx, qy, qz, qnorm = _unit_quaternion(quats[n])
-            _rotation(qw, qx, qy, qz, R)
-            for k in range(3):
-                s[k] = math.exp(scales[n, k])
-                vm[k] = vs[k] = 0.0
-                for i in range(3):
-                    vR[i, k] = 0.0
-            opacity = 1 / (1 + math.exp(-opacities[n]))
-            v_opacity = 0.0
-            for c in range(C):
-                if radii[c, n, 0] == 0:
-                    continue
-                V, K = viewmats[c], Ks[c]
-                mx, my, mz = means[n, 0], means[n, 1], means[n, 2]
-                x = V[0, 0] * mx + V[0, 1] * my + V[0, 2] * mz + V[0, 3]
-                y = V[1, 0] * mx + V[1, 1] * my + V[1, 2] * mz + V[1, 3]
-                z = V[2, 0] * mx + V[2, 1] * my + V[2, 2] * mz + V[2, 3]
-                fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-                tx, x_held = _clamped(x, z, fx, cx, width)
-                ty, y_held = _clamped(y, z, fy, cy, height)
-                _camera_axes(V, R, A)
-                _footprint(A, s, fx, fy, z, tx, ty, U)
-                xx, xy, yy = _covariance(U)
-                factor, det = _compensation(xx, xy, yy, eps2d)
-                a, o, e = (yy + eps2d) / det, -xy / det, (xx + eps2d) / det
-
-                # conic = covariance^-1: v_covariance = -conic G conic
-                ga, gb, ge = v_conics[c, n, 0], 0.5 * v_conics[c, n, 1], v_conics[c, n, 2]
-                pa, pb = a * ga + o * gb, a * gb + o * ge
-                qa, qb = o * ga + e * gb, o * gb + e * ge
-                vxx, vxy, vyy = -(pa * a + pb * o), -(pa * o + pb * e), -(qa * o + qb * e)
-                v_alpha = v_alphas[c, n]
-                if antialiased:
-                    v_opacity += v_alpha * factor
-                    v_square = v_alpha * opacity * 0.5 / (factor + 1e-6)
-                    rest, shrink = 1 - factor * factor, eps2d / det
-                    vxx += v_square * (rest * a - shrink)
-                    vxy += v_square * rest * o
-                    vyy += v_square * (rest * e - shrink)
-                else:
-                    v_opacity += v_alpha
-
-                vj0x = vj0z = vj1y = vj1z = 0.0
-                for k in range(3):
-                    vU[0, k] = 2 * (vxx * U[0, k] + vxy * U[1, k])
-                    vU[1, k] = 2 * (vxy * U[0, k] + vyy * U[1, k])
-                    vj0x += vU[0, k] * A[0, k] * s[k]
-                    vj0z += vU[0, k] * A[2, k] * s[k]
-                    vj1y += vU[1, k] * A[1, k] * s[k]
-                    vj1z += vU[1, k] * A[2, k] * s[k]
-                    vs[k] += vU[0, k] * U[0, k] + vU[1, k] * U[1, k]  # for the log of the scale
-                    va0 = vU[0, k] * fx / z * s[k]
-                    va1 = vU[1, k] * fy / z * s[k]
-                    va2 = -(vU[0, k] * fx * tx + vU[1, k] * fy * ty) / (z * z) * s[k]
-                    for i in range(3):
-                        vR[i, k] += V[0, i] * va0 + V[1, i] * va1 + V[2, i] * va2
-
-                vu, vv = v_means2d[c, n, 0], v_means2d[c, n, 1]
-                vx, vy = vu * fx / z, vv * fy / z
-                vz = v_depths[c, n] - (vu * fx * x + vv * fy * y) / (z * z)
-                vz -= (vj0x * fx + vj1y * fy) / (z * z)
-                if x_held:
-                    vz += vj0z * fx * tx / (z * z * z)
-                else:
-                    vx -= vj0z * fx / (z * z)
-                    vz += 2 * vj0z * fx * tx / (z * z * z)
-                if y_held:
-                    vz += vj1z * fy * ty / (z * z * z)
-                else:
-                    vy -= vj1z * fy / (z * z)
-                    vz += 2 * vj1z * fy * ty / (z * z * z)
-                for i in range(3):
-                    vm[i] += V[0, i] * vx + V[1, i] * vy + V[2, i] * vz
-
+        begin, end = chunk * CHUNK, min(N, (chunk + 1) * CHUNK)
+        v_means[begin:end], v_scales[begin:end], v_quats[begin:end] = 0, 0, 0
+        v_opacities[begin:end], v_sh0[begin:end], v_shN[begin:end] = 0, 0, 0
+        s = np.zeros(ROWS * LANES)
+        ids = np.empty(LANES, np.int64)
+        for c in range(C):
+            view, K = _scalars(viewmats[c]), Ks[c]
+            fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+            px, py, pz = positions[c, 0], positions[c, 1], positions[c, 2]
+            n = begin
+            while n < end:
+                count = 0
+                while n < end and count < LANES:
+                    if radii[c, n, 0] > 0:
+                        ids[count] = n
+                        count += 1
+                    n += 1
+                for i in range(count):
+                    m = ids[i]
+                    load(s, i, m, means, scales, quats, opacities)
+                    s[U_ + i], s[V_ + i] = v_means2d[c, m, 0], v_means2d[c, m, 1]
+                    s[DEPTH + i], s[ALPHA + i] = v_values[c, m, 3], v_alphas[c, m]
+                    for k in range(3):
+                        s[CONIC_A + k * LANES + i] = v_conics[c, m, k]
                 if degree >= 0:
-                    dx, dy, dz = mx - positions[c, 0], my - positions[c, 1], mz - positions[c, 2]
-                    norm = max(math.sqrt(dx * dx + dy * dy + dz * dz), 1e-12)
-                    dx, dy, dz = dx / norm, dy / norm, dz / norm
-                    bases(degree, dx, dy, dz, b)
-                    count = (degree + 1) ** 2
-                    for k in range(count):
-                        vb[k] = 0.0
-                    for d in range(3):
-                        v = v_colors[c, n, d]
-                        if colors[c, n, d] > 0 and v != 0:
-                            v_sh0[n, 0, d] += b[0] * v
-                            for k in range(1, count):
-                                v_shN[n, k - 1, d] += b[k] * v
-                                vb[k] += shN[n, k - 1, d] * v
-                    gx, gy, gz = direction_gradient(degree, dx, dy, dz, vb)
-                    along = gx * dx + gy * dy + gz * dz
-                    vm[0] += (gx - along * dx) / norm
-                    vm[1] += (gy - along * dy) / norm
-                    vm[2] += (gz - along * dz) / norm
+                    for i in range(LANES):
+                        _store_bases(s, BASES, i, px, py, pz)
+                    for i in range(count):
+                        m = ids[i]
+                        red = v_values[c, m, 0] if values[c, m, 0] > 0 else F(0)
+                        green = v_values[c, m, 1] if values[c, m, 1] > 0 else F(0)
+                        blue = v_values[c, m, 2] if values[c, m, 2] > 0 else F(0)
+                        b = F(s[BASES + i])
+                        v_sh0[m, 0, 0] += b * red
+                        v_sh0[m, 0, 1] += b * green
+                        v_sh0[m, 0, 2] += b * blue
+                        for k in range(coefficients - 1):
+                            b = F(s[I(BASES + (k + 1) * LANES + i)])
+                            v_shN[m, k, 0] += b * red
+                            v_shN[m, k, 1] += b * green
+                            v_shN[m, k, 2] += b * blue
+                            s[I(V_BASES + (k + 1) * LANES + i)] = (
+                                shN[m, k, 0] * red + shN[m, k, 1] * green + shN[m, k, 2] * blue
+                            )
+                for i in range(LANES):
+                    x, y, z = _to_camera(s, i, view)
+                    inverse_z = 1 / z
+                    x_ratio, y_ratio = x * inverse_z, y * inverse_z
+                    rx, ry = _kept(x_ratio, fx, cx, width), _kept(y_ratio, fy, cy, height)
+                    qw, qx, qy, qz, inverse_q = unit_quaternion(s, i)
+                    R = rotation(qw, qx, qy, qz)
+                    M = _world_to_pixels(view, rx, ry, fx, fy, inverse_z)
+                    s0, s1, s2 = exp(s[I(SX + i)]), exp(s[I(SY + i)]), exp(s[I(SZ + i)])
+                    U = _footprint(M, R, s0, s1, s2)
+                    xx, xy, yy = _covariance(U)
+                    factor, det = _compensation(xx, xy, yy, eps2d)
+                    a, o, e = (yy + eps2d) / det, -xy / det, (xx + eps2d) / det
 
-            for k in range(3):
-                v_means[n, k] = vm[k]
-                v_scales[n, k] = vs[k]
-            v_opacities[n] = v_opacity * opacity * (1 - opacity)
-            gw = 2 * (qx * (vR[2, 1] - vR[1, 2]) + qy * (vR[0, 2] - vR[2, 0])
-                      + qz * (vR[1, 0] - vR[0, 1]))  # fmt: skip
-            gx = 2 * (-2 * qx * (vR[1, 1] + vR[2, 2]) + qy * (vR[0, 1] + vR[1, 0])
-                      + qz * (vR[0, 2] + vR[2, 0]) + qw * (vR[2, 1] - vR[1, 2]))  # fmt: skip
-            gy = 2 * (qx * (vR[0, 1] + vR[1, 0]) - 2 * qy * (vR[0, 0] + vR[2, 2])
-                      + qz * (vR[1, 2] + vR[2, 1]) + qw * (vR[0, 2] - vR[2, 0]))  # fmt: skip
-            gz = 2 * (qx * (vR[0, 2] + vR[2, 0]) + qy * (vR[1, 2] + vR[2, 1])
-                      - 2 * qz * (vR[0, 0] + vR[1, 1]) + qw * (vR[1, 0] - vR[0, 1]))  # fmt: skip
-            along = gw * qw + gx * qx + gy * qy + gz * qz
-            v_quats[n, 0] = (gw - along * qw) / qnorm
-            v_quats[n, 1] = (gx - along * qx) / qnorm
-            v_quats[n, 2] = (gy - along * qy) / qnorm
-            v_quats[n, 3] = (gz - along * qz) / qnorm
+                    # conic = covariance^-1: v_covariance = -conic G conic
+                    ga, gb, ge = s[I(CONIC_A + i)], 0.5 * s[I(CONIC_B + i)], s[I(CONIC_C + i)]
+                    pa, pb = a * ga + o * gb, a * gb + o * ge
+                    qa, qb = o * ga + e * gb, o * gb + e * ge
+                    vxx, vxy, vyy = -(pa * a + pb * o), -(pa * o + pb * e), -(qa * o + qb * e)
+                    opacity, v_opacity = sigmoid(s[I(OPACITY + i)]), s[I(ALPHA + i)]
+                    if antialiased:
+                        v_square = v_opacity * opacity * 0.5 / (factor + 1e-6)
+                        rest, shrink = 1 - factor * factor, eps2d / det
+                        vxx += v_square * (rest * a - shrink)
+                        vxy += v_square * rest * o
+                        vyy += v_square * (rest * e - shrink)
+                        v_opacity = v_opacity * factor
+                    s[I(OPACITY + i)] = v_opacity * opacity * (1 - opacity)
+
+                    # U = M R diag(s): P and Q are the rows of its gradient, times s
+                    p0 = 2 * (vxx * U[0] + vxy * U[3])
+                    p1 = 2 * (vxx * U[1] + vxy * U[4])
+                    p2 = 2 * (vxx * U[2] + vxy * U[5])
+                    q0 = 2 * (vxy * U[0] + vyy * U[3])
+                    q1 = 2 * (vxy * U[1] + vyy * U[4])
+                    q2 = 2 * (vxy * U[2] + vyy * U[5])
+                    s[I(SX + i)] = p0 * U[0] + q0 * U[3]  # for the log of the scale
+                    s[I(SY + i)] = p1 * U[1] + q1 * U[4]
+                    s[I(SZ + i)] = p2 * U[2] + q2 * U[5]
+                    p0, p1, p2 = p0 * s0, p1 * s1, p2 * s2
+                    q0, q1, q2 = q0 * s0, q1 * s1, q2 * s2
+                    v00, v01, v02 = (
+                        M[0] * p0 + M[3] * q0,
+                        M[0] * p1 + M[3] * q1,
+                        M[0] * p2 + M[3] * q2,
+                    )
+                    v10, v11, v12 = (
+                        M[1] * p0 + M[4] * q0,
+                        M[1] * p1 + M[4] * q1,
+                        M[1] * p2 + M[4] * q2,
+                    )
+                    v20, v21, v22 = (
+                        M[2] * p0 + M[5] * q0,
+                        M[2] * p1 + M[5] * q1,
+                        M[2] * p2 + M[5] * q2,
+                    )
+                    gw = 2 * (qx * (v21 - v12) + qy * (v02 - v20) + qz * (v10 - v01))
+                    gx = 2 * (-2 * qx * (v11 + v22) + qy * (v01 + v10)
+                              + qz * (v02 + v20) + qw * (v21 - v12))  # fmt: skip
+                    gy = 2 * (qx * (v01 + v10) - 2 * qy * (v00 + v22)
+                              + qz * (v12 + v21) + qw * (v02 - v20))  # fmt: skip
+                    gz = 2 * (qx * (v02 + v20) + qy * (v12 + v21)
+                              - 2 * qz * (v00 + v11) + qw * (v10 - v01))  # fmt: skip
+                    along = gw * qw + gx * qx + gy * qy + gz * qz
+                    s[I(QW + i)] = (gw - along * qw) * inverse_q
+                    s[I(QX + i)] = (gx - along * qx) * inverse_q
+                    s[I(QY + i)] = (gy - along * qy) * inverse_q
+                    s[I(QZ + i)] = (gz - along * qz) * inverse_q
+
+                    m00 = p0 * R[0] + p1 * R[1] + p2 * R[2]
+                    m01 = p0 * R[3] + p1 * R[4] + p2 * R[5]
+                    m02 = p0 * R[6] + p1 * R[7] + p2 * R[8]
+                    m10 = q0 * R[0] + q1 * R[1] + q2 * R[2]
+                    m11 = q0 * R[3] + q1 * R[4] + q2 * R[5]
+                    m12 = q0 * R[6] + q1 * R[7] + q2 * R[8]
+                    # by z through M's 1 / z, and by x / z and y / z where they are not held
+                    v_z = -inverse_z * (m00 * M[0] + m01 * M[1] + m02 * M[2])
+                    v_z -= inverse_z * (m10 * M[3] + m11 * M[4] + m12 * M[5])
+                    v_rx = -fx * inverse_z * (m00 * view[8] + m01 * view[9] + m02 * view[10])
+                    v_ry = -fy * inverse_z * (m10 * view[8] + m11 * view[9] + m12 * view[10])
+                    v_rx = fx * s[I(U_ + i)] + (v_rx if rx == x_ratio else 0.0)
+                    v_ry = fy * s[I(V_ + i)] + (v_ry if ry == y_ratio else 0.0)
+                    v_x, v_y = v_rx * inverse_z, v_ry * inverse_z
+                    v_z += s[I(DEPTH + i)] - v_x * x_ratio - v_y * y_ratio
+                    v_mx = view[0] * v_x + view[4] * v_y + view[8] * v_z
+                    v_my = view[1] * v_x + view[5] * v_y + view[9] * v_z
+                    v_mz = view[2] * v_x + view[6] * v_y + view[10] * v_z
+                    s[I(U_ + i)], s[I(V_ + i)], s[I(DEPTH + i)] = v_mx, v_my, v_mz
+                if degree >= 1:
+                    for i in range(LANES):
+                        x, y, z, inverse = _direction(s, i, px, py, pz)
+                        v = (
+                            0.0, s[I(V_BASES + 1 * LANES + i)], s[I(V_BASES + 2 * LANES + i)],
+                            s[I(V_BASES + 3 * LANES + i)], s[I(V_BASES + 4 * LANES + i)],
+                            s[I(V_BASES + 5 * LANES + i)], s[I(V_BASES + 6 * LANES + i)],
+                            s[I(V_BASES + 7 * LANES + i)], s[I(V_BASES + 8 * LANES + i)],
+                            s[I(V_BASES + 9 * LANES + i)], s[I(V_BASES + 10 * LANES + i)],
+                            s[I(V_BASES + 11 * LANES + i)], s[I(V_BASES + 12 * LANES + i)],
+                            s[I(V_BASES + 13 * LANES + i)], s[I(V_BASES + 14 * LANES + i)],
+                            s[I(V_BASES + 15 * LANES + i)],
+                        )  # fmt: skip
+                        gx, gy, gz = direction_gradient(x, y, z, v)
+                        along = gx * x + gy * y + gz * z
+                        s[I(U_ + i)] += (gx - along * x) * inverse
+                        s[I(V_ + i)] += (gy - along * y) * inverse
+                        s[I(DEPTH + i)] += (gz - along * z) * inverse
+                for i in range(count):
+                    m = ids[i]
+                    for k in range(3):
+                        v_means[m, k] += s[U_ + k * LANES + i]
+                        v_scales[m, k] += s[SX + k * LANES + i]
+                    for k in range(4):
+                        v_quats[m, k] += s[QW + k * LANES + i]
+                    v_opacities[m] += s[OPACITY + i]
     return v_means, v_scales, v_quats, v_opacities, v_sh0, v_shN

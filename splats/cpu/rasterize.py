@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
 
 
+def _stacked(views: Sequence[np.ndarray]) -> Tensor:
+    """The arrays of all views as one tensor; that of a single view is not copied."""
+    return torch.from_numpy(views[0][None] if len(views) == 1 else np.stack(views))
+
+
 def project(
     splats: tuple[Tensor, ...],
     cameras: Cameras,
@@ -32,8 +38,8 @@ def project(
 ) -> tuple[Tensor, ...]:
     """The six raw parameters seen by C cameras.
 
-    Returns means2d [C,N,2], conics [C,N,3], depths [C,N], opacities [C,N], colors [C,N,3] (zeros
-    for degree -1), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
+    Returns means2d [C,N,2], conics [C,N,3], opacities [C,N], values [C,N,4] (colour, zeros for
+    degree -1, and depth), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
     """
     return _Project.apply(*splats, cameras, degree, (*cameras.size, near, far, eps2d, antialiased))
 
@@ -59,17 +65,19 @@ def blend(
     With absgrad, backward also sets means2d.absgrad [C,N,2], the sum of absolute gradients.
     """
     channels = colors.shape[-1]
-    padding = (0, max(0, INLINE - channels))
+    if channels < INLINE:
+        padding = (0, INLINE - channels)
+        colors, background = (torch.nn.functional.pad(t, padding) for t in (colors, background))
     images, alphas = _Blend.apply(
         means2d,
         conics,
         opacities,
-        torch.nn.functional.pad(colors, padding),
-        torch.nn.functional.pad(background, padding),
+        colors,
+        background,
         (depths, extents, radii),
         (width, height, absgrad),
     )
-    return images[..., :channels], alphas
+    return (images if channels >= INLINE else images[..., :channels]), alphas
 
 
 class _Project(torch.autograd.Function):
@@ -84,15 +92,15 @@ class _Project(torch.autograd.Function):
                 *_arrays(means, scales, quats, opacities, sh0, shN), degree, *view,
                 width, height, near, far, eps2d, antialiased,
             )  # fmt: skip
-        ctx.constants = (degree, *view, width, height, eps2d, antialiased, radii, outputs[4])
+        ctx.constants = (degree, *view, width, height, eps2d, antialiased, radii, outputs[3])
         ctx.save_for_backward(means, scales, quats, opacities, sh0, shN)
         outputs = [torch.from_numpy(array) for array in (*outputs, extents, radii)]
-        ctx.mark_non_differentiable(*outputs[5:])
+        ctx.mark_non_differentiable(*outputs[4:])
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx, v_means2d, v_conics, v_depths, v_opacities, v_colors, *_):
-        gradients = _arrays(v_means2d, v_conics, v_depths, v_opacities, v_colors)
+    def backward(ctx, v_means2d, v_conics, v_opacities, v_values, *_):
+        gradients = _arrays(v_means2d, v_conics, v_opacities, v_values)
         with _one_at_a_time:
             result = project_backward(*_arrays(*ctx.saved_tensors), *ctx.constants, *gradients)
         return (*(torch.from_numpy(v) for v in result), None, None, None)
@@ -119,11 +127,11 @@ class _Blend(torch.autograd.Function):
                 )
             lists = (reach, offsets, ids, behind, transmittance, last)
             ctx.views.append((lists, (starts, places)))
-            images.append(torch.from_numpy(image))
-            alphas.append(torch.from_numpy(1 - transmittance))
+            images.append(image)
+            alphas.append(1 - transmittance)
         ctx.absgrad = absgrad
         ctx.save_for_backward(means2d, conics, opacities, colors)
-        return torch.stack(images), torch.stack(alphas)
+        return _stacked(images), _stacked(alphas)
 
     @staticmethod
     def backward(ctx, v_images, v_alphas):
@@ -135,13 +143,11 @@ class _Blend(torch.autograd.Function):
                 pairs = blend_backward(
                     *(array[c] for array in splats), *lists, v_images_[c], v_alphas_[c], ctx.absgrad
                 )
-                sums.append(torch.from_numpy(sum_pairs(pairs, *pairs_of)))
-        sums = torch.stack(sums)
+                sums.append(sum_pairs(pairs, *pairs_of))
+        v_means2d, absolute, *v_others = map(_stacked, zip(*sums, strict=True))
         if ctx.absgrad:
-            ctx.saved_tensors[0].absgrad = sums[..., 2:4]
+            ctx.saved_tensors[0].absgrad = absolute
         if ctx.needs_input_grad[4]:
             left = torch.stack([torch.from_numpy(lists[4]) for lists, _ in ctx.views])
             v_background = torch.einsum("chwd,chw->d", v_images, left)
-        return (
-            sums[..., 0:2], sums[..., 4:7], sums[..., 7], sums[..., 8:], v_background, None, None,
-        )  # fmt: skip
+        return v_means2d, *v_others, v_background, None, None

@@ -7,17 +7,34 @@ from numba import njit, prange
 
 from splats.cpu.blend import TILE
 
+DIGIT = 11
+MASK = np.uint32((1 << DIGIT) - 1)
 CHUNKS = 8  # independent parts of the counting sort; the result does not depend on their number
 
 
-def depth_order(depths: np.ndarray, radii: np.ndarray) -> np.ndarray:
+@njit(cache=True, error_model="numpy", nogil=True)
+def depth_order(depths, radii):
     """Indices of the visible Gaussians from near to far, equal depths by index. depths [N] > 0."""
-    visible = np.flatnonzero(radii[:, 0] > 0)
-    # positive floats sort like their bits; with the index below them the sort needs no stability
-    keys = depths[visible].view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= visible.astype(np.uint64)
-    keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    order = np.empty(len(depths), np.int32)
+    V = 0
+    for n in range(len(depths)):
+        order[V] = n
+        V += radii[n, 0] > 0
+    # positive floats sort like their bits: a radix sort, DIGIT bits at a time
+    order, keys = order[:V], depths.view(np.uint32)[order[:V]]
+    new_order, new_keys = np.empty_like(order), np.empty_like(keys)
+    for shift in range(0, 32, DIGIT):
+        places = np.zeros((1 << DIGIT) + 1, np.int64)
+        for i in range(V):
+            places[((keys[i] >> shift) & MASK) + 1] += 1
+        for digit in range(1 << DIGIT):
+            places[digit + 1] += places[digit]
+        for i in range(V):
+            digit = (keys[i] >> shift) & MASK
+            new_order[places[digit]], new_keys[places[digit]] = order[i], keys[i]
+            places[digit] += 1
+        order, new_order, keys, new_keys = new_order, order, new_keys, keys
+    return order
 
 
 @njit(inline="always")
@@ -115,11 +132,22 @@ def bin_tiles(order, means2d, conics, opacities, extents, width, height):
 
 @njit(parallel=True, cache=True, error_model="numpy", nogil=True)
 def sum_pairs(pairs, starts, places):
-    """[N, P]: the rows of pairs [M, P] that belong to each Gaussian, summed in a fixed order."""
-    N, P = len(starts) - 1, pairs.shape[1]
-    out = np.zeros((N, P), np.float32)
+    """The rows of pairs [M, 8 + D] that belong to each Gaussian, summed in a fixed order, as
+    gradients of means [N,2], |means| [N,2], conics [N,3], opacities [N] and colours [N,D]."""
+    N, D = len(starts) - 1, pairs.shape[1] - 8
+    means, absolute = np.empty((N, 2), np.float32), np.empty((N, 2), np.float32)
+    conics, opacities = np.empty((N, 3), np.float32), np.empty(N, np.float32)
+    colors = np.empty((N, D), np.float32)
     for n in prange(N):
+        means[n], absolute[n], conics[n], opacities[n], colors[n] = 0, 0, 0, 0, 0
         for k in range(starts[n], starts[n + 1]):
-            for p in range(P):
-                out[n, p] += pairs[places[k], p]
-    return out
+            row = places[k]
+            for p in range(2):
+                means[n, p] += pairs[row, p]
+                absolute[n, p] += pairs[row, 2 + p]
+            for p in range(3):
+                conics[n, p] += pairs[row, 4 + p]
+            opacities[n] += pairs[row, 7]
+            for p in range(D):
+                colors[n, p] += pairs[row, 8 + p]
+    return means, absolute, conics, opacities, colors

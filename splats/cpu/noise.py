@@ -1,0 +1,52 @@
+# MCMC's noise (arXiv 2404.09591, equation 8) on the CPU: in one pass, by the lanes of project.py.
+import numpy as np
+from numba import njit, prange
+
+from splats.cpu.arithmetic import exp, sigmoid
+from splats.cpu.project import (
+    CHUNK,
+    LANES,
+    MX,
+    MY,
+    MZ,
+    OPACITY,
+    SX,
+    SY,
+    SZ,
+    I,
+    fast,
+    load,
+    rotation,
+    unit_quaternion,
+)  # fmt: skip
+
+X, Y, Z, ROWS = 11 * LANES, 12 * LANES, 13 * LANES, 14
+
+
+@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+def add_noise(means, scales, quats, opacities, noise, amount):
+    """Add normal noise [N, 3], shaped like each Gaussian and times `amount`, to the means; opaque
+    Gaussians get next to nothing."""
+    N = len(means)
+    for chunk in prange((N + CHUNK - 1) // CHUNK):
+        s = np.zeros(ROWS * LANES)
+        for first in range(chunk * CHUNK, min(N, (chunk + 1) * CHUNK), LANES):
+            count = min(LANES, N - first)
+            for i in range(count):
+                load(s, i, first + i, means, scales, quats, opacities)
+                for k in range(3):
+                    s[X + k * LANES + i] = noise[first + i, k]
+            for i in range(LANES):
+                w, x, y, z, _ = unit_quaternion(s, i)
+                R = rotation(w, x, y, z)
+                gate = amount * sigmoid(100 * (1 - sigmoid(s[I(OPACITY + i)]) - 0.995))
+                a, b, c = s[I(X + i)], s[I(Y + i)], s[I(Z + i)]
+                u = gate * exp(2 * s[I(SX + i)]) * (R[0] * a + R[3] * b + R[6] * c)
+                v = gate * exp(2 * s[I(SY + i)]) * (R[1] * a + R[4] * b + R[7] * c)
+                t = gate * exp(2 * s[I(SZ + i)]) * (R[2] * a + R[5] * b + R[8] * c)
+                s[I(MX + i)] += R[0] * u + R[1] * v + R[2] * t
+                s[I(MY + i)] += R[3] * u + R[4] * v + R[5] * t
+                s[I(MZ + i)] += R[6] * u + R[7] * v + R[8] * t
+            for i in range(count):
+                for k in range(3):
+                    means[first + i, k] = s[MX + k * LANES + i]
