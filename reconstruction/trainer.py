@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
@@ -101,7 +102,7 @@ class Trainer:
             splats, optimisers, state.densification, number, render.info, **extra
         )
         state.done += 1
-        error = None if photo is None else (colors.detach() - photo).square().mean()
+        error = None if photo is None else F.mse_loss(colors.detach(), photo)
         return loss.detach(), error
 
     def _novel_view(self) -> int | None:

@@ -21,6 +21,14 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
 
 
+def _gradients(values: Sequence[Tensor | None], shapes: Sequence[tuple]) -> list[np.ndarray]:
+    """Gradients of outputs as arrays, zeros for those that nobody used."""
+    return [
+        np.zeros(shape, np.float32) if value is None else _arrays(value)[0]
+        for value, shape in zip(values, shapes, strict=True)
+    ]
+
+
 def _stacked(views: Sequence[np.ndarray]) -> Tensor:
     """The arrays of all views as one tensor; that of a single view is not copied."""
     return torch.from_numpy(views[0][None] if len(views) == 1 else np.stack(views))
@@ -96,11 +104,13 @@ class _Project(torch.autograd.Function):
         ctx.save_for_backward(means, scales, quats, opacities, sh0, shN)
         outputs = [torch.from_numpy(array) for array in (*outputs, extents, radii)]
         ctx.mark_non_differentiable(*outputs[4:])
+        ctx.set_materialize_grads(False)
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx, v_means2d, v_conics, v_opacities, v_values, *_):
-        gradients = _arrays(v_means2d, v_conics, v_opacities, v_values)
+    def backward(ctx, *v_outputs):
+        C, N = ctx.constants[-1].shape[:2]
+        gradients = _gradients(v_outputs[:4], [(C, N, 2), (C, N, 3), (C, N), (C, N, 4)])
         with _one_at_a_time:
             result = project_backward(*_arrays(*ctx.saved_tensors), *ctx.constants, *gradients)
         return (*(torch.from_numpy(v) for v in result), None, None, None)
@@ -130,24 +140,28 @@ class _Blend(torch.autograd.Function):
             images.append(image)
             alphas.append(1 - transmittance)
         ctx.absgrad = absgrad
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(means2d, conics, opacities, colors)
         return _stacked(images), _stacked(alphas)
 
     @staticmethod
     def backward(ctx, v_images, v_alphas):
         splats = _arrays(*ctx.saved_tensors)
-        v_images_, v_alphas_ = _arrays(v_images, v_alphas)
+        shape = (len(ctx.views), *ctx.views[0][0][4].shape)
+        v_images, v_alphas = _gradients(
+            (v_images, v_alphas), [(*shape, splats[3].shape[-1]), shape]
+        )
         sums, v_background = [], None
         for c, (lists, pairs_of) in enumerate(ctx.views):
             with _one_at_a_time:
                 pairs = blend_backward(
-                    *(array[c] for array in splats), *lists, v_images_[c], v_alphas_[c], ctx.absgrad
+                    *(array[c] for array in splats), *lists, v_images[c], v_alphas[c], ctx.absgrad
                 )
                 sums.append(sum_pairs(pairs, *pairs_of))
         v_means2d, absolute, *v_others = map(_stacked, zip(*sums, strict=True))
         if ctx.absgrad:
             ctx.saved_tensors[0].absgrad = absolute
         if ctx.needs_input_grad[4]:
-            left = torch.stack([torch.from_numpy(lists[4]) for lists, _ in ctx.views])
-            v_background = torch.einsum("chwd,chw->d", v_images, left)
+            left = np.stack([lists[4] for lists, _ in ctx.views])
+            v_background = torch.from_numpy(np.einsum("chwd,chw->d", v_images, left))
         return v_means2d, *v_others, v_background, None, None

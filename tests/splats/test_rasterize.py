@@ -97,6 +97,22 @@ def test_projection_matches_gsplats_torch_functions():
     torch.testing.assert_close(info["conics"][visible], conics[visible], rtol=2e-3, atol=1e-5)
 
 
+def test_a_loss_of_one_output_alone_has_the_same_gradients_as_beside_zeros():
+    splats, cameras = random_scene(seed=4)
+    for alone in ("colors", "alphas", "depths"):
+        gradients = []
+        for others in (0, 1):
+            splats.zero_grad()
+            out = rasterize(splats, cameras)
+            loss = getattr(out, alone).square().sum()
+            if others:
+                loss = loss + sum(0 * getattr(out, k).sum() for k in ("colors", "alphas", "depths"))
+            loss.backward()
+            gradients.append([splats[k].grad.clone() for k in NAMES])
+        assert gradients[0][0].abs().max() > 0
+        assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True)), alone
+
+
 def test_absolute_gradients_bound_the_signed_ones():
     splats, cameras = random_scene(seed=4)
     render_ = rasterize(splats, cameras, absgrad=True)
