@@ -23,7 +23,7 @@ import tyro
 
 import fixers
 from benchmarks.rasterize import picture_of
-from benchmarks.timing import Work, product, seconds, use_threads
+from benchmarks.timing import Work, product, seconds, tell_if_busy, use_threads
 from evaluation.files import atomic_path
 from evaluation.metrics import write_json
 from gen_data import tasks
@@ -280,7 +280,7 @@ def draw(curves: dict[str, dict], path: Path) -> None:
         other.set_ylim(0, 2 * max(memory))
         other.tick_params(colors="0.5", labelsize=7)
         axes.plot([0, x[-1]], [fit["fixed"], fit["fixed"] + fit["each"] * x[-1]], "--", color="C1")
-        axes.plot(x, [p["units"] for p in curve["points"]], "o", color="C0")
+        axes.plot(x, [p["units"] for p in curve["points"]], "o", color="C0", markersize=5)
         axes.set_zorder(other.get_zorder() + 1)
         axes.patch.set_visible(False)
         axes.set_ylim(bottom=0)
@@ -305,6 +305,7 @@ def main() -> None:
     curves = {}
     for name in options.only or CURVES:
         points = []
+        tell_if_busy(options.threads)
         for x in CURVES[name].at[: options.points]:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
                 point = pool.submit(measure, name, x, options).result()

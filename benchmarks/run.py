@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from benchmarks import quick
-from benchmarks.timing import use_threads
+from benchmarks.timing import tell_if_busy, use_threads
 from evaluation.metrics import write_json
 from scenes.command import run_command
 
@@ -129,6 +129,7 @@ def compare(options: Options) -> None:
             other = [k for k in ("device", "threads") if made.get(k) != settings[k]]
             for key in other:
                 log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
+    tell_if_busy(options.threads)
     now = quick.measure(quick.cases(options.device), options.rounds, options.device)
     sys.stdout.write(table(now, before))
     if options.store:

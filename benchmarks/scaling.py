@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 import tyro
 
+from benchmarks.timing import tell_if_busy
 from evaluation.files import atomic_path
 from evaluation.metrics import write_json
 from gen_data import dataset_json
@@ -201,6 +202,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for name in options.only or JOBS:
             job, unit = JOBS[name]
+            tell_if_busy(2)
             one, two = job(Path(folder), options)
             rows.append({"job": name, "unit": unit, "one": one, "two": two, "ratio": two / one})
             lines.append(f"| {name} | {one:.3g} {unit} | {two:.3g} | {two / one:.2f} |")

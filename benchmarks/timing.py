@@ -2,13 +2,17 @@
 # matrices of 2048x2048, by as many threads as the work itself has.
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 import numba
 import torch
 
+log = logging.getLogger(__name__)
+
 SIDE = 2048
+FREE = 0.85  # of the cores: with less the unit suffers more than most works do
 
 Work = Callable[[], object]
 
@@ -43,3 +47,19 @@ def use_threads(count: int) -> None:
     """Of torch and of numba; fewer where the machine has fewer."""
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def tell_if_busy(threads: int) -> None:
+    """Warn where others use the cores, so that what is measured cannot be compared."""
+    share = cores_had(threads)
+    if share < FREE:
+        log.warning("others use the cores (%.0f%% is left): figures will be off", 100 * share)
+
+
+def cores_had(threads: int) -> float:
+    """The share of so many cores that the unit is given, 1 on a quiet machine."""
+    use_threads(threads)
+    unit, start, used = product(), time.perf_counter(), time.process_time()
+    for _ in range(10):
+        unit()
+    return (time.process_time() - used) / (time.perf_counter() - start) / threads

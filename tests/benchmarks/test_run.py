@@ -4,8 +4,13 @@ import json
 import pytest
 import torch
 
-from benchmarks import quick, run
+from benchmarks import quick, run, timing
 from benchmarks.timing import product, seconds
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(timing, "cores_had", lambda threads: 1.0)
 
 
 def rows(**units):
@@ -49,6 +54,15 @@ def test_a_table_that_cannot_be_used_is_told_and_measuring_goes_on(
     assert f"{path} {said}" in caplog.text or f"{path} has units" in caplog.text
     assert len(caplog.records) == 1
     assert "| decode | 100.0 | 1.000 | new | |" in capsys.readouterr().out
+
+
+def test_a_busy_machine_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(quick, "cases", lambda device: {})
+    monkeypatch.setattr(quick, "measure", lambda *_: rows(decode=1.0))
+    monkeypatch.setattr(timing, "cores_had", lambda threads: 0.4)
+    threads = torch.get_num_threads()
+    run.compare(run.Options(quick=True, store=True, table=tmp_path / "table.json", threads=threads))
+    assert "others use the cores (40% is left)" in caplog.text
 
 
 def test_what_is_stored_is_read_again(tmp_path, monkeypatch, caplog, capsys):
