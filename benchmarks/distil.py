@@ -26,6 +26,7 @@ from reconstruction import EvaluationConfig, FixConfig, FixerInUse
 from reconstruction.result import ResultFolder
 from scenes.command import run_command
 from scenes.procedural import write
+from scenes.shard import Shard
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Options:
     """Of the fixer (default: those that come with this project)."""
     fixer: str = "gsvar"
     """gsvar, or a control: classical, identity."""
-    shard: str = "0/1"
+    shard: str = "1/1"
     """This part of the runs: 0/4 is the first of four (a job array's index and size)."""
     gpus: tuple[int, ...] = ()
     """Run on these GPUs at the same time, one run on each."""
@@ -234,14 +235,6 @@ def on_gpus(runs: list[Run], options: Options) -> None:
             job.result()
 
 
-def part(text: str, count: int) -> range:
-    """The indices of a shard."""
-    index, _, size = text.partition("/")
-    if not (index.isdigit() and size.isdigit() and int(index) < int(size)):
-        raise ValueError(f"--shard {text}: give 0/4 for the first of four")
-    return range(int(index), count, int(size))
-
-
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.distil", use_underscores=True)
     if options.steps < 1:
@@ -264,7 +257,7 @@ def main() -> None:
     twice = [str(f) for f in folders if folders.count(f) > 1]
     if twice:
         raise ValueError(f"several captures would go to {twice[0]}: give them other names")
-    mine = [runs[i] for i in part(options.shard, len(runs))]
+    mine = Shard.parse(options.shard).of(runs)
     if options.gpus:
         on_gpus(mine, options)
     else:

@@ -159,7 +159,7 @@ def reconstruction(folder: Path, options: Options) -> list[float]:
         command = ["-m", "benchmarks.distil", "--procedural", 2, "--results", out, "--device"]
         command += ["cpu", "--steps", options.gaussian_steps, "--cap", 5000, "--every", 4]
         command += ["--fixer", "identity", "--rounds", 1]
-        return [[*command, "--shard", shard] for shard in ("0/2", "1/2")]
+        return [[*command, "--shard", shard] for shard in ("1/2", "2/2")]
 
     return sharded(commands, 2, folder / "reconstruction")
 

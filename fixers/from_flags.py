@@ -14,6 +14,7 @@ from fixers.guides import Guides
 from fixers.registry import load
 from models import checkpoints
 from scenes.command import choose_device
+from scenes.shard import Shard
 
 DEFAULT_VQVAE = Path("checkpoints/VQVAE.pth")
 
@@ -42,6 +43,7 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
         guides=guides,
         at_a_time=fixing.batch_size if tested.mode == "resize" else 1,
         resume=results.resume,
+        shard=None if results.shard is None else Shard.parse(results.shard),
         made_with=tested.made_with() if results.gen_img else {},
         settings=asdict(flags) | {"mode": tested.mode, "device": str(device)},
         title=f"{experiment} on {Path(flags.data.json_path.split(',')[0]).stem}",

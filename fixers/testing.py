@@ -32,6 +32,7 @@ from fixers.guides import Guided, Guides
 from fixers.sources import read_image
 from scenes.files import writable_folder
 from scenes.photos import UnreadablePhoto, read_header
+from scenes.shard import Shard
 
 log = logging.getLogger(__name__)
 
@@ -272,27 +273,34 @@ def run(
     guides: Guides,
     at_a_time: int = 1,
     resume: bool = False,
+    shard: Shard | None = None,
     made_with: Mapping[str, object],
     settings: Mapping[str, object],
     title: str,
 ) -> None:
     """Predict (unless the fixer is None), measure, and print the means.
 
-    made_with: what the predictions depend on; `resume` keeps only those made with the same. Raises
+    made_with: what the predictions depend on; `resume` keeps only those made with the same. Of a
+    `shard` only its own entries are predicted, and all are measured once all are there. Raises
     ValueError and OSError, in one sentence, for what the user can mend.
     """
+    resume = resume or shard is not None
     seconds: dict[str, float] = {}
     if fixer is not None:
         writable_folder(folders.predictions)
         note(folders.predictions, made_with, resume)
         seconds = predict(
             fixer,
-            triplets,
+            triplets if shard is None else shard.of(triplets),
             folders,
             guides=guides,
             at_a_time=at_a_time,
             resume=resume,
         )
+    missing = sum(not folders.prediction(t.key).is_file() for t in triplets)
+    if shard is not None and missing:
+        log.info("%d predictions of other shards are missing: the last measures all", missing)
+        return
     judge = FixingMetrics(Metrics(lpips_net, device), metric_space)
     result = measure(
         triplets,

@@ -14,11 +14,12 @@ if not __package__:  # run as a script: the folder's own name is the package's
 
 from gen_data import jobs
 from gen_data.curate import Recipe, is_finished
-from gen_data.scene_list import Shard, choose, scene_names
+from gen_data.scene_list import choose, scene_names
 from gen_data.strategies import Name, Strategy
 from gen_data.tasks import Task, procedural_tasks, work
 from scenes.command import choose_device, run_command
 from scenes.files import writable_folder
+from scenes.shard import Shard
 
 log = logging.getLogger("gen_data")
 

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
+
+from scenes.shard import Shard
 
 META = "benchmark-meta.csv"  # of DL3DV-Benchmark; its column `hash` names the scenes
 
@@ -51,22 +52,6 @@ def capture_folder(base: Path, name: str) -> Path:
     return nested if nested.is_dir() else base / name
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The i-th of n parts of a list, i counted from 1."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """From `i/n`; ValueError for anything else."""
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ValueError(f"--shard {text} must be i/n with i from 1 to n, as 3/8")
-        return cls(int(index), int(count))
-
-
 def choose(names: list[str], start: int, end: int | None, shard: Shard | None = None) -> list[str]:
     """names[start:end], every n-th of them for a shard; ValueError if the range is empty."""
     if start < 0 or (end is not None and end <= start):
@@ -76,4 +61,4 @@ def choose(names: list[str], start: int, end: int | None, shard: Shard | None = 
     chosen = names[start:end]
     if not chosen:
         raise ValueError(f"--idx_start {start} is beyond the last of {len(names)} scenes")
-    return chosen[shard.index - 1 :: shard.count] if shard else chosen
+    return shard.of(chosen) if shard else chosen

@@ -113,6 +113,21 @@ def test_the_published_commands_run(call, dataset, results, tmp_path, script, br
         assert row[name] == pytest.approx(expected, abs=1e-4)
 
 
+def test_shards_predict_their_own_and_the_last_measures_all(call, dataset, tmp_path):
+    flags = ("--fixer=identity", f"--json_path={dataset}", f"--testset_path={tmp_path / 't'}")
+    folder = tmp_path / "t/VARPrediction/identity/0_0"
+    code, said = call("test_tile.py", *flags, "--shard=2/2")
+    assert code == 0
+    assert "2 predictions of other shards are missing" in said
+    assert len(list(folder.glob("*.png"))) == 1
+    assert not (folder / "metrics.json").exists()
+    assert call("test_tile.py", *flags, "--shard=1/2")[0] == 0
+    assert len(json.loads((folder / "metrics.json").read_text())["per_image"]) == 3
+    code, said = call("test_tile.py", *flags, "--shard=3/2")
+    assert code == 2
+    assert "--shard 3/2 must be i/n" in said
+
+
 def test_metrics_alone_and_resuming(call, dataset, tmp_path):
     flags = ("--fixer=identity", f"--json_path={dataset}", f"--testset_path={tmp_path / 't'}")
     folder = tmp_path / "t/VARPrediction/identity/0_0"

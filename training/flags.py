@@ -100,6 +100,9 @@ class Results:
     """False: only compute metrics, from predictions that are there already."""
     resume: bool = False
     """Keep predictions that are there already and make the others."""
+    shard: str | None = None
+    """i/n: of the list only every n-th entry, from the i-th on, for job arrays that share a folder;
+    what is there is kept, and the last one to end measures all."""
     epoch: int | None = None
     """Of the predictions' folder <epoch>_<iter> (default: as the weights tell)."""
     iter: int | None = None

@@ -22,10 +22,10 @@ def sweep(scenes, out, *flags, **settings):
 def test_two_shards_make_one_table_and_nothing_is_made_twice(capture, tmp_path):
     out = tmp_path / "sweep"
     flags = ("--rounds", "2", "--device", "cpu")
-    first = sweep(capture, out, *flags, EVERY="2 3", SHARD="0/2")
+    first = sweep(capture, out, *flags, EVERY="2 3", SHARD="1/2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(f"| {capture.parent.name} |") == 1
-    second = sweep(capture, out, *flags, EVERY="2 3", SHARD="1/2")
+    second = sweep(capture, out, *flags, EVERY="2 3", SHARD="2/2")
     assert second.returncode == 0, second.stderr
     assert second.stdout.count(f"| {capture.parent.name} |") == 2
     rows = list(csv.DictReader((out / "table.csv").open()))
@@ -56,7 +56,7 @@ def test_two_shards_make_one_table_and_nothing_is_made_twice(capture, tmp_path):
         ({"SCENES": "nowhere"}, "nowhere is not a folder"),
         ({"SCENES": "", "PROCEDURAL": "0"}, "name folders of captures, or make some with"),
         ({"EVERY": "2 2"}, "several captures would go to"),
-        ({"SHARD": "3/3"}, "--shard 3/3: give 0/4"),
+        ({"SHARD": "4/3"}, "--shard 4/3 must be i/n"),
         ({"STEPS": "0"}, "--steps"),
     ],
 )
