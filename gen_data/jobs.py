@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import numba
+import torch
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,8 @@ class _Worker:
     def start(cls, work: Work, slot: int, workers: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        cores = min(len(os.sched_getaffinity(0)), torch.get_num_threads())  # OMP_NUM_THREADS
+        threads = max(1, cores // workers)
         process = context.Process(target=_serve, args=(theirs, work, slot, threads), daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends with the process
@@ -158,8 +161,5 @@ def _sentence(error: Exception) -> str:
 
 
 def _limit_threads(threads: int) -> None:
-    import numba
-    import torch
-
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
