@@ -14,7 +14,7 @@ from models.gsvar.memory import ReferenceMemory
 from models.layers.blocks import modulate
 from models.layers.cache import KVCache
 from models.var.schedule import Schedule
-from models.var.transformer import Cached
+from models.var.transformer import Cached, Keeping
 
 if TYPE_CHECKING:
     from models.gsvar.model import GSVAR
@@ -95,19 +95,17 @@ class Restorer:
         schedule = self.schedule_for(references)
         lengths, rope = model.segment_lengths(schedule), model.rope(schedule)
         flat = references.reshape(B * R, 1, *references.shape[2:])
-        caches = self.caches(B * R, 1, lengths)
-        labels = torch.ones(1, dtype=torch.long, device=model.device)
-        inputs = self.reference_inputs(flat, schedule)
-        x = model.prefix_tokens(flat, labels[None])
-        for scale, table in enumerate(rope.split(lengths, 1)):
-            self.step(x, scale, caches, table, labels)
-            if scale < len(inputs):
-                x = self.words(inputs[scale], scale + 1)
+        labels = torch.ones(1, 1, dtype=torch.long, device=model.device)
+        inputs = self.reference_inputs(flat, schedule)  # known ahead: all scales go in one pass
+        words = [self.words(part, scale) for scale, part in enumerate(inputs, 1)]
+        x = torch.cat((model.prefix_tokens(flat, labels), *words), 2)
+        attends = [Keeping(lengths, "self", mixing=False) for _ in self.tables]
+        model.transformer(x, [table[labels] for table in self.tables], rope, attends)
         blocks = tuple(
-            (c.cache.keys.unflatten(0, (B, R)), c.cache.values.unflatten(0, (B, R)))
+            (attend.keys.unflatten(0, (B, R)), attend.values.unflatten(0, (B, R)))
             if mixes
             else None
-            for c, mixes in zip(caches, model.transformer.mixes, strict=True)
+            for attend, mixes in zip(attends, model.transformer.mixes, strict=True)
         )
         return ReferenceMemory(blocks, B, R, tuple(references.shape[-2:]))
 

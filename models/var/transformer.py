@@ -128,6 +128,17 @@ class ByScale:
         return torch.cat([rearrange(p, "b h (v l) d -> b v l h d", v=views) for p in parts], 2)
 
 
+class Keeping(ByScale):
+    """The same for single views, whose keys and values [B,heads,L,d] it keeps."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.keys, self.values = (t[:, 0].transpose(1, 2).contiguous() for t in (k, v))
+        return super().__call__(q, k, v)
+
+
 class Cached:
     """Attends from one scale of some views to the cache's tokens up to the end of that scale.
 
