@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 TABLE = Path(__file__).with_name("table.json")
 MOVED = 0.15
 ALL = (
+    "benchmarks.engine",
     "benchmarks.fixer",
     "benchmarks.rasterize",
     "benchmarks.procedural",
@@ -117,7 +118,6 @@ def hardware(device: str) -> str:
 
 
 def compare(options: Options) -> None:
-    logging.getLogger("scenes").setLevel(logging.WARNING)
     use_threads(options.threads)
     settings, before = settings_of(options), {}
     if not options.store:
@@ -130,7 +130,13 @@ def compare(options: Options) -> None:
             for key in other:
                 log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
     tell_if_busy(options.threads)
-    now = quick.measure(quick.cases(options.device), options.rounds, options.device)
+    scenes_log = logging.getLogger("scenes")
+    level = scenes_log.level
+    scenes_log.setLevel(logging.WARNING)
+    try:
+        now = quick.measure(quick.cases(options.device), options.rounds, options.device)
+    finally:
+        scenes_log.setLevel(level)
     sys.stdout.write(table(now, before))
     if options.store:
         write_json(options.table, {"settings": settings, "cases": now})

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +84,8 @@ class GSVARFixer:
         self._memories: OrderedDict[tuple, ReferenceMemory] = OrderedDict()
         self.graphs = Graphs() if graphs else None
         if compiled:
+            if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+                raise ValueError("--compiled needs a C++ compiler (g++ or clang++): install one")
             model.compile_parts()
 
     @classmethod

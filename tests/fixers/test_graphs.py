@@ -1,4 +1,6 @@
 # CUDA graphs: without a GPU calls as they are; what would be captured asks nothing of the host.
+import shutil
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -98,6 +100,7 @@ def test_few_graphs_are_kept():
     assert len(graphs._kept) == 2
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_blocks_fix_the_same_and_are_compiled_once(fixer):
     renders, guides = pictures(2, 40, 70), pictures(2, 1, 40, 70, seed=1)
     sizes = {"ref_attends": "self"}
@@ -109,3 +112,9 @@ def test_compiled_blocks_fix_the_same_and_are_compiled_once(fixer):
     again = compiled.fix(renders.flip(0), guides.flip(0))
     torch.testing.assert_close(again, expected.flip(0), rtol=0, atol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made
+
+
+def test_without_a_compiler_nothing_is_begun(fixer, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="C\\+\\+ compiler"):
+        fixer(compiled=True)
