@@ -63,7 +63,7 @@ class Options:
     fixer: str = "gsvar"
     """gsvar, or a control: classical, identity."""
     shard: str = "1/1"
-    """This part of the runs: 0/4 is the first of four (a job array's index and size)."""
+    """This part of the runs: 1/4 is the first of four (a job array's index and size)."""
     gpus: tuple[int, ...] = ()
     """Run on these GPUs at the same time, one run on each."""
     device: str | None = None
