@@ -46,16 +46,19 @@ def update(optimisers: dict[str, torch.optim.Adam]) -> None:
         if parameter.grad is None:
             continue
         state = optimiser.state[parameter]
+        parameter.data = parameter.data.contiguous()  # or a copy would be updated, likewise below
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = state[name].contiguous()
         state["step"] += 1
         step, (beta1, beta2) = state["step"].item(), group["betas"]
         rate = group["lr"] / (1 - beta1**step)
         settings.append((beta1, beta2, rate, math.sqrt(1 - beta2**step), group["eps"]))
         tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        arrays.append([np.ravel(t.detach().numpy()) for t in tensors])
+        arrays.append([t.detach().contiguous().view(-1).numpy() for t in tensors])
         parameter.grad = None
     if arrays:
         _adam(*map(tuple, zip(*arrays, strict=True)), np.array(settings, np.float32))

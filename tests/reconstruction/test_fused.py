@@ -38,6 +38,25 @@ def some_splats() -> Splats:
     return splats
 
 
+def test_adam_moves_parameters_however_they_lie_in_memory():
+    ours, theirs = some_splats(), some_splats()
+    for name in ("means", "shN"):
+        turned = ours[name].data.transpose(0, -1).contiguous().transpose(0, -1)
+        assert not turned.is_contiguous()
+        ours[name].data = turned
+    optimisers = make_optimisers(ours, mcmc(), 1.0)
+    twins = make_optimisers(theirs, mcmc(), 1.0)
+    for _ in range(2):
+        for name in ours:
+            ours[name].grad = torch.ones_like(ours[name])
+            theirs[name].grad = torch.ones_like(theirs[name])
+        update(optimisers)
+        for twin in twins.values():
+            twin.step()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
 def test_adam_on_all_parameters_at_once_is_torchs():
     ours, theirs = some_splats(), some_splats()
     optimisers = make_optimisers(ours, mcmc(), 1.0)
