@@ -75,8 +75,8 @@ ORIGINAL = (
 )
 
 
-def images(case: Case, *, seed: int, count: int | None = None) -> Tensor:
-    shape = (case.pictures if count is None else count, *case.size, 3)
+def images(case: Case, *, seed: int) -> Tensor:
+    shape = (case.pictures, *case.size, 3)
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 

@@ -149,9 +149,8 @@ def load_fixer(options: Options) -> fixers.Fixer:
     if options.fixer != "gsvar":
         return fixers.load(options.fixer)
     names = ("vqvae", "mode", "colour", "refiner", "refiner_steps", "batch_size", "seed")
-    chosen = {
-        name: getattr(options, name) for name in (*names, "device", "dtype", "graphs", "compiled")
-    }
+    names += ("device", "dtype", "graphs", "compiled")
+    chosen = {name: getattr(options, name) for name in names}
     bridge = options.bridge or (False if options.no_bridge else None)
     fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
     if options.reference is not None and not (options.warped or takes_photos(fixer)):

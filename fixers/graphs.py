@@ -47,9 +47,8 @@ class Graphs:
         for static, given in zip(captured.inputs, inputs, strict=True):
             static.copy_(given)
         captured.graph.replay()
-        return tuple(
-            x.clone() for x in captured.outputs
-        )  # the next replay of any graph may write there
+        # copied, since the next replay of any graph may write there
+        return tuple(x.clone() for x in captured.outputs)
 
     def clear(self) -> None:
         """After weights moved or changed."""
