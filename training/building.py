@@ -58,6 +58,7 @@ def config_of(flags: Model) -> GSVARConfig:
         "shared_adaln": flags.saln,
         "qk_norm": flags.anorm,
         "render_alpha": flags.render_alpha,
+        "fine_width": flags.fine_width,
     }
     if flags.depth is not None and flags.depth < 1:
         raise ValueError(f"--depth={flags.depth} must be at least 1")
@@ -114,11 +115,23 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
                     + ("" if model.config.render_alpha else ", and its bridge no place for it")
                 )
             model.read_alpha()
+        if flags.fine_width not in (None, model.config.fine_width):
+            with_fine(model, flags)
         if flags.ref_attends is not None:
             model.config = replace(model.config, ref_attends=flags.ref_attends)
     if flags.fusion_block_idx is not None:
         model.mix_in(flags.fusion_block_idx)
     return model
+
+
+def with_fine(model: GSVAR, flags: Model) -> None:
+    """Give the model --fine_width's last level; ValueError where it has another or no place."""
+    try:
+        replace(model.config, fine_width=flags.fine_width)  # checks the number
+        model.add_fine(flags.fine_width)
+    except ValueError as error:
+        told = f"--fine_width={flags.fine_width} and {flags.var_pretrain_path}"
+        raise ValueError(f"{told}: {error}") from None
 
 
 def pretrained(flags: Model) -> GSVAR:

@@ -177,6 +177,9 @@ class Model:
     render_alpha: bool | None = None
     """The bridge reads the renders' alpha too; True gives weights without it a place for it, which
     stage 2 fills (default: as the weights or the preset say)."""
+    fine_width: int | None = None
+    """Channels of the bridge's last level at full resolution; given to weights without one, stage 2
+    fills it (default: as the weights or the preset say)."""
     saln: bool | None = None
     """One AdaLN for all blocks; only with --preset."""
     anorm: bool | None = None

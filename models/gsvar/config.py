@@ -59,6 +59,9 @@ class GSVARConfig:
     with the render. Not in the original, whose references are photos as taken."""
     render_alpha: bool = False
     """The bridge reads the render's opacity too; wants warped_references. Not in the original."""
+    fine_width: int = 0
+    """Channels of the bridge's last level, at full resolution; wants warped_references. 0: none,
+    as the original, whose decoder ends at full resolution."""
 
     def __post_init__(self):
         object.__setattr__(self, "patch_nums", Schedule.of(self.patch_nums).text)
@@ -84,6 +87,12 @@ class GSVARConfig:
             )
         if self.render_alpha and not self.warped_references:
             raise ValueError("render_alpha wants warped_references: their bridge reads it")
+        if self.fine_width and not self.warped_references:
+            raise ValueError("fine_width wants warped_references: their bridge has that level")
+        if self.fine_width < 0 or self.fine_width % self.vqvae_groups:
+            raise ValueError(
+                f"vqvae_groups {self.vqvae_groups} must divide fine_width {self.fine_width}"
+            )
         if self.ref_attends not in ("all", "self"):
             raise ValueError(f"ref_attends is 'all' or 'self', not {self.ref_attends!r}")
 
@@ -106,6 +115,7 @@ class GSVARConfig:
             phi_on_last=self.phi_on_last,
             guided_bridge=self.warped_references,
             render_alpha=self.render_alpha,
+            fine_width=self.fine_width,
         )
 
     @property
@@ -189,6 +199,7 @@ def mini() -> GSVARConfig:
         render_prior=True,
         warped_references=True,
         render_alpha=True,
+        fine_width=32,
     )
 
 

@@ -116,6 +116,11 @@ class GSVAR(nn.Module):
         self.vqvae.read_alpha()
         self.config = replace(self.config, render_alpha=True)
 
+    def add_fine(self, width: int) -> None:
+        """See VQVAE.add_fine."""
+        self.vqvae.add_fine(width)
+        self.config = replace(self.config, fine_width=width)
+
     # embeddings --------------------------------------------------------------------------------
 
     def prefix_tokens(self, views: Tensor, labels: Tensor) -> Tensor:

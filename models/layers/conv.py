@@ -118,11 +118,17 @@ def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def zero(conv: nn.Conv2d) -> None:
+    """Make a convolution answer nothing whatever its input."""
+    conv.weight.zero_()
+    conv.bias.zero_()
+
+
+@torch.no_grad()
 def zero_output(block: ResBlock, bias: float) -> None:
     """Make a block answer `bias` whatever its input: the start of a gate that must open by
     training."""
     for conv in (block.conv2, block.shortcut):
         if isinstance(conv, nn.Conv2d):
-            conv.weight.zero_()
-            conv.bias.zero_()
+            zero(conv)
     block.conv2.bias.fill_(bias)

@@ -1,10 +1,20 @@
 # The VAE-bridge of GS-VAR: encoder features of the render enter the decoder through gates, and a
 # mask blends the decoded image with the render.
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.conv import ResBlock, join_pixels, split_pixels, zero_output
+from models.layers.conv import (
+    ResBlock,
+    final,
+    group_norm,
+    join_pixels,
+    split_pixels,
+    zero,
+    zero_output,
+)
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.encoder import Encoder, Pyramid
 
@@ -43,6 +53,27 @@ class Blend(nn.Module):
         return torch.lerp(image, decoded.to(image.dtype), mask.to(image.dtype))
 
 
+class Fine(nn.Module):
+    """The bridge's last level, at full resolution, where no decoder level works when pixels enter
+    in squares: pictures read [B,n,H,W], the fixed picture so far and the decoder's last features
+    -> a change [B,3,H,W]."""
+
+    def __init__(self, config: VQVAEConfig, entering: int):
+        super().__init__()
+        width, groups = config.fine_width, config.groups
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(entering + 3, width, 3, padding=1)
+        self.lift = nn.Conv2d(config.channels[0], width * self.patch**2, 1)
+        self.blocks = nn.Sequential(*(ResBlock(width, width, groups) for _ in range(2)))
+        self.norm_out = group_norm(width, groups)
+        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, pictures: Tensor, fixed: Tensor, h: Tensor) -> Tensor:
+        entering = torch.cat((pictures, fixed.to(pictures)), 1)
+        x = self.conv_in(entering) + join_pixels(self.lift(h), self.patch)
+        return final(self.norm_out, self.conv_out, self.blocks(x))
+
+
 class Bridge(nn.Module):
     """Gates at every level of the decoder and at pixel level, and the final blend (58 M
     parameters at width 160).
@@ -61,10 +92,29 @@ class Bridge(nn.Module):
         )
         self.pixels = Gate(2 * channels[0], channels[0], groups)
         self.blend = Blend(channels[0], groups, config.patch)
-        self.reader, self.change = None, None
+        self.reader, self.change, self.fine = None, None, None
         if config.guided_bridge:
-            self.reader = Pyramid(config, entering=7 if config.render_alpha else 6)
+            entering = 7 if config.render_alpha else 6
+            self.reader = Pyramid(config, entering)
             self.change = nn.Conv2d(channels[0], 3 * config.patch**2, 3, padding=1)
+            if config.fine_width:
+                self.fine = Fine(config, entering)
+
+    def read(self, pictures: Tensor) -> list[Tensor]:
+        """A guided bridge's features of render, guide and alpha [B,n,H,W]; the pictures last, where
+        its last level wants them."""
+        features = self.reader.features(pictures)
+        return features if self.fine is None else [*features, pictures]
+
+    def finish(
+        self, decoded: Tensor, image: Tensor, h: Tensor, features: Sequence[Tensor]
+    ) -> Tensor:
+        """The picture [B,3,H,W] from the decoded one, the render, the decoder's last features and
+        what was read."""
+        out = self.blend(decoded, image)
+        if self.change is not None:
+            out = out + join_pixels(self.change(h), self.blend.patch)
+        return out if self.fine is None else out + self.fine(features[-1], out, h)
 
     @torch.no_grad()
     def read_like(self, encoder: Encoder) -> None:
@@ -81,6 +131,20 @@ class Bridge(nn.Module):
         conv, more = self.reader.conv_in, self.reader.patch**2
         conv.weight = nn.Parameter(F.pad(conv.weight, (0, 0, 0, 0, 0, more)))
         conv.in_channels += more
+        if self.fine is not None:
+            conv = self.fine.conv_in
+            fixed = conv.weight[:, -3:]  # the fixed picture comes last
+            rest = F.pad(conv.weight[:, :-3], (0, 0, 0, 0, 0, 1))
+            conv.weight = nn.Parameter(torch.cat((rest, fixed), 1))
+            conv.in_channels += 1
+
+    @torch.no_grad()
+    def add_fine(self, config: VQVAEConfig) -> None:
+        """Give a guided bridge the last level that `config` asks for, which changes nothing yet."""
+        like = self.change.weight
+        self.fine = Fine(config, self.reader.conv_in.in_channels // self.reader.patch**2)
+        self.fine.to(like.device, like.dtype)
+        zero(self.fine.conv_out)
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
@@ -89,8 +153,8 @@ class Bridge(nn.Module):
         which is none."""
         for gate in (*self.levels, self.pixels):
             zero_output(gate.weight, CLOSED if self.change is None else 0.0)
-        if self.change is not None:
-            self.change.weight.zero_()
-            self.change.bias.zero_()
+        for conv in (self.change, self.fine and self.fine.conv_out):
+            if conv is not None:
+                zero(conv)
         self.blend.conv_out.weight.zero_()
         self.blend.conv_out.bias.fill_(CLOSED)

@@ -33,6 +33,8 @@ class VQVAEConfig:
     encoder of its own."""
     render_alpha: bool = False
     """That encoder reads the render's opacity too: what is black because nothing is there."""
+    fine_width: int = 0
+    """Channels of a last level of the guided bridge at full resolution; 0: none."""
 
     @property
     def stride(self) -> int:

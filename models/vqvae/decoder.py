@@ -55,7 +55,4 @@ class Decoder(nn.Module):
         out = join_pixels(self.conv_out(h), self.patch)
         if self.shortcut is not None:
             out = out + self.shortcut(z)
-        if bridge is None:
-            return out
-        out = bridge.blend(out, image)
-        return out if bridge.change is None else out + join_pixels(bridge.change(h), self.patch)
+        return out if bridge is None else bridge.finish(out, image, h, features)

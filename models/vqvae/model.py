@@ -84,6 +84,19 @@ class VQVAE(nn.Module):
             if self.bridge is not None:
                 self.bridge.add_alpha()
 
+    def add_fine(self, width: int) -> None:
+        """Give weights a last level at full resolution, of `width` channels. ValueError if there is
+        no place for it, or another one."""
+        config = replace(self.config, fine_width=width)
+        if not self.config.guided_bridge:
+            raise ValueError("only a bridge that reads warped references has a level of its own")
+        if self.config.fine_width not in (0, width):
+            raise ValueError(f"the bridge's last level is {self.config.fine_width} wide already")
+        if self.config != config:
+            self.config = config
+            if self.bridge is not None:
+                self.bridge.add_fine(config)
+
     def features(
         self, render: Tensor, guide: Tensor | None = None, alpha: Tensor | None = None
     ) -> list[Tensor]:
@@ -96,7 +109,7 @@ class VQVAE(nn.Module):
         if self.config.render_alpha:
             unknown = torch.zeros_like(render[:, :1])
             pictures.append(unknown if alpha is None else alpha.to(render))
-        return self.bridge.reader.features(torch.cat(pictures, 1))
+        return self.bridge.read(torch.cat(pictures, 1))
 
     def decode(
         self,

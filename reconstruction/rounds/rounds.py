@@ -63,8 +63,9 @@ class Rounds:
     ) -> None:
         self.trainer, self.folder, self.fixing, self.settings = trainer, folder, fixing, settings
         self.steps, self.save = steps, save
-        scene = trainer.scene
-        self.wanted = targets(scene, settings, trainer.config.seed)
+        stretch = max((self._until(step) - step for step in steps), default=0)
+        most = settings.most_views(stretch)
+        self.wanted = targets(trainer.scene, settings, trainer.config.seed, most)
 
     # the run's loop ----------------------------------------------------------------------------
 

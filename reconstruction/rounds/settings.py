@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 ORIGINAL_STEPS = (3_000, 6_000, *range(8_000, 60_001, 2_000))
+MOST_VIEWS = 60  # novel views a round
+SEEN = 4  # times that a fixed view is to be trained on, at least
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class FixConfig:
     trajectory: Path | None = None
     """Cameras of your own: cameras.json as results have it, or a transforms.json, in the capture's
     world."""
-    novel_views: int = 60
-    """At most so many novel views a round."""
+    novel_views: int | None = None
+    """At most so many novel views a round (default: 60, and fewer where a round's steps would train
+    on each less than four times)."""
     shift: float = 1.0
     """How far a round's views move from the training views towards their targets, in spacings of
     the training cameras (with shift_in_world_units in those)."""
@@ -71,8 +74,9 @@ class FixConfig:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "novel_views", "references", "gate_least"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"--{name} is {number}; it must be at least 1")
         if self.fix_steps is not None and any(step < 1 for step in self.fix_steps):
             raise ValueError("--fix_steps counts from 1; leave out smaller numbers")
         for name in ("first_round", "novel_share", "gate_share", "gate_stretch"):
@@ -85,6 +89,13 @@ class FixConfig:
                 )
         if self.targets == "trajectory" and self.trajectory is None:
             raise ValueError("--targets trajectory needs --trajectory FILE")
+
+    def most_views(self, steps: int) -> int:
+        """How many novel views are worth fixing in a round that `steps` steps follow."""
+        if self.novel_views is not None:
+            return self.novel_views
+        draws = steps * self.novel_share * (0.5 if self.fade else 1.0)
+        return min(MOST_VIEWS, max(1, round(draws / SEEN)))
 
     def steps(self, first: int, last: int, scaler: float, warm: bool) -> tuple[int, ...]:
         """Steps at which rounds begin in a run from `first` to `last`, both already scaled; `warm`:
@@ -104,6 +115,7 @@ def original(config: FixConfig) -> FixConfig:
         config,
         fix_steps=config.fix_steps or ORIGINAL_STEPS,
         targets="test",
+        novel_views=config.novel_views or MOST_VIEWS,
         shift=0.5,
         shift_in_world_units=True,
         references=1,

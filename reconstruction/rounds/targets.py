@@ -19,8 +19,8 @@ TURNED = 0.1  # radians, at most
 FAR = 4.0  # times the capture's own extent: farther away is outside the scene
 
 
-def targets(scene: Scene, config: FixConfig, seed: int) -> Cameras:
-    """The cameras that novel views should come to, at most `novel_views`, evenly chosen.
+def targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
+    """The cameras that novel views should come to, at most so many, evenly chosen.
 
     ValueError for a trajectory that cannot be read or leaves the scene, and for "test" without
     held-out views.
@@ -37,13 +37,13 @@ def targets(scene: Scene, config: FixConfig, seed: int) -> Cameras:
             raise ValueError("--targets test: no view is held out; use interp, or another --split")
         found = scene.cameras[list(scene.split.test)]
     elif kind == "interp":
-        found = interpolated(train, min(config.novel_views, 2 * len(train)), keyframes=len(train))
+        found = interpolated(train, min(most, 2 * len(train)), keyframes=len(train))
     elif kind == "perturb":
-        found = perturbed(train, config.novel_views, seed)
+        found = perturbed(train, most, seed)
     else:
         found = inside(trajectory(config.trajectory, scene), scene, config.trajectory)
-    if len(found) > config.novel_views:
-        chosen = torch.linspace(0, len(found) - 1, config.novel_views).round().long()
+    if len(found) > most:
+        chosen = torch.linspace(0, len(found) - 1, most).round().long()
         found = found[chosen]
     return found
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fixers.references import spacing
-from reconstruction import FixConfig
+from reconstruction import FixConfig, original
 from reconstruction.rounds.targets import perturbed, targets, towards, trajectory
 from scenes.scene import Split
 
@@ -34,18 +34,25 @@ def test_the_original_counts_in_world_units(scene):
 
 
 def test_targets_by_kind(scene):
-    assert len(targets(scene, FixConfig(), 0)) == len(scene.split.test)
-    assert len(targets(scene, FixConfig(novel_views=1), 0)) == 1
+    assert len(targets(scene, FixConfig(), 0, 60)) == len(scene.split.test)
+    assert len(targets(scene, FixConfig(), 0, 1)) == 1
     everything = replace(scene, split=Split("all", tuple(range(len(scene))), (), "all"))
-    path = targets(everything, FixConfig(), 0)
+    path = targets(everything, FixConfig(), 0, 60)
     assert len(path) == 2 * len(scene)
     with pytest.raises(ValueError, match="no view is held out"):
-        targets(everything, FixConfig(targets="test"), 0)
-    around = targets(scene, FixConfig(targets="perturb", novel_views=20), 0)
+        targets(everything, FixConfig(targets="test"), 0, 60)
+    around = targets(scene, FixConfig(targets="perturb"), 0, 20)
     train = scene.cameras[list(scene.split.train)]
     near = torch.cdist(around.positions, train.positions).min(1).values
     assert len(around) == 20 and (near <= 0.5 * spacing(train) + 1e-5).all() and (near > 0).all()
     assert torch.equal(perturbed(train, 5, 1).viewmats, perturbed(train, 5, 1).viewmats)
+
+
+def test_no_more_views_are_fixed_than_steps_will_train_on():
+    assert [FixConfig().most_views(n) for n in (1, 300, 10_000)] == [1, 22, 60]
+    assert FixConfig(fade=False).most_views(300) == 45
+    assert FixConfig(novel_views=100).most_views(1) == 100
+    assert original(FixConfig()).most_views(1) == 60
 
 
 def test_a_trajectory_of_your_own(scene, tmp_path):
@@ -54,7 +61,7 @@ def test_a_trajectory_of_your_own(scene, tmp_path):
     content = {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "sizes": cameras.sizes}
     file.write_text(json.dumps({k: v.tolist() for k, v in content.items()}))
     mine = FixConfig(targets="trajectory", trajectory=file)
-    torch.testing.assert_close(targets(scene, mine, 0).viewmats, cameras.viewmats)
+    torch.testing.assert_close(targets(scene, mine, 0, 60).viewmats, cameras.viewmats)
     poses = cameras.camtoworlds * torch.tensor([1.0, -1, -1, 1])
     frames = [{"transform_matrix": pose.tolist()} for pose in poses]
     file.write_text(json.dumps({"frames": frames}))
@@ -90,7 +97,7 @@ def test_a_trajectory_that_leaves_the_scene_is_refused(scene, tmp_path):
     pose[0, 3] = 1000
     file.write_text(json.dumps({"frames": [{"transform_matrix": pose.tolist()}]}))
     with pytest.raises(ValueError, match=r"camera 0 lies .* in the capture's own world"):
-        targets(scene, FixConfig(targets="trajectory", trajectory=file), 0)
+        targets(scene, FixConfig(targets="trajectory", trajectory=file), 0, 60)
 
 
 def test_the_steps_of_rounds():

@@ -254,6 +254,27 @@ def test_weights_may_learn_to_read_alpha(tmp_path):
         building.starting_model(Model(var_pretrain_path=again, render_alpha=False), 0)
 
 
+def test_weights_may_get_a_level_at_full_resolution(tmp_path):
+    torch.manual_seed(0)
+    made = GSVAR(sizes(warped_references=True, vqvae_patch=2))
+    made.vqvae.add_bridge()
+    file = tmp_path / "guided.safetensors"
+    checkpoints.save(made, file)
+    model = building.starting_model(Model(var_pretrain_path=file, fine_width=16), 0)
+    assert model.config == sizes(warped_references=True, vqvae_patch=2, fine_width=16)
+    assert model.vqvae.bridge.fine.conv_in.out_channels == 16
+    again = tmp_path / "again.pth"
+    torch.save(adapter.to_original(model), again)
+    assert building.starting_model(Model(var_pretrain_path=again), 0).config == model.config
+    for width, why in ((32, "16 wide already"), (7, "must divide"), (-4, "must divide")):
+        with pytest.raises(ValueError, match=rf"--fine_width={width} and .*again.pth: .*{why}"):
+            building.starting_model(Model(var_pretrain_path=again, fine_width=width), 0)
+    plain = tmp_path / "plain.safetensors"
+    checkpoints.save(GSVAR(sizes()), plain)
+    with pytest.raises(ValueError, match="fine_width wants warped_references"):
+        building.starting_model(Model(var_pretrain_path=plain, fine_width=16), 0)
+
+
 # what is trained -------------------------------------------------------------------------------
 
 

@@ -108,6 +108,49 @@ def test_a_bridge_without_alpha_gets_a_place_for_it():
         VQVAE(SMALL).read_alpha()
 
 
+@torch.no_grad()
+def test_a_last_level_at_full_resolution_changes_nothing_yet_and_can_be_added():
+    torch.manual_seed(0)
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True, patch=2))
+    vqvae.bridge = Bridge(vqvae.config)  # open gates
+    render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
+    alpha = torch.rand(1, 1, 16, 24) * 2 - 1
+    f_hat = vqvae.latent(render)
+
+    def decoded():
+        return vqvae.decode(f_hat, render, bridge=True, guide=guide, alpha=alpha)
+
+    before = decoded()
+    for _ in range(2):  # the second time nothing is left to do
+        vqvae.add_fine(8)
+        torch.testing.assert_close(decoded(), before)
+    vqvae.bridge.fine.conv_out.weight.normal_()
+    changed = decoded()
+    assert (changed - before).abs().max() > 0.01
+    vqvae.read_alpha()  # alpha says nothing yet, there too
+    torch.testing.assert_close(decoded(), changed, atol=1e-3, rtol=1e-3)
+    again = VQVAE(vqvae.config, bridge=True)
+    again.load_state_dict(vqvae.state_dict())
+    loaded = again.decode(f_hat, render, bridge=True, guide=guide, alpha=alpha)
+    assert torch.equal(loaded, decoded())
+    vqvae.bridge.start_as_identity()
+    bridged = vqvae.decode(f_hat, render, bridge=True, guide=guide)
+    assert (bridged - render).abs().max() < 0.03 * (vqvae.decode(f_hat) - render).abs().max()
+    with pytest.raises(ValueError, match="8 wide already"):
+        vqvae.add_fine(16)
+    with pytest.raises(ValueError, match="warped references"):
+        VQVAE(SMALL).add_fine(8)
+
+
+def test_the_last_level_sees_single_pixels():
+    torch.manual_seed(0)
+    vqvae = VQVAE(replace(SMALL, guided_bridge=True, patch=2, fine_width=8), bridge=True)
+    picture = torch.rand(1, 6, 16, 24, requires_grad=True)
+    h = torch.zeros(1, vqvae.config.channels[0], 8, 12)
+    vqvae.bridge.fine(picture, picture[:, :3], h)[0, 0, 5, 7].backward()
+    assert (picture.grad[0, 0, 4:7, 6:9] != 0).all()
+
+
 def test_asking_for_a_bridge_that_is_not_there_is_an_error():
     vqvae = VQVAE(SMALL)
     with pytest.raises(ValueError, match="no VAE-bridge"):
