@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections import OrderedDict
@@ -36,15 +37,16 @@ class GSVARFixer:
     """Fixes renders with a GS-VAR model; see `fix` and `fixers.Fixer`.
 
     mode: "tile" covers the image with tiles of the trained size, restores all tiles of all views in
-    batches, blends their latents and decodes the image once; "resize" squashes the image to the
+    batches, blends their latents and decodes the image; "resize" squashes the image to the
     trained size and back; "native" restores it in one piece, where the schedule can take its shape;
     "auto" does that where it can, and tiles elsewhere.
     bridge: fuse the render in while decoding; None: where the weights have a bridge. colour: see
     fixers/colour.py. refiner: None is as the model learnt. seed: of its draws, the same for every
     call. batch_size: tiles at a time. keep: reference tiles whose keys and values are kept between
-    calls, for models whose references attend to themselves. graphs: on CUDA, run the networks as
-    CUDA graphs, one for each size of batch and picture. compiled: torch.compile the transformer's
-    blocks (a minute or more at the first picture).
+    calls, for models whose references attend to themselves. decoded: pixels decoded in one piece;
+    larger pictures in parts that are blended where they overlap. graphs: on CUDA, run the networks
+    as CUDA graphs, one for each size of batch and picture. compiled: torch.compile the
+    transformer's blocks (a minute or more at the first picture).
 
     A model with `config.warped_references` takes references that lie in the renders' own views
     already (`splats.warp`), the render where they have nothing to show.
@@ -62,6 +64,7 @@ class GSVARFixer:
         batch_size: int = 4,
         seed: int = 42,
         keep: int = 32,
+        decoded: int = 2**21,
         graphs: bool = False,
         compiled: bool = False,
     ):
@@ -80,7 +83,7 @@ class GSVARFixer:
             raise ValueError(f"refiner_steps must lie between 2 and 1000, not {refiner_steps}")
         self.model, self.mode, self.bridge, self.colour = model, mode, bridge, colour
         self.refiner, self.refiner_steps = refiner, refiner_steps
-        self.batch_size, self.seed, self.keep = batch_size, seed, keep
+        self.batch_size, self.seed, self.keep, self.decoded = batch_size, seed, keep, decoded
         self._memories: OrderedDict[tuple, ReferenceMemory] = OrderedDict()
         self.graphs = Graphs() if graphs else None
         if compiled:
@@ -148,13 +151,31 @@ class GSVARFixer:
         renders, references = checked(renders, references, confidence, alphas)
         if not len(renders):
             return renders
-        alphas = None if alphas is None else alphas.float().clamp(0, 1)
+        given = (renders, references, confidence, alphas, cameras, reference_cameras, depths)
         with told_when_out_of_memory():
-            if self.mode == "resize":
-                fixed = self._resized(renders, references, alphas)
-            else:
-                windows = Windows(cameras, reference_cameras, depths)
-                fixed = self._whole(renders, references, alphas, windows)
+            fixed = [
+                self._fix(*(None if x is None else x[at] for x in given))
+                for at in self._batches(len(renders))  # memory does not grow with the views
+            ]
+        return torch.cat(fixed)
+
+    def _fix(
+        self,
+        renders: Tensor,
+        references: Tensor | None,
+        confidence: Tensor | None,
+        alphas: Tensor | None,
+        cameras: Cameras | None,
+        reference_cameras: list[Cameras] | None,
+        depths: Tensor | None,
+    ) -> Tensor:
+        """The same, of a few views."""
+        alphas = None if alphas is None else alphas.float().clamp(0, 1)
+        if self.mode == "resize":
+            fixed = self._resized(renders, references, alphas)
+        else:
+            windows = Windows(cameras, reference_cameras, depths)
+            fixed = self._whole(renders, references, alphas, windows)
         fixed = fixed.to(renders.device)
         fixed = colours.correct(fixed, renders, references, self.colour)
         return trusting(renders, fixed, confidence)
@@ -170,15 +191,8 @@ class GSVARFixer:
             references = guides.unflatten(0, references.shape[:2])
         if alphas is not None:
             alphas = resize(self._inside(alphas[..., None]), size)
-        fixed = []
-        for at in self._batches(len(images)):
-            part = images[at]
-            guides = None if references is None else references[at]
-            f_hat = self._restore(part, None if guides is None else self._encoded(guides))
-            told = None if alphas is None else alphas[at]
-            decoded = self._decode(f_hat, part, guides, told)
-            fixed.append(outside(resize(decoded, (H, W))))
-        return torch.cat(fixed)
+        f_hat = self._restore(images, None if references is None else self._encoded(references))
+        return outside(resize(self._decode(f_hat, images, references, alphas), (H, W)))
 
     def _whole(
         self,
@@ -235,7 +249,7 @@ class GSVARFixer:
             at = slice(start, start + together)
             guide = None if guides is None else guides[at]
             alpha = None if alphas is None else alphas[at]
-            decoded.append(self._decode(f_hat[at], images[at], guide, alpha))
+            decoded.append(self._decode_in_parts(f_hat[at], images[at], guide, alpha))
         return outside(torch.cat(decoded)[..., :H, :W])
 
     # the model --------------------------------------------------------------------------------
@@ -295,6 +309,25 @@ class GSVARFixer:
             return (self.model.decode(f_hat, bridge=self.bridge, **fused),)
 
         return self._run(" ".join(("decode", *given)), work, f_hat, *given.values())[0]
+
+    def _decode_in_parts(
+        self, f_hat: Tensor, images: Tensor, guides: Tensor | None, alpha: Tensor | None
+    ) -> Tensor:
+        """`_decode`, of large pictures in overlapping parts, so that memory does not grow with
+        them."""
+        stride = self.model.config.vqvae.stride
+        rows, columns = f_hat.shape[-2:]
+        size = within(rows, columns, self.decoded // stride**2)
+        if size == (rows, columns):
+            return self._decode(f_hat, images, guides, alpha)
+        tiles, parts = cover(rows, columns, size), []
+        for tile in tiles:
+            given = [
+                None if x is None else cut(x, tile, size, stride) for x in (images, guides, alpha)
+            ]
+            parts.append(self._decode(cut(f_hat, tile, size, 1), *given))
+        places = [Tile(tile.top * stride, tile.left * stride) for tile in tiles]
+        return blend(torch.stack(parts), places, rows * stride, columns * stride)
 
     def _encoded(self, guides: Tensor) -> Tensor | ReferenceMemory:
         """References [B,R,3,h,w] as the model takes them: encoded, each picture once, if it can."""
@@ -382,9 +415,19 @@ def pad(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def cut(image: Tensor, tile: Tile, size: tuple[int, int], stride: int) -> Tensor:
-    """A tile's pixels [3,h,w] of an image [3,H,W]."""
+    """A tile's pixels [...,h,w] of an image [...,H,W]."""
     top, left = tile.top * stride, tile.left * stride
-    return image[:, top : top + size[0] * stride, left : left + size[1] * stride]
+    return image[..., top : top + size[0] * stride, left : left + size[1] * stride]
+
+
+def within(rows: int, columns: int, cells: int) -> tuple[int, int]:
+    """Rows and columns of the largest part that has about `cells` cells at most, near a square."""
+    if rows * columns <= cells:
+        return rows, columns
+    side = max(1, math.isqrt(cells))
+    if min(rows, columns) <= side:
+        side = max(1, cells // min(rows, columns))
+    return min(rows, side), min(columns, side)
 
 
 def fastest(device: torch.device | str) -> str:

@@ -4,7 +4,7 @@ import torch
 
 import fixers
 from fixers.call import resized
-from fixers.gsvar import GSVARFixer
+from fixers.gsvar import GSVARFixer, within
 from scenes.cameras import Cameras
 
 
@@ -111,6 +111,51 @@ def test_a_bridge_that_reads_alpha_sees_it_where_it_is(fixer, mode):
     torch.testing.assert_close(reads.fix(renders[1:], alphas=holes[1:]), holed[1:])
     torch.testing.assert_close(reads.fix(renders), reads.fix(renders, alphas=alphas / 2))
     assert torch.equal(blind.fix(renders), blind.fix(renders, alphas=holes))
+
+
+def test_large_pictures_are_decoded_in_parts_of_bounded_size(fixer, monkeypatch):
+    f = fixer({"warped_references": True, "render_alpha": True}, bridge=True, decoded=32 * 48)
+    sizes = []
+
+    def decode(f_hat, images, guides, alpha):  # what is decoded is where it belongs
+        sizes.append(images.shape[-2] * images.shape[-1])
+        cells = f_hat[:, :1].repeat_interleave(stride, -1).repeat_interleave(stride, -2)
+        return images + guides[:, 0] * 2 + alpha + cells * 0
+
+    stride = f.model.config.vqvae.stride
+    monkeypatch.setattr(f, "_decode", decode)
+    images, guides = torch.rand(2, 1, 3, 96, 208)
+    alpha, f_hat = torch.rand(1, 1, 96, 208), torch.rand(1, 16, 96 // stride, 208 // stride)
+    made = f._decode_in_parts(f_hat, images, guides[None], alpha)
+    torch.testing.assert_close(made, images + guides * 2 + alpha)
+    assert max(sizes) <= 32 * 48 and len(sizes) > 12
+
+
+def test_a_picture_in_parts_is_nearly_the_same_as_in_one_piece():
+    renders = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(0)), (192, 384)
+    ).movedim(1, -1)
+    whole, parts = (
+        fixers.load("gsvar", mode="tile", decoded=n).fix(renders, renders[:, None])
+        for n in (2**21, 192 * 256)
+    )
+    assert 0 < (whole - parts).abs().max() < 0.2
+    assert (whole - parts).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells", "expected"),
+    [
+        ((10, 20), 200, (10, 20)),
+        ((10, 20), 100, (10, 10)),
+        ((100, 200), 100, (10, 10)),
+        ((3, 200), 100, (3, 33)),
+        ((200, 3), 100, (33, 3)),
+        ((5, 5), 0, (1, 1)),
+    ],
+)
+def test_the_largest_part(shape, cells, expected):
+    assert within(*shape, cells) == expected
 
 
 def test_a_bridge_that_is_not_there_is_refused(model):
