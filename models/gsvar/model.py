@@ -321,11 +321,14 @@ class GSVAR(nn.Module):
         return self
 
     def compile_parts(self, mode: str | None = None) -> None:
-        """torch.compile the transformer's blocks: one program for each scale's shape."""
+        """torch.compile the transformer's blocks, one program for each scale's shape, and on a GPU
+        the VQ-VAE and bridge (a CPU has kernels of its own there)."""
         limit = 4 * len(self.config.schedule) + 8  # with and without references, and some batches
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
         for block in self.transformer.blocks:
             block.compile(mode=mode, dynamic=False)
+        if self.device.type != "cpu":
+            self.vqvae.compile_parts(mode=mode, dynamic=False)
 
     def train(self, mode: bool = True) -> "GSVAR":
         self._restorer = None

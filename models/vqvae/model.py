@@ -141,6 +141,15 @@ class VQVAE(nn.Module):
         render = render.to(torch.promote_types(render.dtype, dtype))
         return self.decoder(z, self.bridge, render, features)
 
+    def compile_parts(self, **options) -> None:
+        """torch.compile encoder, decoder with bridge, and what the bridge reads; `options` are
+        torch.compile's."""
+        self.encoder.compile(**options)
+        self.decoder.compile(**options)
+        guided = self.bridge is not None and self.bridge.reader is not None
+        for pyramid in (self.encoder, *([self.bridge.reader] if guided else [])):
+            pyramid.features = torch.compile(pyramid.features, **options)
+
     def forward(self, images: Tensor, grids: Grids) -> tuple[Tensor, Tokens]:
         """Images through the tokens and back: reconstruction (not clamped) and tokens."""
         tokens = self.tokens(images, grids)

@@ -142,6 +142,35 @@ def test_a_last_level_at_full_resolution_changes_nothing_yet_and_can_be_added():
         VQVAE(SMALL).add_fine(8)
 
 
+@pytest.mark.parametrize("guided", [True, False])
+def test_what_is_compiled_for_a_gpu_is_one_program_and_the_same(guided):
+    torch.manual_seed(0)
+    config = replace(SMALL, guided_bridge=guided, patch=2, fine_width=8 * guided)
+    vqvae = VQVAE(config).double()  # in float64, with gradients, a CPU has no kernels of its own
+    vqvae.bridge = Bridge(config).double()
+    render, guide = torch.rand(2, 1, 3, 16, 24, dtype=torch.float64) * 2 - 1
+
+    def answers():
+        f_hat = vqvae.latent(render)
+        yield f_hat
+        yield vqvae.decode(f_hat)
+        yield vqvae.decode(f_hat, render, bridge=True, guide=guide)
+
+    plain = list(answers())
+    programs = 0
+
+    def counted(graph, inputs):
+        nonlocal programs
+        programs += 1
+        return graph.forward
+
+    vqvae.compile_parts(backend=counted, dynamic=False, fullgraph=True)
+    for one, other in zip(answers(), plain, strict=True):
+        torch.testing.assert_close(one, other)
+    assert programs == 4  # encoder, decoder, what the bridge reads, decoder with bridge
+    torch.compiler.reset()
+
+
 def test_the_last_level_sees_single_pixels():
     torch.manual_seed(0)
     vqvae = VQVAE(replace(SMALL, guided_bridge=True, patch=2, fine_width=8), bridge=True)
