@@ -16,6 +16,7 @@ def render_view(
     *,
     sh_degree: int | None = None,
     background: Tensor | None = None,
+    depth: bool = True,
 ) -> Render:
     """The splats seen by cameras of one size, with the config's planes and filter."""
     return rasterize(
@@ -23,6 +24,7 @@ def render_view(
         camera,
         sh_degree=sh_degree,
         background=background,
+        depth=depth,
         near=config.near_plane,
         far=config.far_plane,
         antialiased=config.antialiased,

@@ -76,7 +76,8 @@ class Trainer:
             camera, background = state.novel.cameras[novel].to(self.device), None
 
         degree = degree if self.warms_up else config.sh_degree
-        render = render_view(splats, camera, config, sh_degree=degree, background=background)
+        shown = {"sh_degree": degree, "depth": False}
+        render = render_view(splats, camera, config, background=background, **shown)
         colors = render.colors[0]
         self.strategy.step_pre_backward(
             splats, optimisers, state.densification, number, render.info
@@ -88,7 +89,7 @@ class Trainer:
             loss = weight * photometric(colors, photo, config.ssim_lambda)
             if novel is not None:
                 camera = state.novel.cameras[novel].to(self.device)
-                other = render_view(splats, camera, config, sh_degree=degree)
+                other = render_view(splats, camera, config, **shown)
                 loss = loss + self._distilled(novel, other.colors[0])
         loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
         loss.backward()

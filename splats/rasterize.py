@@ -17,14 +17,14 @@ class Render:
 
     colors [C,H,W,3], or [C,H,W,D] for D feature channels; not clamped.
     alphas [C,H,W], depths [C,H,W]: expected z-depth in world units where something was hit, 0
-    elsewhere.
+    elsewhere; None where they were not wanted.
     info: what gsplat's densification strategies read (means2d [C,N,2] in the graph,
     radii [C,N,2], ...).
     """
 
     colors: Tensor
     alphas: Tensor
-    depths: Tensor
+    depths: Tensor | None
     info: dict[str, Any]
 
 
@@ -40,16 +40,17 @@ def rasterize(
     eps2d: float = 0.3,
     antialiased: bool = False,
     absgrad: bool = False,
+    depth: bool = True,
     backend: str = "auto",
 ) -> Render:
     """Render splats into cameras of one size, differentiable in all six parameters.
 
     Colour is the spherical harmonics up to sh_degree (default: all there are), or `features` [N,D]
     as they are. background [3] or [D] lies behind the splats (default black). antialiased is
-    gsplat's mode of that name (Mip-Splatting's compensated opacity). backend: auto, gsplat or cpu;
-    auto takes gsplat where the splats are on a CUDA device. Follows gsplat 1.5
-    (`gsplat.rasterization`). ValueError for cameras of several sizes, a wrong background or
-    backend, or too high an sh_degree.
+    gsplat's mode of that name (Mip-Splatting's compensated opacity). depth: whether depths are
+    wanted. backend: auto, gsplat or cpu; auto takes gsplat where the splats are on a CUDA device.
+    Follows gsplat 1.5 (`gsplat.rasterization`). ValueError for cameras of several sizes, a wrong
+    background or backend, or too high an sh_degree.
     """
     if sh_degree is None:
         sh_degree = splats.sh_degree
@@ -69,16 +70,18 @@ def rasterize(
         raise ValueError(f"unknown backend {backend!r}; choose auto, gsplat or cpu")
     draw = _draw_gsplat if backend == "gsplat" else _draw_cpu
     options = {"near": near, "far": far, "eps2d": eps2d, "antialiased": antialiased}
-    return draw(splats, cameras, sh_degree, features, background, absgrad, options)
+    return draw(splats, cameras, sh_degree, features, background, absgrad, depth, options)
 
 
-def _finish(values: Tensor, alphas: Tensor, info: dict[str, Any]) -> Render:
+def _finish(values: Tensor, alphas: Tensor, depth: bool, info: dict[str, Any]) -> Render:
     """Split blended [colours | depth]; the depth sum becomes an expectation, gsplat's "ED"."""
+    if not depth:
+        return Render(values, alphas, None, info)
     colors, depth_sums = values.split([values.shape[-1] - 1, 1], dim=-1)
     return Render(colors, alphas, depth_sums[..., 0] / alphas.clamp(min=1e-10), info)
 
 
-def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options) -> Render:
+def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, depth, options) -> Render:
     from splats.cpu.rasterize import blend, project  # compiles on first use
 
     width, height = cameras.size
@@ -101,6 +104,7 @@ def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options
         width=width,
         height=height,
         absgrad=absgrad,
+        shown=None if depth else colors.shape[-1] - 1,
     )
     info = {
         "means2d": means2d,
@@ -114,10 +118,12 @@ def _draw_cpu(splats, cameras, sh_degree, features, background, absgrad, options
         "n_cameras": len(cameras),
         "gaussian_ids": None,
     }
-    return _finish(values, alphas, info)
+    return _finish(values, alphas, depth, info)
 
 
-def _draw_gsplat(splats, cameras, sh_degree, features, background, absgrad, options) -> Render:
+def _draw_gsplat(
+    splats, cameras, sh_degree, features, background, absgrad, depth, options
+) -> Render:
     from gsplat import rasterization
 
     width, height = cameras.size
@@ -139,8 +145,8 @@ def _draw_gsplat(splats, cameras, sh_degree, features, background, absgrad, opti
         sh_degree=sh_degree if features is None else None,
         packed=False,
         backgrounds=background.to(device).expand(len(cameras), -1),
-        render_mode="RGB+D",
+        render_mode="RGB+D" if depth else "RGB",
         absgrad=absgrad,
         rasterize_mode="antialiased" if options["antialiased"] else "classic",
     )
-    return _finish(values, alphas[..., 0], info)
+    return _finish(values, alphas[..., 0], depth, info)

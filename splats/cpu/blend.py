@@ -80,19 +80,20 @@ def _largest(s, n):
 
 @njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
 def blend_forward(
-    means2d, conics, opacities, colors, reach, offsets, ids, background, width, height
+    means2d, conics, opacities, colors, reach, offsets, ids, background, shown, width, height
 ):
     """Blend one image.
 
     means2d [N,2], conics [N,3], opacities [N], colors [N,D] with D >= 4, reach [N] half height in
-    pixels, offsets [tiles+1] and ids [M] from `bin_tiles`, background [D]; float32 but the lists.
-    Returns image [H,W,D], transmittance [H,W], last [H,W] int32 (rank in its tile's list of the
+    pixels, offsets [tiles+1] and ids [M] from `bin_tiles`, background [D], shown <= D: how many of
+    the channels are wanted; float32 but the lists.
+    Returns image [H,W,shown], transmittance [H,W], last [H,W] int32 (rank in its tile's list of the
     last Gaussian that a pixel used, -1 if none).
     """
     D = colors.shape[1]
     across = (width + TILE - 1) // TILE
     n_tiles = len(offsets) - 1
-    image = np.empty((height, width, D), np.float32)
+    image = np.empty((height, width, shown), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
     for i in prange(n_tiles):
@@ -151,7 +152,7 @@ def blend_forward(
                 T = abs(s[q])
                 transmittance[top + r, left + j] = T
                 last[top + r, left + j] = np.int32(s[LAST + q])
-                for d in range(D):
+                for d in range(shown):
                     image[top + r, left + j, d] = s[CHANNELS + d * PIXELS + q] + T * background[d]
     return image, transmittance, last
 
@@ -204,9 +205,9 @@ def blend_backward(
 ):  # fmt: skip
     """Gradients of `blend_forward` for every (tile, Gaussian) pair, one row each, so that no two
     threads write to the same place: [M, 8 + D] float32 with columns mean x, y, |mean| x, y (zeros
-    unless `absolute`), conic a, b, c, opacity, colours. v_image [H,W,D], v_alpha [H,W].
+    unless `absolute`), conic a, b, c, opacity, colours. v_image [H,W,shown], v_alpha [H,W].
     """
-    D = colors.shape[1]
+    D, shown = colors.shape[1], v_image.shape[2]
     height, width = transmittance.shape
     across = (width + TILE - 1) // TILE
     n_tiles = len(offsets) - 1
@@ -232,7 +233,7 @@ def blend_backward(
                     rank = last[top + r, left + j]
                     deepest = max(deepest, rank)
                     v_T = -v_alpha[top + r, left + j]
-                    for d in range(D):
+                    for d in range(shown):
                         v = v_image[top + r, left + j, d]
                         s[CHANNELS + d * PIXELS + q] = v
                         v_T += v * background[d]

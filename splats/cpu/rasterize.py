@@ -65,27 +65,28 @@ def blend(
     width: int,
     height: int,
     absgrad: bool = False,
+    shown: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Blend projected Gaussians with colors [C,N,D] over background [D].
 
-    Returns images [C,H,W,D] and alphas [C,H,W].
+    Returns images [C,H,W,shown] of the first channels (default: all) and alphas [C,H,W].
 
     With absgrad, backward also sets means2d.absgrad [C,N,2], the sum of absolute gradients.
     """
     channels = colors.shape[-1]
+    shown = channels if shown is None else shown
     if channels < INLINE:
         padding = (0, INLINE - channels)
         colors, background = (torch.nn.functional.pad(t, padding) for t in (colors, background))
-    images, alphas = _Blend.apply(
+    return _Blend.apply(
         means2d,
         conics,
         opacities,
         colors,
         background,
         (depths, extents, radii),
-        (width, height, absgrad),
+        (shown, width, height, absgrad),
     )
-    return (images if channels >= INLINE else images[..., :channels]), alphas
 
 
 class _Project(torch.autograd.Function):
@@ -119,7 +120,7 @@ class _Project(torch.autograd.Function):
 class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means2d, conics, opacities, colors, background, order_by, options):
-        width, height, absgrad = options
+        shown, width, height, absgrad = options
         splats = _arrays(means2d, conics, opacities, colors)
         depths, extents, radii = _arrays(*order_by)
         (behind,) = _arrays(background)
@@ -133,13 +134,13 @@ class _Blend(torch.autograd.Function):
                     order, xy, conic, opacity, extents[c], width, height
                 )
                 image, transmittance, last = blend_forward(
-                    xy, conic, opacity, color, reach, offsets, ids, behind, width, height
+                    xy, conic, opacity, color, reach, offsets, ids, behind, shown, width, height
                 )
             lists = (reach, offsets, ids, behind, transmittance, last)
             ctx.views.append((lists, (starts, places)))
             images.append(image)
             alphas.append(1 - transmittance)
-        ctx.absgrad = absgrad
+        ctx.absgrad, ctx.shown = absgrad, shown
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(means2d, conics, opacities, colors)
         return _stacked(images), _stacked(alphas)
@@ -148,9 +149,7 @@ class _Blend(torch.autograd.Function):
     def backward(ctx, v_images, v_alphas):
         splats = _arrays(*ctx.saved_tensors)
         shape = (len(ctx.views), *ctx.views[0][0][4].shape)
-        v_images, v_alphas = _gradients(
-            (v_images, v_alphas), [(*shape, splats[3].shape[-1]), shape]
-        )
+        v_images, v_alphas = _gradients((v_images, v_alphas), [(*shape, ctx.shown), shape])
         sums, v_background = [], None
         for c, (lists, pairs_of) in enumerate(ctx.views):
             with _one_at_a_time:
@@ -163,5 +162,7 @@ class _Blend(torch.autograd.Function):
             ctx.saved_tensors[0].absgrad = absolute
         if ctx.needs_input_grad[4]:
             left = np.stack([lists[4] for lists, _ in ctx.views])
-            v_background = torch.from_numpy(np.einsum("chwd,chw->d", v_images, left))
+            v_shown = torch.from_numpy(np.einsum("chwd,chw->d", v_images, left))
+            v_background = v_shown.new_zeros(splats[3].shape[-1])
+            v_background[: ctx.shown] = v_shown
         return v_means2d, *v_others, v_background, None, None

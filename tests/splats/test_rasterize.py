@@ -97,6 +97,27 @@ def test_projection_matches_gsplats_torch_functions():
     torch.testing.assert_close(info["conics"][visible], conics[visible], rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [None, 1, 2, 5])
+def test_without_depth_all_else_is_the_same(channels):
+    g = torch.Generator().manual_seed(7)
+    answers = []
+    for depth in (True, False):
+        splats, cameras = random_scene(n_cameras=2, seed=2)
+        n = channels or 3
+        features = channels and torch.rand(splats.count, n, generator=torch.Generator())
+        behind = torch.linspace(0.1, 0.9, n).requires_grad_()
+        ours = rasterize(splats, cameras, features=features, background=behind, depth=depth)
+        assert (ours.depths is None) == (not depth)
+        if not answers:
+            weight = torch.randn(ours.colors.shape, generator=g)
+        assert depth or ours.colors.is_contiguous()
+        ((ours.colors * weight).sum() + ours.alphas.sum()).backward()
+        given = [splats[name].grad for name in NAMES if splats[name].grad is not None]
+        answers.append([ours.colors, ours.alphas, behind.grad, *given])
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_a_loss_of_one_output_alone_has_the_same_gradients_as_beside_zeros():
     splats, cameras = random_scene(seed=4)
     for alone in ("colors", "alphas", "depths"):
