@@ -249,6 +249,19 @@ def test_a_bridge_may_learn_to_read_alpha(batch):
     assert read.abs().max() > 0
 
 
+def test_a_bridge_s_last_level_learns_beside_it(batch):
+    made = model(warped_references=True, fine_width=16)
+    made.vqvae.add_bridge()
+    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
+    fine = made.vqvae.bridge.fine
+    stage(batch)["loss"].backward()
+    assert fine.conv_out.weight.grad.abs().max() > 0  # the others as soon as it is not zero
+    with torch.no_grad():
+        fine.conv_out.weight.normal_(std=0.1)
+    stage(batch)["loss"].backward()
+    assert all(p.grad.abs().max() > 0 for p in fine.parameters())
+
+
 def test_harm_is_what_became_worse(batch):
     render, truth = batch.views[:, 0], batch.truth
     assert harmed(render, render, truth) == 0
