@@ -14,8 +14,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`; a ValueError or OSError becomes one sentence and exit code 2, Ctrl-C code 130.
 
-    So does a lack of memory; SIGTERM ends quietly with 143 where `main` does not handle it. With
-    TRACEBACK=1 in the environment the traceback is shown instead.
+    So does a lack of memory; SIGTERM ends quietly with 143 where `main` does not handle it, and a
+    reader that has gone (head) with 141. With TRACEBACK=1 in the environment the traceback is
+    shown instead.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -25,6 +26,9 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
         text = _sentence(error)
         if text is None or os.environ.get("TRACEBACK"):
