@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import stdev
 
@@ -47,9 +48,11 @@ class Arguments:
     """Measure fixers on lists of triplets, grouped by capture and strategy.
 
     A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: shipped, a GS-VAR file, a unet.safetensors of
-    `benchmarks.unet`, nlm or identity; HOW: noref gives it no reference, noalpha not the render's
-    alpha, photo the reference as taken instead of the warped one, nobridge decodes without the
-    bridge, own decodes the render's own tokens instead of the transformer's.
+    `benchmarks.unet`, nlm, identity, or oracle, which knows the truth and takes, pixel by pixel,
+    the nearer of render and reference: the most that choosing between them can bring. HOW: noref
+    gives it no reference, noalpha not the render's alpha, photo the reference as taken instead of
+    the warped one, nobridge decodes without the bridge, own decodes the render's own tokens instead
+    of the transformer's.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
@@ -109,7 +112,10 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     ways = set(how.split("+")) - {""}
     if not weights or ways - WAYS:
         raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
+    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
     fixer: Fixer
+    if weights == "oracle":
+        return name, partial(nearer, guides)
     if weights == "nlm":
         fixer = load("classical")
     elif weights == "identity":
@@ -124,7 +130,6 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
             bridge="nobridge" not in ways,
             dtype=dtype,
         )
-    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
         guides.of(triplet)
@@ -134,6 +139,14 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
+
+
+def nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
+    """The render [H,W,3], and the reference where that is nearer to the truth."""
+    guides.of(triplet)
+    truth, reference = read_image(triplet.truth), guides.read(triplet, render)[0]
+    before, after = ((image - truth).square().sum(-1) for image in (render, reference))
+    return torch.where((after < before)[..., None], reference, render)
 
 
 def stamp(spec: str, dtype: str) -> list:

@@ -38,17 +38,18 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     assert told["psnr"] > told["render_psnr"]
 
     weights = tmp_path / "unet" / "unet.safetensors"
-    fixers = (f"unet={weights}", f"noref={weights}:noref", "same=identity", "nlm=nlm")
+    fixers = (f"unet={weights}", f"noref={weights}:noref", "same=identity", "nlm=nlm", "best=oracle")
     asked = (warped, "--out", tmp_path / "proof", "--fixers", *fixers)
     table = run(proof, *asked)
     results = json.loads((tmp_path / "proof" / "metrics.json").read_text())
-    assert set(results) == {"unet", "noref", "same", "nlm"}
+    assert set(results) == {"unet", "noref", "same", "nlm", "best"}
     means = {name: next(iter(groups.values())) for name, groups in results.items()}
     assert list(results["unet"]) == ["table/underfitting"]
     assert means["same"]["gain_psnr"] == 0
+    assert means["best"]["gain_psnr"] > 0 and means["best"]["worse"] == 0
     assert means["unet"]["gain_psnr"] == pytest.approx(told["psnr"] - told["render_psnr"], abs=0.05)
     assert means["unet"]["psnr"] != means["noref"]["psnr"]
-    assert table.count("\n") == 2 + 4
+    assert table.count("\n") == 2 + 5
     assert (tmp_path / "proof" / "unet_random.png").is_file()
     monkeypatch.setattr(proof, "FixingMetrics", None)  # nothing is measured twice
     assert run(proof, *asked) == table
