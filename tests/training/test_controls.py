@@ -38,7 +38,13 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     assert told["psnr"] > told["render_psnr"]
 
     weights = tmp_path / "unet" / "unet.safetensors"
-    fixers = (f"unet={weights}", f"noref={weights}:noref", "same=identity", "nlm=nlm", "best=oracle")
+    fixers = (
+        f"unet={weights}",
+        f"noref={weights}:noref",
+        "same=identity",
+        "nlm=nlm",
+        "best=oracle",
+    )
     asked = (warped, "--out", tmp_path / "proof", "--fixers", *fixers)
     table = run(proof, *asked)
     results = json.loads((tmp_path / "proof" / "metrics.json").read_text())
