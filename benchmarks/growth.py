@@ -140,11 +140,11 @@ def curating(count: float, options: Options) -> Work:
 
 
 CURVES = {
-    "tiles": Curve("fixer, one picture of 192 rows", "tiles", (1, 2, 4, 8), in_tiles),
+    "tiles": Curve("fixer, one picture of 192 rows", "tiles", (1, 4, 16, 48, 96), in_tiles),
     "views": Curve(
         "fixer, one call, 256x192",
         "views",
-        (1, 2, 4, 8, 16, 32),
+        (1, 2, 4, 8, 16, 32, 64),
         lambda x, o: fixing(256, 192, o, views=int(x)),
     ),
     "references": Curve(

@@ -361,6 +361,9 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {"inspect": show, "convert": change}, prog="python -m models.checkpoints"
         )
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except (ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(2) from None
