@@ -29,7 +29,7 @@ from evaluation.metrics import write_json
 from gen_data import tasks
 from gen_data.curate import Recipe
 from gen_data.strategies import Strategy
-from scenes.command import run_command
+from scenes.command import choose_device, run_command
 from splats.rasterize import rasterize
 
 PLOT = Path("docs/growth.png")
@@ -296,6 +296,9 @@ def draw(curves: dict[str, dict], path: Path) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.growth", use_underscores=True)
+    choose_device(options.device)
+    if options.points is not None and options.points < 1:
+        raise ValueError(f"--points {options.points}: give at least 1")
     unknown = set(options.only) - set(CURVES)
     if unknown:
         raise ValueError(f"no curve is called {sorted(unknown)[0]!r}: {', '.join(CURVES)}")

@@ -20,7 +20,7 @@ import tyro
 from benchmarks import quick
 from benchmarks.timing import tell_if_busy, use_threads
 from evaluation.metrics import write_json
-from scenes.command import run_command
+from scenes.command import choose_device, run_command
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +126,9 @@ def compare(options: Options) -> None:
         except ValueError as error:
             log.warning("%s", error)
         else:
-            other = [k for k in ("device", "threads") if made.get(k) != settings[k]]
-            for key in other:
-                log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
+            for key in ("hardware", "device", "threads", "torch"):
+                if made.get(key) != settings[key]:
+                    log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
     tell_if_busy(options.threads)
     scenes_log = logging.getLogger("scenes")
     level = scenes_log.level
@@ -144,6 +144,10 @@ def compare(options: Options) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.run", use_underscores=True)
+    choose_device(options.device)
+    for name in ("rounds", "threads"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)}: give at least 1")
     if options.store and not options.quick:
         raise ValueError("--store goes with --quick")
     if options.quick:

@@ -196,6 +196,8 @@ def main() -> None:
     unknown = set(options.only) - set(JOBS)
     if unknown:
         raise ValueError(f"nothing is called {sorted(unknown)[0]!r}: {', '.join(JOBS)}")
+    if options.steps < 4:
+        raise ValueError(f"--steps {options.steps}: give at least 4; the first two warm up")
     if len(os.sched_getaffinity(0)) < 2:
         raise ValueError("two processes beside one want two cores")
     rows, lines = [], ["| | one process | two | ratio |", "|---|---|---|---|"]

@@ -19,7 +19,7 @@ import fixers
 from evaluation.pictures import save_png, side_by_side, to_uint8
 from evaluation.video import write_video
 from fixers.sources import Pair, Video, find_pairs, is_video, read_image, read_render
-from scenes.command import run_command
+from scenes.command import choose_device, run_command
 from scenes.files import writable_folder
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ def check(options: Options) -> None:
         raise ValueError("--bridge and --no_bridge: give one of them")
     if options.warped and options.reference is None:
         raise ValueError("--warped tells of references: give --reference")
+    choose_device(options.device)
     for name in ("height", "width", "max_frames", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(options, name)}")

@@ -30,6 +30,7 @@ from scenes.cameras import Cameras
 log = logging.getLogger(__name__)
 
 Mode = Literal["tile", "resize", "native", "auto"]
+LEAST = 4  # latent cells along each side of what is decoded in one piece
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "gsvar-mini.safetensors"
 
 
@@ -78,6 +79,11 @@ class GSVARFixer:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        least = (LEAST * model.config.vqvae.stride) ** 2
+        if not (isinstance(decoded, int) and decoded >= least):
+            raise ValueError(f"decoded must be a whole number from {least}, not {decoded}")
+        if keep < 0:
+            raise ValueError(f"keep must be at least 0, not {keep}")
         refiner = refiner or model.config.sampler
         if refiner != "none" and not 2 <= refiner_steps <= 1000:
             raise ValueError(f"refiner_steps must lie between 2 and 1000, not {refiner_steps}")
@@ -122,7 +128,10 @@ class GSVARFixer:
 
     def to(self, device: torch.device | str) -> GSVARFixer:
         """The same on another device."""
-        if self.model.device != torch.device(device):
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        if self.model.device != device:
             self.model.to(device)
             self._memories.clear()
             if self.graphs is not None:

@@ -23,7 +23,9 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         with logging_redirect_tqdm():
             main()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        if isinstance(error, SystemError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise  # numba wraps an interrupt that meets it while it loads a kernel
         sys.stderr.write("\nstopped\n")
         sys.exit(130)
     except BrokenPipeError:  # whoever read the output (head, less) has gone

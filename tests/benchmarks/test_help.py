@@ -1,15 +1,43 @@
-# Each of these commands tells what it does.
+# Each of these commands tells what it does, and refuses what makes no sense before it begins.
 import sys
 
 import pytest
+import torch
 
-from benchmarks import growth, run, scaling
+from benchmarks import engine, growth, run, scaling
 
 
-@pytest.mark.parametrize("module", [growth, run, scaling])
+@pytest.mark.parametrize("module", [engine, growth, run, scaling])
 def test_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     with pytest.raises(SystemExit) as stop:
         module.main()
     assert stop.value.code in (0, None)
     assert f"usage: python -m {module.__name__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        (engine, "--repeats 0", "--repeats 0: give at least 1"),
+        (engine, "--dtypes int8", "dtype must be"),
+        (engine, "--device nonsense", "--device nonsense is not a device"),
+        (growth, "--points 0", "--points 0: give at least 1"),
+        (run, "--quick --threads 0", "--threads 0: give at least 1"),
+        (run, "--quick --rounds 0", "--rounds 0: give at least 1"),
+        (scaling, "--steps 2", "--steps 2: give at least 4"),
+    ],
+)
+def test_mistakes_are_told_first(module, arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", *arguments.split()])
+    with pytest.raises(ValueError, match=sentence):
+        module.main()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("module", [engine, growth, run])
+def test_a_gpu_that_is_not_there_is_told(module, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--device", "cuda"])
+    with pytest.raises(ValueError, match="no such GPU is available"):
+        module.main()

@@ -259,6 +259,16 @@ def test_names_and_options_that_do_not_exist_are_told():
         fixers.load("gsvar", chekpoint="x")
 
 
+def test_parts_too_small_to_decode_are_refused(model):
+    for decoded in (0, 255, -1, None, float("nan")):
+        with pytest.raises(ValueError, match="decoded must be a whole number from 1024"):
+            GSVARFixer(model(), decoded=decoded)
+    with pytest.raises(ValueError, match="keep must be at least 0"):
+        GSVARFixer(model(), keep=-3)
+    renders = pictures(1, 70, 90)
+    assert GSVARFixer(model(), decoded=1024).fix(renders).shape == renders.shape
+
+
 def test_the_shipped_weights_are_the_default_and_change_a_render_a_little():
     fixer = fixers.load("gsvar", device="cpu")
     assert fixer.bridge and fixer.model.config.warped_references

@@ -118,3 +118,20 @@ run_command(main)
     process.stdout.close()
     assert process.wait(60) == 141
     assert process.stderr.read() == ""
+
+
+def test_an_interrupt_that_numba_wraps_is_an_interrupt(capsys):
+    def main():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("CPUDispatcher returned a result with an exception set") from error
+
+    def broken():
+        raise SystemError("something else")
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 130 and "stopped" in capsys.readouterr().err
+    with pytest.raises(SystemError, match="something else"):
+        run_command(broken)
