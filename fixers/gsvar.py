@@ -47,7 +47,7 @@ class GSVARFixer:
     calls, for models whose references attend to themselves. decoded: pixels decoded in one piece;
     larger pictures in parts that are blended where they overlap. graphs: on CUDA, run the networks
     as CUDA graphs, one for each size of batch and picture. compiled: torch.compile the
-    transformer's blocks (a minute or more at the first picture).
+    transformer's blocks, on a GPU the VQ-VAE too (10 seconds or more at the first picture).
 
     A model with `config.warped_references` takes references that lie in the renders' own views
     already (`splats.warp`), the render where they have nothing to show.
