@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 AGREES = 1.002  # photos that agree better by less than 0.2 % say nothing for a round
+MATTERS = 0.1  # dB on the views set aside: less, between fixed and unfixed, may be chance
 
 
 @dataclass

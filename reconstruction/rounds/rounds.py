@@ -23,7 +23,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
 from reconstruction.rounds.guidance import Guidance
 from reconstruction.rounds.novel import NovelViews
-from reconstruction.rounds.record import AGREES, Round
+from reconstruction.rounds.record import AGREES, MATTERS, Round
 from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.targets import targets, towards
@@ -116,7 +116,7 @@ class Rounds:
         elif last.gate_unfixed is None:
             last.gate_unfixed = psnr
             last.why += f", unfixed {psnr:.3f}"
-            if psnr > last.gate_after:
+            if psnr + MATTERS > last.gate_after:
                 last.verdict = "rolled back"
         else:
             last.gate_without = psnr

@@ -55,8 +55,8 @@ class FixConfig:
     """Train on the fixed views of the latest round, or of all rounds."""
     gate: Literal["matched", "quick", "off"] = "matched"
     """Keep a round only if views that were set aside say that it does no harm. matched: compare
-    with the same steps on the same views unfixed, and on photos alone; quick: only if they fell
-    since the round began; off: keep every round."""
+    with the same steps on the same views unfixed, beyond which 0.1 dB must be gained, and on photos
+    alone; quick: only if they fell since the round began; off: keep every round."""
     gate_share: float = 0.1
     """Share of the training views set aside while a round is tried, to judge it by."""
     gate_stretch: float = 0.2

@@ -2,6 +2,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import fixers
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, memory, optimise
 from reconstruction.rounds.guidance import rendered
 from reconstruction.rounds.mutual import contradicted
+from reconstruction.rounds.record import Round
+from reconstruction.rounds.rounds import Rounds
 from reconstruction.rounds.support import support
 from scenes.cameras import Cameras
 from scenes.scene import Split
@@ -89,6 +92,22 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     _, open_ = run(scene, settings, tmp_path / "open", liar, replace(loud, gate="off"))
     assert open_["psnr"] < plain["psnr"] - 1
     assert gated["psnr"] == plain["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("unfixed", "without", "verdict"),
+    [(19.95, 19.0, "rolled back"), (19.85, 20.1, "rolled back"), (19.85, 19.9, "kept")],
+)
+def test_a_round_must_gain_more_than_chance(unfixed, without, verdict):
+    rounds = object.__new__(Rounds)
+    rounds.settings = FIX
+    rounds.trainer = SimpleNamespace(state=SimpleNamespace(views=SimpleNamespace(aside=())))
+    rounds._return, rounds._finish = (lambda kind: 0.0), (lambda last: None)
+    told, answers = Round(40, 80, aside=[3], gate_before=19.0), iter((20.0, unfixed, without))
+    rounds._gate = lambda last: next(answers)
+    while told.verdict == "open":
+        assert rounds._judge(told)
+    assert told.verdict == verdict
 
 
 def test_what_one_fixed_view_invents_the_others_contradict(scene, settings):
