@@ -176,7 +176,7 @@ def tiny() -> GSVARConfig:
 
 def mini() -> GSVARConfig:
     """About 10 M parameters and 4 M of the bridge, at 256x192 with warped references: trains on
-    a CPU in hours, fixes a render there in 0.6 s."""
+    a CPU in hours, fixes a render there in a quarter of a second."""
     return GSVARConfig(
         depth=6,
         width=192,
