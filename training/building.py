@@ -127,7 +127,6 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
 def with_fine(model: GSVAR, flags: Model) -> None:
     """Give the model --fine_width's last level; ValueError where it has another or no place."""
     try:
-        replace(model.config, fine_width=flags.fine_width)  # checks the number
         model.add_fine(flags.fine_width)
     except ValueError as error:
         told = f"--fine_width={flags.fine_width} and {flags.var_pretrain_path}"

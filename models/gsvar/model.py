@@ -117,9 +117,10 @@ class GSVAR(nn.Module):
         self.config = replace(self.config, render_alpha=True)
 
     def add_fine(self, width: int) -> None:
-        """See VQVAE.add_fine."""
+        """See VQVAE.add_fine; ValueError also for a width that no config can have."""
+        config = replace(self.config, fine_width=width)
         self.vqvae.add_fine(width)
-        self.config = replace(self.config, fine_width=width)
+        self.config = config
 
     # embeddings --------------------------------------------------------------------------------
 
