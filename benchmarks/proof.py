@@ -115,6 +115,10 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
     fixer: Fixer
     if weights == "oracle":
+        if not guides.count:
+            raise ValueError(
+                f"--fixers {spec}: the oracle chooses from a reference; leave noref out"
+            )
         return name, partial(nearer, guides)
     if weights == "nlm":
         fixer = load("classical")

@@ -65,5 +65,7 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
         run(proof, wrong, "--fixers", "same=identity")
     with pytest.raises(ValueError, match="has no entries in test"):
         run(proof, warped, "--splits", "test", "--fixers", "same=identity")
+    with pytest.raises(ValueError, match="the oracle chooses from a reference"):
+        run(proof, warped, "--fixers", "best=oracle:noref")
     with pytest.raises(ValueError, match="NAME=WEIGHTS"):
         run(proof, warped, "--fixers", "unet=")
