@@ -3,9 +3,10 @@
 # Stopped by Ctrl-C or by force, it goes on when the same command is given again. Settings:
 #   OUT       where everything goes (results/small)
 #   PRESET    mini, small, original-d16, original-d24, or a .json of sizes (mini)
-#   SCENES    procedural scenes to learn from (20);  HELD  others to be judged on (20)
+#   SCENES    procedural scenes to learn from (40);  HELD  others to be judged on (20)
 #   VIEWS WIDTH HEIGHT  of a procedural scene (24 256 192)
 #   CAPTURES  captures to learn from too;  TESTS  captures to be judged on: their folders
+#   EVERY     sparse reconstructions of CAPTURES train on every so many-th photo ("2 3 4 6 8")
 #   MODEL     weights to be judged, instead of training: checkpoints/gsvar-mini.safetensors, say
 #   IMAGES    which photos of those captures (images_4)
 #   RECON     optimisation steps of a reconstruction (1200)
@@ -16,7 +17,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-results/small} PRESET=${PRESET:-mini} SEED=${SEED:-0}
-SCENES=${SCENES:-20} HELD=${HELD:-20} CAPTURES=${CAPTURES:-} TESTS=${TESTS:-} IMAGES=${IMAGES:-images_4}
+SCENES=${SCENES:-40} HELD=${HELD:-20} CAPTURES=${CAPTURES:-} TESTS=${TESTS:-} IMAGES=${IMAGES:-images_4} EVERY=${EVERY:-2 3 4 6 8}
 VIEWS=${VIEWS:-24} WIDTH=${WIDTH:-256} HEIGHT=${HEIGHT:-192} RECON=${RECON:-1200}
 read -r STEPS0 STEPS1 STEPS2 <<< "${STEPS:-1000 200 4000}"
 BATCH=${BATCH:-8} PROCESSES=${PROCESSES:-1} PRECISION=${PRECISION:-2} WORKERS=${WORKERS:-1}
@@ -29,45 +30,40 @@ LAUNCH=("$PYTHON")
 [ "$PROCESSES" = 1 ] || LAUNCH=("$PYTHON" -m torch.distributed.run --standalone "--nproc-per-node=$PROCESSES")
 
 # Artifacts from nearly none to severe: early and late renders, of views that trained and that did not.
-curate() { # flags that say which scenes
-    local common=("$@" --max_steps "$RECON" --densify mcmc --workers "$WORKERS")
-    "$PYTHON" gen_data/gen_data.py "${common[@]}" --strategy sparse --train_every 4 --render_iter $((RECON / 2)) "$RECON"
+curate() { # sparse captures' train_every, flags that say which scenes
+    local every=$1 common=("${@:2}" --max_steps "$RECON" --densify mcmc --workers "$WORKERS")
+    for n in $every; do
+        "$PYTHON" gen_data/gen_data.py "${common[@]}" --strategy sparse --train_every "$n" --render_iter $((RECON / 2)) "$RECON"
+    done
     "$PYTHON" gen_data/gen_data.py "${common[@]}" --strategy underfitting \
         --render_iter $((RECON * 3 / 8)) $((RECON * 7 / 12)) "$RECON"
 }
 procedural() { # folder, scenes, first seed
-    curate --base_path "$1" --procedural "$2" --seed "$3" --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --cap_max 10000
+    curate 4 --base_path "$1" --procedural "$2" --seed "$3" --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --cap_max 10000
 }
-captures() { # captures, folder
+check() { # captures: folders, each with a name of its own
+    local seen=" "
+    for capture in $1; do
+        local name=$(basename "$capture")
+        [ -d "$capture" ] || { echo "error: $capture is not a folder (CAPTURES, TESTS)" >&2; exit 2; }
+        [[ "$seen" != *" $name "* ]] || { echo "error: two captures are called $name (CAPTURES, TESTS): link one under another name" >&2; exit 2; }
+        seen+="$name "
+    done
+}
+captures() { # captures, folder, train_every
+    local names=()
     mkdir -p "$2/links"
     for capture in $1; do
-        [ -d "$capture" ] || { echo "error: $capture is not a folder (CAPTURES, TESTS)" >&2; exit 2; }
         ln -sfn "$(realpath "$capture")" "$2/links/$(basename "$capture")"
+        names+=("\"$(basename "$capture")\"")
     done
-    curate --base_path "$2/links" --output_path "$2" --image_folder "$IMAGES" --cap_max 20000
+    (IFS=,; echo "{\"train\": [${names[*]}], \"val\": []}") > "$2/split.json" # procedural scenes validate
+    curate "$3" --base_path "$2/links" --output_path "$2" --image_folder "$IMAGES" --cap_max 20000
 }
 list() { # folder
     "$PYTHON" gen_data/gen_data_json.py --base_path "$1" --output "$1/data.json" --split_file "$1/split.json" \
         --strategies underfitting sparse --candidates 1 --warp --workers "$WORKERS"
 }
-LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
-if [ -z "${MODEL:-}" ] || [ "$CONTROLS" != 0 ]; then
-    procedural "$OUT/scenes" "$SCENES" "$SEED"
-    list "$OUT/scenes"
-    if [ -n "$CAPTURES" ]; then
-        captures "$CAPTURES" "$OUT/captures"
-        list "$OUT/captures"
-        LEARN=$LEARN,$OUT/captures/data.json*3
-    fi
-fi
-procedural "$OUT/held" "$HELD" $((SEED + 100000))
-list "$OUT/held"
-if [ -n "$TESTS" ]; then
-    captures "$TESTS" "$OUT/tests"
-    list "$OUT/tests"
-    JUDGE+=("$OUT/tests/data.json")
-fi
-
 train() {
     COMMON=(--json_path="$LEARN" --results="$OUT" --fp16="$PRECISION" --seed="$SEED"
         --fit=squash --hflip=True --wp=0.1 --workers=2 --num_samples_eval=$((5 * BATCH)))
@@ -82,14 +78,39 @@ train() {
     MODEL=$OUT/gsvar.safetensors
     "$PYTHON" -m models.checkpoints convert "$OUT/bridge/vae-ckpt-last.pth" "$MODEL" --bf16
 }
-if [ -z "${MODEL:-}" ]; then train; fi
 
-FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_noalpha=$MODEL:noalpha" "bridge_only=$MODEL:own" nlm=nlm)
-if [ "$CONTROLS" != 0 ]; then
-    for ref in use_ref no_use_ref; do
-        "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
-            --size "$HEIGHT" "$WIDTH" --batch_size "$BATCH" --seed "$SEED" --photometric 0.6 --harm 2
-        FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
-    done
-fi
-"$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
+main() {
+    check "$CAPTURES"
+    check "$TESTS"
+    [ -z "${MODEL:-}" ] || [ -f "$MODEL" ] || { echo "error: $MODEL is no file (MODEL)" >&2; exit 2; }
+    LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
+    if [ -z "${MODEL:-}" ] || [ "$CONTROLS" != 0 ]; then
+        procedural "$OUT/scenes" "$SCENES" "$SEED"
+        list "$OUT/scenes"
+        if [ -n "$CAPTURES" ]; then
+            captures "$CAPTURES" "$OUT/captures" "$EVERY"
+            list "$OUT/captures"
+            LEARN=$LEARN,$OUT/captures/data.json*3
+        fi
+    fi
+    procedural "$OUT/held" "$HELD" $((SEED + 100000))
+    list "$OUT/held"
+    if [ -n "$TESTS" ]; then
+        captures "$TESTS" "$OUT/tests" 4
+        list "$OUT/tests"
+        JUDGE+=("$OUT/tests/data.json")
+    fi
+    if [ -z "${MODEL:-}" ]; then train; fi
+
+    FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_noalpha=$MODEL:noalpha" "bridge_only=$MODEL:own" nlm=nlm)
+    if [ "$CONTROLS" != 0 ]; then
+        for ref in use_ref no_use_ref; do
+            "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
+                --size "$HEIGHT" "$WIDTH" --batch_size $(((BATCH + 1) / 2)) --seed "$SEED" --photometric 0.6 --harm 2
+            FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
+        done
+    fi
+    "$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
+}
+main # a whole that bash has read: the file may change while it runs
+exit
