@@ -50,6 +50,15 @@ def confidence(path: Path | str) -> torch.Tensor | None:
     return torch.cat(parts)
 
 
+def antialiased(path: Path | str) -> bool:
+    """Whether a result folder's cfg.yml, ours or gsplat's, says that its splats are antialiased."""
+    settings = Path(path) / "cfg.yml"
+    if not settings.is_file():
+        return False
+    text = settings.read_text(errors="replace")  # gsplat's has Python objects: no plain YAML
+    return re.search(r"^antialiased: true\s*$", text, re.MULTILINE) is not None
+
+
 def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
     """Write splats as the suffix says: .ply, or .pt with its `step`. ValueError for another one."""
     path = Path(path)

@@ -71,6 +71,7 @@ class Settings:
     mode: str = "colour"
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     sh_degree: int = 3
+    antialiased: bool = False
 
 
 @torch.no_grad()
@@ -89,6 +90,7 @@ def picture(
         sh_degree=min(settings.sh_degree, splats.sh_degree),
         features=features,
         background=torch.tensor(settings.background, device=device),
+        antialiased=settings.antialiased,
     )
     alphas = render.alphas[0].cpu()
     if settings.mode == "alpha":
@@ -170,6 +172,7 @@ class Viewer:
         width: int = 480,
         before: Splats | None = None,
         confidence: Tensor | None = None,
+        antialiased: bool = False,
     ) -> None:
         self.server = server
         self.splats = splats
@@ -177,7 +180,7 @@ class Viewer:
         self.choices = {"after": (splats, confidence)}
         if before is not None:
             self.choices["before"] = before, None
-        self.settings = Settings(sh_degree=splats.sh_degree)
+        self.settings = Settings(sh_degree=splats.sh_degree, antialiased=antialiased)
         self.width = width
         self.moving_width = min(width, 320)
         self.eyes: dict[int, Eye] = {}
@@ -280,6 +283,7 @@ class Viewer:
             self.splats.sh_degree,
             disabled=self.splats.sh_degree == 0,
         )
+        smooth = gui.add_checkbox("Antialiased", self.settings.antialiased)
         width = gui.add_slider("Resolution", SMALLEST, LARGEST, 8, self.width)
         if self.path is not None:
             play = gui.add_button("Play or stop the path")
@@ -289,7 +293,7 @@ class Viewer:
 
         def update(_: object) -> None:
             color = tuple(channel / 255 for channel in background.value)
-            self.settings = Settings(mode.value, color, int(degree.value))
+            self.settings = Settings(mode.value, color, int(degree.value), smooth.value)
             self.width = int(width.value)
             if which is not None:
                 self.splats, self.confidence = self.choices[which.value]
@@ -297,7 +301,7 @@ class Viewer:
             for eye in list(self.eyes.values()):
                 self._touch(eye)
 
-        for handle in (which, mode, background, degree, width):
+        for handle in (which, mode, background, degree, smooth, width):
             if handle is not None:
                 handle.on_update(update)
 
@@ -397,7 +401,8 @@ def main() -> None:
     width = config.width or measured_width(splats, start)
     check_port(config.host, config.port)  # again: viser would quietly take another one
     server = viser.ViserServer(config.host, config.port, verbose=False)
-    viewer = Viewer(server, splats, cameras=cameras, width=width, before=other, confidence=sure)
+    shown = {"before": other, "confidence": sure, "antialiased": files.antialiased(config.path)}
+    viewer = Viewer(server, splats, cameras=cameras, width=width, **shown)
     log.info("open http://%s:%d (Ctrl-C stops)", config.host, server.get_port())
     viewer.run()
 

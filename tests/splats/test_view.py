@@ -293,6 +293,11 @@ class Panel(Handles):
     def add_slider(self, label, low, high, step, value, **_):
         return SimpleNamespace(value=value, on_update=lambda _: None)
 
+    def add_checkbox(self, label, value):
+        self.box = SimpleNamespace(value=value)
+        self.box.on_update = lambda changed: setattr(self.box, "changed", changed)
+        return self.box
+
 
 def test_before_and_after_and_the_confidence_can_be_seen(tmp_path):
     after, before = ball(), ball()
@@ -329,3 +334,31 @@ def test_confidence_is_read_from_a_checkpoint(tmp_path):
     torch.testing.assert_close(files.confidence(tmp_path), torch.linspace(0, 1, splats.count))
     checkpoint.write(file, splats, 9)
     assert files.confidence(tmp_path) is None
+
+
+def test_antialiased_splats_are_shown_so(tmp_path):
+    panel, client = Panel(), Handles()
+    viewer = view.Viewer(panel, ball(), width=160, antialiased=True)
+    viewer._connect(client)
+    shown = {}
+    for box in (True, False):
+        panel.box.value = box
+        panel.box.changed(None)
+        rest(viewer)
+        shown[box] = client.pictures[-1]
+        told = view.Settings(antialiased=box, sh_degree=0)
+        view_of = view.browser_camera(
+            client.camera.wxyz, client.camera.position, 1.0, 4 / 3, viewer.width
+        )
+        assert (shown[box] == view.picture(ball(), view_of, told)[0]).all()
+    assert (shown[True] != shown[False]).any()
+
+    assert not files.antialiased(tmp_path)
+    for text, expected in (
+        ("antialiased: true\n", True),
+        ("strategy: !!python/object:gsplat.DefaultStrategy {}\nantialiased: true\r\n", True),
+        ("random_bkgd: false\nantialiased: false\n", False),
+        ("about: antialiased: true\n", False),
+    ):
+        (tmp_path / "cfg.yml").write_text(text)
+        assert files.antialiased(tmp_path) is expected
