@@ -162,9 +162,8 @@ class Arguments:
 
 
 def begin(net: UNet, file: Path) -> None:
-    """Fill a network with the weights of a file, which may lack alpha. ValueError for others."""
+    """Fill a network with the weights of a file, which may lack alpha; ValueError for others."""
     state = load_file(file)
-    """`file` may lack alpha, or more."""
     more = net.conv_in.in_channels - state["conv_in.weight"].shape[1]
     if more not in (0, int(net.alpha)):
         raise ValueError(f"--start {file} reads other pictures: see --use_ref and --use_alpha")

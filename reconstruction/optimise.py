@@ -16,7 +16,6 @@ from tqdm import tqdm
 from evaluation.metrics import Metrics, decibels, write_json
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
-from reconstruction.memory import peak_gigabytes
 from reconstruction.result import ResultFolder
 from reconstruction.resume import FREE, restore
 from reconstruction.rounds.record import retold
@@ -28,6 +27,7 @@ from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
 from scenes.files import writable_folder
 from scenes.interrupt import deferred_interrupt
+from scenes.memory import peak_gigabytes
 from scenes.scene import Scene
 from splats import checkpoint, ply
 from splats.gaussians import Splats

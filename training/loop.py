@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from models.gsvar import GSVAR
 from scenes.interrupt import deferred_interrupt
+from scenes.memory import peak_gigabytes
 from training import distributed, optimiser, weights
 from training.ema import EMA
 from training.journal import Journal
@@ -397,10 +396,3 @@ def deaf(worker: int) -> None:
     """A reading process leaves Ctrl-C to the one that trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def peak_gigabytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1024**3
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3

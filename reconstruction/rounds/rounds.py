@@ -18,7 +18,7 @@ from evaluation.files import atomic_path
 from evaluation.metrics import decibels
 from evaluation.pictures import save_png
 from fixers import Fixer
-from reconstruction import fit, memory
+from reconstruction import fit
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.gate import mean_psnr, set_aside
 from reconstruction.rounds.guidance import Guidance
@@ -28,6 +28,7 @@ from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.targets import targets, towards
 from reconstruction.trainer import Trainer
+from scenes import memory
 from scenes.cameras import Cameras
 from splats import checkpoint
 

@@ -9,12 +9,13 @@ import torch
 from gsplat.strategy import DefaultStrategy
 
 import fixers
-from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, memory, optimise
+from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, optimise
 from reconstruction.rounds.guidance import rendered
 from reconstruction.rounds.mutual import contradicted
 from reconstruction.rounds.record import Round
 from reconstruction.rounds.rounds import Rounds
 from reconstruction.rounds.support import support
+from scenes import memory
 from scenes.cameras import Cameras
 from scenes.scene import Split
 from splats.gaussians import from_points
