@@ -19,13 +19,14 @@ def recipe(capture, **settings):
         "SCENES": "2", "HELD": "1", "VIEWS": "6", "WIDTH": "64", "HEIGHT": "48", "RECON": "24",
         "CAPTURES": str(capture), "EVERY": "2 3", "IMAGES": "images", "STEPS": "2 2 2",
         "BATCH": "2", "PRECISION": "0", "CONTROLS": "0.01",
+        "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
     }  # fmt: skip
     return subprocess.run(
         ["bash", ROOT / "scripts" / "train_small.sh"],
         env=environment() | told | settings,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
 
 
