@@ -28,7 +28,7 @@ from training import optimiser
 from training.bridging import harmed
 from training.commands import evenly, listed
 from training.ema import EMA
-from training.losses import ImageObjective, load_perceptual
+from training.losses import ImageObjective, PixelLoss, load_perceptual
 from training.order import MicroBatches, Order
 from training.schedule import Schedule
 from training.triplets import UNKNOWN, Batch, Broken, TripletDataset, usable
@@ -143,6 +143,8 @@ class Arguments:
     """Share of the triplets that are relit, as in `training`."""
     harm: float = 0.0
     """Weight of what becomes worse, as in `training`."""
+    pixel_loss: PixelLoss = "l1"
+    """Beside SSIM, as in `training`."""
     size: tuple[int, int] = (192, 256)
     """Height and width of what it learns from."""
     channels: tuple[int, ...] = (32, 64, 128, 256, 256)
@@ -186,8 +188,9 @@ def main() -> None:
         begin(net, a.start)
     net = net.to(memory_format=torch.channels_last)
     perceptual, reason = load_perceptual("cpu")
-    objective = ImageObjective(perceptual, reason=reason)
-    log.info("%.2f M parameters. %s", sum(p.numel() for p in net.parameters()) / 1e6, reason)
+    objective = ImageObjective(perceptual, reason=reason, pixel_loss=a.pixel_loss)
+    size = sum(p.numel() for p in net.parameters()) / 1e6
+    log.info("%.2f M parameters. %s", size, objective.describe())
     adam = optimiser.make(net.named_parameters(), kind="adamw", fused=True, rate=a.rate)
     ema, spent, start = EMA(net, a.ema), 0.0, 0
     last = a.out / "last.pth"

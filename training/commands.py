@@ -24,7 +24,7 @@ from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, TrainFlags
 from training.journal import Journal
 from training.latent import LatentStage
 from training.loop import Loop, Settings
-from training.losses import ImageObjective, load_perceptual
+from training.losses import ImageObjective, PixelLoss, load_perceptual
 from training.order import Order, mixed
 from training.run_folder import RunFolder
 from training.schedule import Schedule
@@ -122,7 +122,7 @@ def train_bridge(flags: BridgeFlags) -> None:
     def make(run: Running) -> Stage:
         return BridgeStage(
             run.placed(model),
-            run.objective(perceptual=True, gram=own.use_gram_loss),
+            run.objective(True, own.use_gram_loss, own.pixel_loss),
             dtype=run.dtype,
             train_decoder=own.train_decoder,
             both_views=own.use_ref_view_loss,
@@ -192,12 +192,14 @@ class Running:
         building.compiled(model, optimisation.tfast, optimisation.vfast)
         return model
 
-    def objective(self, perceptual: bool, gram: bool = False) -> ImageObjective:
+    def objective(
+        self, perceptual: bool, gram: bool = False, pixel_loss: PixelLoss = "l1"
+    ) -> ImageObjective:
         """What pictures are judged by in training; said once."""
         network, reason = None, "It was not asked for."
         if perceptual:
             network, reason = load_perceptual(self.device)
-        objective = ImageObjective(network, gram=gram, reason=reason)
+        objective = ImageObjective(network, gram, reason, pixel_loss)
         log.info("%s", objective.describe())
         return objective
 

@@ -322,6 +322,9 @@ class Bridging:
     harm: float = 0.0
     """Weight of harm: how much farther from the truth than the render a pixel is, mean over all
     pixels of those that are. The original: 0."""
+    pixel_loss: Literal["l1", "l2"] = "l1"
+    """Where VGG16's weights are not at hand: L1 + (1 - SSIM), or 4 L2 + (1 - SSIM), which gains
+    more PSNR and leaves good pixels alone less."""
     use_gram_loss: bool = False
     """Add 0.5 times the Gram loss (VGG16) after --pgwp epochs."""
     pgwp: float = 0.0

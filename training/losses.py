@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from evaluation.backbones import backbone
 from evaluation.ssim import ssim
 
+PixelLoss = Literal["l1", "l2"]
 SSIM_WINDOW = 11  # pixels
+L2_WEIGHT = 4.0  # beside 1 - SSIM: as steep as L1 where 1/8 is missing
 GRAM_WEIGHT = 0.5
 GRAM_LAYERS = (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)  # relu1_2, 2_2, 3_3, 4_3, 5_3
 VGG_LEAST = 16  # pixels; four poolings leave one
@@ -131,16 +134,22 @@ def load_perceptual(device: torch.device | str) -> tuple[Perceptual | None, str 
 
 
 class ImageObjective:
-    """What images are trained by: L2 + LPIPS (+ 0.5 Gram), or L1 + (1 - SSIM) without VGG16.
+    """What images are trained by: L2 + LPIPS (+ 0.5 Gram), or without VGG16 L1 + (1 - SSIM) or,
+    with `pixel_loss` "l2", 4 L2 + (1 - SSIM).
 
     perceptual, reason: as `load_perceptual` returns them. ValueError: `gram` without VGG16.
     """
 
     def __init__(
-        self, perceptual: Perceptual | None, gram: bool = False, reason: str | None = None
+        self,
+        perceptual: Perceptual | None,
+        gram: bool = False,
+        reason: str | None = None,
+        pixel_loss: PixelLoss = "l1",
     ):
         self.perceptual = perceptual
         self.gram = gram
+        self.pixel_loss: PixelLoss = pixel_loss
         self.reason = reason or "LPIPS is not available: there is no VGG16."
         if gram and perceptual is None:
             raise ValueError(
@@ -154,14 +163,19 @@ class ImageObjective:
         generator: torch.Generator | None = None,
         with_gram: bool = True,
     ) -> dict[str, Tensor]:
-        """{"loss", "l2", "lpips"[, "gram"]} or {"loss", "l1", "ssim_loss"}.
+        """{"loss", "l2", "lpips"[, "gram"]} or {"loss", "l1" or "l2", "ssim_loss"}.
 
         The parts are unweighted and detached, to be logged. generator: of the Gram loss's window;
         with_gram: False leaves that loss out, as before its warm-up ends.
         """
         if self.perceptual is None:
-            parts = {"l1": l1(prediction, truth), "ssim_loss": ssim_loss(prediction, truth)}
-            loss = parts["l1"] + parts["ssim_loss"]
+            structure = ssim_loss(prediction, truth)
+            if self.pixel_loss == "l1":
+                parts = {"l1": l1(prediction, truth), "ssim_loss": structure}
+                loss = parts["l1"] + structure
+            else:
+                parts = {"l2": l2(prediction, truth), "ssim_loss": structure}
+                loss = L2_WEIGHT * parts["l2"] + structure
         else:
             parts = {"l2": l2(prediction, truth), "lpips": self.perceptual(prediction, truth)}
             loss = parts["l2"] + parts["lpips"]
@@ -173,7 +187,8 @@ class ImageObjective:
     def describe(self) -> str:
         """A sentence for the log: which objective, and why."""
         if self.perceptual is None:
-            return f"Images are trained by L1 + (1 - SSIM), not by L2 + LPIPS. {self.reason}"
+            pixels = "L1" if self.pixel_loss == "l1" else f"{L2_WEIGHT:g} L2"
+            return f"Images are trained by {pixels} + (1 - SSIM), not by L2 + LPIPS. {self.reason}"
         gram = f" + {GRAM_WEIGHT} Gram" if self.gram else ""
         return f"Images are trained by L2 + LPIPS{gram} (VGG16)."
 

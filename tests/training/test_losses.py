@@ -285,6 +285,13 @@ def test_objective_without_vgg_is_another_one_and_says_so():
     )
     assert "there is no VGG16" in ImageObjective(None).describe()
 
+    objective = ImageObjective(None, pixel_loss="l2")
+    parts = objective(prediction, truth)
+    assert list(parts) == ["loss", "l2", "ssim_loss"]
+    whole = 4 * (prediction - truth).square().mean() + ssim_loss(prediction, truth)
+    assert parts["loss"].item() == pytest.approx(whole.item())
+    assert objective.describe().startswith("Images are trained by 4 L2 + (1 - SSIM), not by")
+
 
 def test_gram_without_vgg_is_refused():
     with pytest.raises(ValueError, match=r"--use_gram_loss needs VGG16. No weights."):
