@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import stdev
+from statistics import median, stdev
 
 import numpy as np
 import torch
@@ -50,9 +50,9 @@ class Arguments:
     A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: shipped, a GS-VAR file, a unet.safetensors of
     `benchmarks.unet`, nlm, identity, or oracle, which knows the truth and takes, pixel by pixel,
     the nearer of render and reference: the most that choosing between them can bring. HOW: noref
-    gives it no reference, noalpha not the render's alpha, photo the reference as taken instead of
-    the warped one, nobridge decodes without the bridge, own decodes the render's own tokens instead
-    of the transformer's.
+    gives it no reference, noalpha not the render's alpha, photo the reference as taken even where
+    the weights learnt from warped ones, nobridge decodes without the bridge, own decodes the
+    render's own tokens instead of the transformer's.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
@@ -112,14 +112,18 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     ways = set(how.split("+")) - {""}
     if not weights or ways - WAYS:
         raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
-    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
+    warped = "photo" not in ways
+
+    def guides() -> Guides:
+        return Guides(0 if "noref" in ways else 1, warped, "noalpha" not in ways)
+
     fixer: Fixer
     if weights == "oracle":
-        if not guides.count:
+        if "noref" in ways:
             raise ValueError(
                 f"--fixers {spec}: the oracle chooses from a reference; leave noref out"
             )
-        return name, partial(nearer, guides)
+        return name, partial(nearer, guides())
     if weights == "nlm":
         fixer = load("classical")
     elif weights == "identity":
@@ -134,12 +138,14 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
             bridge="nobridge" not in ways,
             dtype=dtype,
         )
+        warped = warped and fixer.model.config.warped_references
+    shown = guides()
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
-        guides.of(triplet)
-        references = guides.read(triplet, render) if guides.count else []
+        shown.of(triplet)
+        references = shown.read(triplet, render) if shown.count else []
         references = torch.stack(references)[None] if references else None
-        alpha = guides.opacity(triplet, render)
+        alpha = shown.opacity(triplet, render)
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
@@ -158,7 +164,7 @@ def stamp(spec: str, dtype: str) -> list:
     weights = spec.partition("=")[2].partition(":")[0]
     file = SHIPPED if weights == "shipped" else Path(weights)
     told = [file.stat().st_size, file.stat().st_mtime] if file.is_file() else []
-    return [spec, dtype, *told]
+    return [spec, dtype, *told, "median"]  # what is measured
 
 
 def measure(
@@ -187,6 +193,7 @@ def measure(
                 bar.update()
             mean = averaged(list(rows.values())) | judge.pooled()
             mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
+            mean["gain_median"] = median(r["gain_psnr"] for r in rows.values())
             mean["gain_error"] = standard_error([r["gain_psnr"] for r in rows.values()])
             mean["worse"] = sum(r["gain_psnr"] < 0 for r in rows.values()) / len(rows)
             write_json(file, {"keys": keys, "made_with": made_with, "mean": mean, "rows": rows})
@@ -218,9 +225,9 @@ def error(means: dict) -> str:
 def table(results: dict[str, dict[Group, dict]]) -> str:
     """Markdown: a line for each group and fixer."""
     lines = [
-        "| capture | strategy | fixer | PSNR of the render | fixed | gain | SSIM gain | "
-        "gain on good pixels | on bad | made worse | s a picture |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| capture | strategy | fixer | PSNR of the render | fixed | gain | median | "
+        "SSIM gain | gain on good pixels | on bad | made worse | s a picture |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for group in next(iter(results.values())):
         for name, means in results.items():
@@ -231,8 +238,9 @@ def table(results: dict[str, dict[Group, dict]]) -> str:
             )
             lines.append(
                 f"| {group[0]} | {group[1]} | {name} | {m['render_psnr']:.2f} | {m['psnr']:.2f} | "
-                f"{m['gain_psnr']:+.2f}{error(m)} | {m['gain_ssim']:+.4f} | {good} | {bad} | "
-                f"{100 * m['worse']:.0f} % | {m['seconds']:.2f} |"
+                f"{m['gain_psnr']:+.2f}{error(m)} | {m['gain_median']:+.2f} | "
+                f"{m['gain_ssim']:+.4f} | {good} | {bad} | {100 * m['worse']:.0f} % | "
+                f"{m['seconds']:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -272,6 +280,9 @@ def main() -> None:
     a = tyro.cli(Arguments, prog="python -m benchmarks.proof", use_underscores=True)
     if a.per_group < 1 or not a.lists:
         raise ValueError("give at least one list, and --per_group at least 1")
+    names = [spec.partition("=")[0] for spec in a.fixers]
+    if len(set(names)) < len(names):
+        raise ValueError("--fixers: give each a NAME of its own")
     groups = chosen(a)
     results = {}
     for spec in a.fixers:

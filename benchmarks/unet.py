@@ -166,15 +166,30 @@ class Arguments:
 def begin(net: UNet, file: Path) -> None:
     """Fill a network with the weights of a file, which may lack alpha; ValueError for others."""
     state = load_file(file)
+    if "conv_in.weight" not in state:
+        raise ValueError(f"--start {file} is no unet.safetensors")
     more = net.conv_in.in_channels - state["conv_in.weight"].shape[1]
     if more not in (0, int(net.alpha)):
         raise ValueError(f"--start {file} reads other pictures: see --use_ref and --use_alpha")
     state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
-    net.load_state_dict(state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError:
+        raise ValueError(f"--start {file} is of other --channels") from None
+
+
+def asked(a: Arguments) -> str:
+    """What a run that is gone on with must have in common with the command."""
+    free = ("out", "steps", "minutes", "workers", "num_samples_eval")
+    return str({name: value for name, value in vars(a).items() if name not in free})
 
 
 def main() -> None:
     a = tyro.cli(Arguments, prog="python -m benchmarks.unet", use_underscores=True)
+    if min(a.steps, a.batch_size, *a.size) < 1 or (a.minutes is not None and a.minutes <= 0):
+        raise ValueError("--steps, --minutes, --batch_size and --size must be positive")
+    if any(c < 8 or c % 8 for c in a.channels):
+        raise ValueError(f"--channels {a.channels}: multiples of 8")
     a.out.mkdir(parents=True, exist_ok=True)
     own = {"references": int(a.use_ref), "warped": a.use_warped, "alpha": a.use_alpha}
     learnt, held = listed(a.json_path, ("train",)), listed(a.json_path, ("val", "test"))
@@ -196,6 +211,8 @@ def main() -> None:
     last = a.out / "last.pth"
     if last.exists():
         kept = torch.load(last, weights_only=True)
+        if kept["asked"] != asked(a):
+            raise ValueError(f"{last} is of a run with other settings: choose another --out")
         net.load_state_dict(kept["net"])
         adam.load_state_dict(kept["adam"])
         ema.load_state_dict(kept["ema"])
@@ -243,7 +260,7 @@ def main() -> None:
                     weights = {k: v.contiguous().clone() for k, v in net.state_dict().items()}
                 state = {"net": weights, "adam": adam.state_dict(), "ema": ema.state_dict()}
                 with atomic_path(last) as temporary:
-                    torch.save(state | {"spent": now, "step": step}, temporary)
+                    torch.save(state | {"spent": now, "step": step, "asked": asked(a)}, temporary)
             if finished or interrupt.requested:
                 break
     if not finished:

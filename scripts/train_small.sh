@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain in one command: scenes -> triplets -> stages 0, 1 and 2 -> proof on scenes never seen.
-# Stopped by Ctrl-C or by force, it goes on when the same command is given again. Settings:
+# It takes no arguments. Stopped by Ctrl-C or by force, it goes on when the same command is given again. Settings:
 #   OUT       where everything goes (results/small)
 #   PRESET    mini, small, original-d16, original-d24, or a .json of sizes (mini)
 #   SCENES    procedural scenes to learn from (40);  HELD  others to be judged on (20)
@@ -41,17 +41,19 @@ curate() { # sparse captures' train_every, flags that say which scenes
 procedural() { # folder, scenes, first seed
     curate 4 --base_path "$1" --procedural "$2" --seed "$3" --views "$VIEWS" --width "$WIDTH" --height "$HEIGHT" --cap_max 10000
 }
+fail() { echo "error: $1" >&2; exit 2; }
 check() { # captures: folders, each with a name of its own
     local seen=" "
     for capture in $1; do
         local name=$(basename "$capture")
-        [ -d "$capture" ] || { echo "error: $capture is not a folder (CAPTURES, TESTS)" >&2; exit 2; }
-        [[ "$seen" != *" $name "* ]] || { echo "error: two captures are called $name (CAPTURES, TESTS): link one under another name" >&2; exit 2; }
+        [ -d "$capture" ] || fail "$capture is not a folder (CAPTURES, TESTS)"
+        [[ "$seen" != *" $name "* ]] || fail "two captures are called $name (CAPTURES, TESTS): link one under another name"
         seen+="$name "
     done
 }
 captures() { # captures, folder, train_every
     local names=()
+    rm -rf "$2/links" # of captures that are no longer asked for
     mkdir -p "$2/links"
     for capture in $1; do
         ln -sfn "$(realpath "$capture")" "$2/links/$(basename "$capture")"
@@ -74,15 +76,33 @@ train() {
     # on the render's own tokens, which cost next to nothing; used with stage 1's
     "${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" --own_tokens=True \
         --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998 --use_ref_drop=True --ref_drop=0.15 \
-        --photometric=0.6 --harm=2 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
+        --photometric=0.6 --pixel_loss=l2 --harm=3 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
     MODEL=$OUT/gsvar.safetensors
     "$PYTHON" -m models.checkpoints convert "$OUT/bridge/vae-ckpt-last.pth" "$MODEL" --bf16
 }
 
+numbers() { # name, least, values
+    for value in $3; do
+        [[ "$value" =~ ^[0-9]+$ && "$value" -ge "$2" ]] || fail "$1=$3: whole numbers from $2 on"
+    done
+}
+
 main() {
-    check "$CAPTURES"
-    check "$TESTS"
-    [ -z "${MODEL:-}" ] || [ -f "$MODEL" ] || { echo "error: $MODEL is no file (MODEL)" >&2; exit 2; }
+    [ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
+    [ $# = 0 ] || fail "$1: settings go before the command, as in SCENES=20 PRESET=mini bash scripts/train_small.sh"
+    check "$CAPTURES $TESTS" # no capture is learnt from and judged on
+    for name in SCENES HELD VIEWS WIDTH HEIGHT RECON BATCH PROCESSES WORKERS; do
+        numbers "$name" 1 "${!name:-none}"
+    done
+    [ -n "$STEPS2" ] || fail "STEPS=$STEPS: three numbers, of stages 0, 1 and 2"
+    numbers STEPS 1 "$STEPS0 $STEPS1 $STEPS2"
+    numbers EVERY 2 "$EVERY"
+    numbers SEED 0 "$SEED"
+    [[ "$PRECISION" =~ ^[012]$ ]] || fail "PRECISION=$PRECISION: 0, 1 or 2"
+    [[ "$CONTROLS" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "CONTROLS=$CONTROLS: minutes, or 0"
+    [[ " mini small tiny original-d16 original-d24 " == *" $PRESET "* || -f "$PRESET" ]] \
+        || fail "PRESET=$PRESET: mini, small, original-d16, original-d24, or a .json of sizes"
+    [ -z "${MODEL:-}" ] || "$PYTHON" -m models.checkpoints inspect "$MODEL" > /dev/null || exit 2
     LEARN=$OUT/scenes/data.json JUDGE=("$OUT/held/data.json")
     if [ -z "${MODEL:-}" ] || [ "$CONTROLS" != 0 ]; then
         procedural "$OUT/scenes" "$SCENES" "$SEED"
@@ -102,15 +122,16 @@ main() {
     fi
     if [ -z "${MODEL:-}" ]; then train; fi
 
-    FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_noalpha=$MODEL:noalpha" "bridge_only=$MODEL:own" nlm=nlm)
+    FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_photo=$MODEL:photo" "gsvar_noalpha=$MODEL:noalpha"
+        "bridge_only=$MODEL:own" nlm=nlm oracle=oracle)
     if [ "$CONTROLS" != 0 ]; then
         for ref in use_ref no_use_ref; do
             "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
-                --size "$HEIGHT" "$WIDTH" --batch_size $(((BATCH + 1) / 2)) --seed "$SEED" --photometric 0.6 --harm 2
+                --size "$HEIGHT" "$WIDTH" --batch_size $(((BATCH + 1) / 2)) --seed "$SEED" --photometric 0.6 --pixel_loss l2 --harm 3
             FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
         done
     fi
     "$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
 }
-main # a whole that bash has read: the file may change while it runs
+main "$@" # a whole that bash has read: the file may change while it runs
 exit

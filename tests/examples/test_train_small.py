@@ -2,6 +2,8 @@
 import json
 import subprocess
 
+import pytest
+
 import fixers
 from tests.examples.conftest import ROOT, environment
 
@@ -41,14 +43,27 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
     assert not learnt["val"]
     assert fixers.load("gsvar", checkpoint=out / "gsvar.safetensors").model.config.depth == 2
     assert json.loads((out / "proof" / "metrics.json").read_text()).keys() == {
-        "gsvar", "gsvar_noref", "gsvar_noalpha", "bridge_only", "nlm",
+        "gsvar", "gsvar_noref", "gsvar_photo", "gsvar_noalpha", "bridge_only", "nlm", "oracle",
         "unet_use_ref", "unet_no_use_ref",
     }  # fmt: skip
     assert (out / "proof" / "gsvar_random.png").is_file()
 
 
-def test_a_capture_that_is_not_there_is_told_before_anything_is_made(tmp_path):
-    failed = recipe(tmp_path / "nowhere", OUT=str(tmp_path / "out"))
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"CAPTURES": "nowhere"}, "nowhere is not a folder (CAPTURES, TESTS)"),
+        ({"TESTS": "CAPTURE"}, "two captures are called"),  # learnt from and judged on
+        ({"PRESET": "large"}, "PRESET=large: mini, small"),
+        ({"STEPS": "2 2"}, "STEPS=2 2: three numbers"),
+        ({"BATCH": "0"}, "BATCH=0: whole numbers from 1 on"),
+        ({"EVERY": "2 x"}, "EVERY=2 x: whole numbers from 2 on"),
+        ({"MODEL": "README.md"}, "README.md is no checkpoint"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_is_made(capture, tmp_path, settings, told):
+    settings = {name: value.replace("CAPTURE", str(capture)) for name, value in settings.items()}
+    failed = recipe(capture, OUT=str(tmp_path / "out"), **settings)
     assert failed.returncode == 2
-    assert f"{tmp_path / 'nowhere'} is not a folder (CAPTURES, TESTS)" in failed.stderr
+    assert told in failed.stderr
     assert not (tmp_path / "out").exists()

@@ -33,6 +33,10 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     run(unet, *own, "--steps", 4)
     run(unet, *own, "--steps", 60)
     run(unet, *own, "--steps", 60)  # nothing is left to do
+    with pytest.raises(ValueError, match="is of a run with other settings"):
+        run(unet, *own, "--steps", 60, "--seed", 1)
+    with pytest.raises(ValueError, match="must be positive"):
+        run(unet, *own, "--steps", 0)
     told = json.loads((tmp_path / "unet" / "metrics.json").read_text())
     assert told["steps"] == 60
     assert told["psnr"] > told["render_psnr"]
@@ -67,5 +71,7 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
         run(proof, warped, "--splits", "test", "--fixers", "same=identity")
     with pytest.raises(ValueError, match="the oracle chooses from a reference"):
         run(proof, warped, "--fixers", "best=oracle:noref")
+    with pytest.raises(ValueError, match="a NAME of its own"):
+        run(proof, warped, "--fixers", "same=identity", "same=nlm")
     with pytest.raises(ValueError, match="NAME=WEIGHTS"):
         run(proof, warped, "--fixers", "unet=")
