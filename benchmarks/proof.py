@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.bridge_only import BridgeOnly
+from benchmarks.bridge_only import BridgeOnly, TruthTokens
 from benchmarks.unet import UNetFixer
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics, write_json
@@ -40,7 +40,7 @@ Group = tuple[str, str]  # scenes and strategy
 SHOWN = 24  # random cases on the sheet
 WORST = 8
 LINE = 20  # pixels of a caption on the sheet
-WAYS = {"noref", "noalpha", "photo", "nobridge", "own"}
+WAYS = {"noref", "noalpha", "photo", "nobridge", "own", "truth"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Arguments:
     the nearer of render and reference: the most that choosing between them can bring. HOW: noref
     gives it no reference, noalpha not the render's alpha, photo the reference as taken even where
     the weights learnt from warped ones, nobridge decodes without the bridge, own decodes the
-    render's own tokens instead of the transformer's.
+    render's own tokens instead of the transformer's, truth the truth's: the most that a
+    transformer could bring.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
@@ -131,7 +132,7 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     elif weights.endswith("unet.safetensors"):
         fixer = UNetFixer.load(Path(weights), getattr(torch, dtype))
     else:
-        kind = BridgeOnly if "own" in ways else GSVARFixer
+        kind = TruthTokens if "truth" in ways else BridgeOnly if "own" in ways else GSVARFixer
         fixer = kind.load(
             None if weights == "shipped" else weights,
             mode="native",
@@ -142,6 +143,8 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     shown = guides()
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
+        if isinstance(fixer, TruthTokens):
+            fixer.truth = read_image(triplet.truth)
         shown.of(triplet)
         references = shown.read(triplet, render) if shown.count else []
         references = torch.stack(references)[None] if references else None

@@ -123,7 +123,7 @@ main() {
     if [ -z "${MODEL:-}" ]; then train; fi
 
     FIXERS=("gsvar=$MODEL" "gsvar_noref=$MODEL:noref" "gsvar_photo=$MODEL:photo" "gsvar_noalpha=$MODEL:noalpha"
-        "bridge_only=$MODEL:own" nlm=nlm oracle=oracle)
+        "bridge_only=$MODEL:own" "truth_tokens=$MODEL:truth" nlm=nlm oracle=oracle)
     if [ "$CONTROLS" != 0 ]; then
         for ref in use_ref no_use_ref; do
             "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \

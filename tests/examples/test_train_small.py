@@ -43,7 +43,8 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
     assert not learnt["val"]
     assert fixers.load("gsvar", checkpoint=out / "gsvar.safetensors").model.config.depth == 2
     assert json.loads((out / "proof" / "metrics.json").read_text()).keys() == {
-        "gsvar", "gsvar_noref", "gsvar_photo", "gsvar_noalpha", "bridge_only", "nlm", "oracle",
+        "gsvar", "gsvar_noref", "gsvar_photo", "gsvar_noalpha", "bridge_only", "truth_tokens",
+        "nlm", "oracle",
         "unet_use_ref", "unet_no_use_ref",
     }  # fmt: skip
     assert (out / "proof" / "gsvar_random.png").is_file()
