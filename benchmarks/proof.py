@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median, stdev
@@ -113,18 +113,14 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     ways = set(how.split("+")) - {""}
     if not weights or ways - WAYS:
         raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
-    warped = "photo" not in ways
-
-    def guides() -> Guides:
-        return Guides(0 if "noref" in ways else 1, warped, "noalpha" not in ways)
-
+    guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
     fixer: Fixer
     if weights == "oracle":
-        if "noref" in ways:
+        if not guides.count:
             raise ValueError(
                 f"--fixers {spec}: the oracle chooses from a reference; leave noref out"
             )
-        return name, partial(nearer, guides())
+        return name, partial(nearer, guides)
     if weights == "nlm":
         fixer = load("classical")
     elif weights == "identity":
@@ -139,16 +135,16 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
             bridge="nobridge" not in ways,
             dtype=dtype,
         )
-        warped = warped and fixer.model.config.warped_references
-    shown = guides()
+        if not fixer.model.config.warped_references:
+            guides = replace(guides, warped=False)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
         if isinstance(fixer, TruthTokens):
             fixer.truth = read_image(triplet.truth)
-        shown.of(triplet)
-        references = shown.read(triplet, render) if shown.count else []
+        guides.of(triplet)
+        references = guides.read(triplet, render) if guides.count else []
         references = torch.stack(references)[None] if references else None
-        alpha = shown.opacity(triplet, render)
+        alpha = guides.opacity(triplet, render)
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer

@@ -211,7 +211,7 @@ def main() -> None:
     last = a.out / "last.pth"
     if last.exists():
         kept = torch.load(last, weights_only=True)
-        if kept["asked"] != asked(a):
+        if kept.get("asked") != asked(a):
             raise ValueError(f"{last} is of a run with other settings: choose another --out")
         net.load_state_dict(kept["net"])
         adam.load_state_dict(kept["adam"])
