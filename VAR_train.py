@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 
-from scenes.command import run_command
+from runtime.command import run_command
 from training.commands import train_latent
 from training.flags import LatentFlags, parse_train
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 
-from scenes.command import run_command
+from runtime.command import run_command
 from training.commands import train_tokenizer
 from training.flags import TokenizerFlags, parse_train
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 import sys
 
 from fixers import from_flags
-from gen_data import dataset_json
-from scenes.command import run_command
+from runtime.command import run_command
 from training.flags import parse_test
+from triplets import manifest
 
 ABOUT = """
 Test a fixer on triplets (render, reference, ground truth), in tiles of the trained size.
@@ -26,7 +26,7 @@ pictures to <testset_path>/renders, gt and ref. Flags of the original that only 
 
 def main() -> None:
     flags = parse_test(sys.argv[1:], "test_tile.py", ABOUT)
-    triplets = dataset_json.read(flags.data.json_path, ("val", "test"))
+    triplets = manifest.read(flags.data.json_path, ("val", "test"))
     from_flags.test(flags, triplets, mode="tile", suffix="")
 
 

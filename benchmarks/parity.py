@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.gsvar import GSVAR, GSVARConfig, adapter, diffusion
 from models.var.schedule import Schedule
-from scenes.command import run_command
+from runtime.command import run_command
 
 TOLERANCE = 1e-4  # largest absolute error over the array's deviation
 BRIDGE_TOLERANCE, BRIDGE_RMS = 1e-3, 2e-5

@@ -17,23 +17,23 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import quick
+from benchmarks.speed import quick
 from benchmarks.timing import tell_if_busy, use_threads
 from evaluation.metrics import write_json
-from scenes.command import choose_device, run_command
+from runtime.command import choose_device, run_command
 
 log = logging.getLogger(__name__)
 
 TABLE = Path(__file__).with_name("table.json")
 MOVED = 0.15
 ALL = (
-    "benchmarks.engine",
-    "benchmarks.fixer",
-    "benchmarks.rasterize",
-    "benchmarks.procedural",
-    "benchmarks.training",
-    "benchmarks.growth",
-    "benchmarks.scaling",
+    "benchmarks.speed.engine",
+    "benchmarks.speed.fixer",
+    "benchmarks.speed.rasterize",
+    "benchmarks.speed.procedural",
+    "benchmarks.speed.training",
+    "benchmarks.speed.growth",
+    "benchmarks.speed.scaling",
 )
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 

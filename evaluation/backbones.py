@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import torch
 from tqdm import tqdm
 
-from evaluation.files import write_bytes
+from runtime.files import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evaluation.files import write_bytes
 from evaluation.fixing import GOOD, FixingMetrics
 from evaluation.metrics import mean
 from evaluation.pictures import to_uint8
 from evaluation.report import Report, ReportView, write_report
+from runtime.files import write_bytes
 
 NAMES = ("psnr", "ssim", "lpips")
 NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # of the original's list

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from evaluation.backbones import backbone
-from evaluation.files import write_bytes
+from runtime.files import write_bytes
 
 log = logging.getLogger(__name__)
 

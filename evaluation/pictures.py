@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from evaluation.files import write_bytes
+from runtime.files import write_bytes
 
 ERROR_TOP = 0.25  # the error at the bright end of the scale; larger ones look the same
 ERROR_COLORS = (colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)

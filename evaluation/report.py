@@ -11,10 +11,10 @@ import numpy as np
 
 from evaluation import labels
 from evaluation.embed import jpeg_uri, png_uri, video_source
-from evaluation.files import write_bytes
 from evaluation.metrics import mean
 from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map
 from evaluation.plot import curves_svg
+from runtime.files import write_bytes
 
 TRUTH = "ground truth"
 NOT_PREDICTIONS = {TRUTH, "reference", "confidence"}  # no error map

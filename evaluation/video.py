@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
 
 
 def write_video(path: Path | str, frames: Iterable[Tensor], fps: float = 30) -> None:

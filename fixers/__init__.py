@@ -1,6 +1,20 @@
 # Fixers: renders and reference photos in, fixed renders out, behind one call.
-import scenes  # noqa: F401  (first, before torch loads: it sets how threads wait)
-from fixers.call import Fixer
-from fixers.registry import NAMES, load
+from typing import TYPE_CHECKING
 
-__all__ = ["NAMES", "Fixer", "load"]
+from runtime.lazy import exports
+
+if TYPE_CHECKING:
+    from fixers.call import Fixer
+    from fixers.registry import NAMES, load
+
+__all__ = [
+    "NAMES",
+    "Fixer",
+    "load",
+]
+
+__getattr__ = exports(
+    Fixer="fixers.call",
+    NAMES="fixers.registry",
+    load="fixers.registry",
+)

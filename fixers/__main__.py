@@ -18,9 +18,10 @@ from tqdm import tqdm
 import fixers
 from evaluation.pictures import save_png, side_by_side, to_uint8
 from evaluation.video import write_video
-from fixers.sources import Pair, Video, find_pairs, is_video, read_image, read_render
-from scenes.command import choose_device, run_command
-from scenes.files import writable_folder
+from fixers.sources import Pair, Video, find_pairs, is_video
+from runtime.command import choose_device, run_command
+from runtime.files import writable_folder
+from triplets.pictures import read_image, read_render
 
 log = logging.getLogger(__name__)
 

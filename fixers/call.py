@@ -5,8 +5,9 @@ import logging
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from triplets.pictures import resized
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +81,6 @@ def fitted(references: Tensor, height: int, width: int) -> Tensor:
     log.info("references are resized from %s", sizes)
     flat = resized(references.flatten(0, 1), height, width)
     return flat.unflatten(0, references.shape[:2])
-
-
-def resized(images: Tensor, height: int, width: int) -> Tensor:
-    """Images [N,H',W',3] in [0,1] at another size, antialiased."""
-    planes = images.permute(0, 3, 1, 2)
-    planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
-    return planes.permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def trusting(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:

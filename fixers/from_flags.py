@@ -10,11 +10,11 @@ from typing import Any
 
 from fixers import testing
 from fixers.call import Fixer
-from fixers.guides import Guides
 from fixers.registry import load
 from models import checkpoints
-from scenes.command import choose_device
-from scenes.shard import Shard
+from runtime.command import choose_device
+from runtime.shards import Shard
+from triplets.guides import Guides
 
 DEFAULT_VQVAE = Path("checkpoints/VQVAE.pth")
 

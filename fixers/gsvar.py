@@ -20,12 +20,12 @@ from fixers import colour as colours
 from fixers.call import checked, trusting
 from fixers.graphs import Graphs, Work
 from fixers.tiles import Tile, blend, cover
-from fixers.windows import shift
 from models import checkpoints
 from models.gsvar import GSVAR
 from models.gsvar.diffusion import Sampler
 from models.gsvar.memory import ReferenceMemory
 from scenes.cameras import Cameras
+from triplets.windows import shift
 
 log = logging.getLogger(__name__)
 

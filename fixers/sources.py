@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imageio.v3 as iio
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from scenes.photos import SUFFIXES, UnreadablePhoto, decode, list_photos
+from scenes.photos import SUFFIXES, list_photos
 
 log = logging.getLogger(__name__)
 
@@ -80,28 +78,6 @@ def _references(names: list[str], reference: Path | None, flag: str) -> list[Pat
     missing = [name for name, guide in zip(names, found, strict=True) if guide is None]
     log.info("%d pictures have none in %s (%s, ...)", len(missing), flag, missing[0])
     return found
-
-
-def read_image(path: Path) -> Tensor:
-    """[H,W,3] in [0,1], upright. Raises ValueError naming the file."""
-    try:
-        pixels, _ = decode(path, upright=True)
-    except UnreadablePhoto as error:
-        raise ValueError(f"{path} {error}") from None
-    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
-
-
-def read_render(path: Path) -> tuple[Tensor, Tensor | None]:
-    """A picture [H,W,3] and its alpha [H,W], None where it has none, both in [0,1]; what is
-    transparent is black. Raises ValueError naming the file."""
-    plain = read_image(path)
-    with Image.open(path) as picture:
-        if not picture.has_transparency_data:
-            return plain, None
-        pixels = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
-    colours = torch.from_numpy(pixels).float() / 255
-    alpha = colours[..., 3]
-    return colours[..., :3] * alpha[..., None], alpha
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,12 @@ from evaluation.metrics import SSIM_WINDOW, Metrics, write_json
 from evaluation.pictures import save_png
 from evaluation.sheet import comparison
 from fixers.call import Fixer
-from fixers.guides import Guided, Guides
-from fixers.sources import read_image
-from scenes.files import writable_folder
-from scenes.photos import UnreadablePhoto, read_header
-from scenes.shard import Shard
+from runtime.files import writable_folder
+from runtime.shards import Shard
+from triplets.guides import Guided, Guides
+from triplets.pictures import read_image, shown, size
 
 log = logging.getLogger(__name__)
-
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class Triplet(Guided, Protocol):
@@ -112,19 +109,6 @@ def check(triplets: Sequence[Triplet], guides: Guides) -> None:
             "%d references of %d entries are resized, first that of %s from %s to %s",
             *(len(others), len(triplets), key, shown(reference), shown(render)),
         )
-
-
-def size(key: str, path: Path) -> tuple[int, int]:
-    """Width and height of a picture, upright."""
-    try:
-        width, height, orientation = read_header(path)
-    except UnreadablePhoto as error:
-        raise ValueError(f"{key}: {path} {error}") from None
-    return (height, width) if orientation in TURNED else (width, height)
-
-
-def shown(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def predict(

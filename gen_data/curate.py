@@ -19,7 +19,6 @@ import torch
 from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
-from evaluation.files import atomic_path
 from evaluation.pictures import save_png
 from gen_data.dense_points import dense_points
 from gen_data.strategies import Strategy
@@ -27,8 +26,8 @@ from reconstruction import config as presets
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.trainer import Trainer
+from runtime.files import atomic_path, replace_folder, writable_folder
 from scenes import load
-from scenes.files import replace_folder, writable_folder
 from scenes.scene import Scene
 from splats import ply
 

@@ -17,9 +17,9 @@ from gen_data.curate import Recipe, is_finished
 from gen_data.scene_list import choose, scene_names
 from gen_data.strategies import Name, Strategy
 from gen_data.tasks import Task, procedural_tasks, work
-from scenes.command import choose_device, run_command
-from scenes.files import writable_folder
-from scenes.shard import Shard
+from runtime.command import choose_device, run_command
+from runtime.files import writable_folder
+from runtime.shards import Shard
 
 log = logging.getLogger("gen_data")
 

@@ -12,13 +12,14 @@ import tyro
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from gen_data import dataset_json, jobs
-from gen_data.dataset_json import Triplet
+from gen_data import jobs
 from gen_data.scene_list import scene_names
 from gen_data.scene_split import split_scenes
 from gen_data.strategies import Name
 from gen_data.triplets import Result, results, triplets, with_warped, write_warped
-from scenes.command import run_command
+from runtime.command import run_command
+from triplets import manifest
+from triplets.manifest import Triplet
 
 log = logging.getLogger("gen_data")
 
@@ -102,7 +103,7 @@ def main(o: Options) -> None:
         for part in parts
     }
     output = o.output or Path("data") / _output_name(o)
-    dataset_json.write(output, listed, o.dialect, relative=True)
+    manifest.write(output, listed, o.dialect, relative=True)
     for part, entries in listed.items():
         scenes = len({t.render.parents[4] for t in entries})
         log.info("%s: %s has %d triplets of %d scenes", output, part, len(entries), scenes)

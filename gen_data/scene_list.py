@@ -4,7 +4,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from scenes.shard import Shard
+from runtime.shards import Shard
 
 META = "benchmark-meta.csv"  # of DL3DV-Benchmark; its column `hash` names the scenes
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from evaluation.pictures import save_png
 from gen_data.curate import MARKER, load_depth, read_marker
-from gen_data.dataset_json import Reference, Triplet, View, view_from
 from scenes.cameras import Cameras
 from splats.warp import warp
+from triplets.manifest import Reference, Triplet, View, view_from
 
 
 @dataclass(frozen=True)

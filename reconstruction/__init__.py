@@ -1,10 +1,15 @@
-import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401
-from reconstruction.config import Config, default, mcmc
-from reconstruction.evaluate import EvaluationConfig
-from reconstruction.optimise import evaluate_only, optimise
-from reconstruction.rounds.rounds import FixerInUse
-from reconstruction.rounds.settings import FixConfig, original
-from reconstruction.start import Start
+# Scene -> splats: optimisation, fix and distil, evaluation.
+from typing import TYPE_CHECKING
+
+from runtime.lazy import exports
+
+if TYPE_CHECKING:
+    from reconstruction.config import Config, default, mcmc
+    from reconstruction.evaluate import EvaluationConfig
+    from reconstruction.optimise import evaluate_only, optimise
+    from reconstruction.rounds.rounds import FixerInUse
+    from reconstruction.rounds.settings import FixConfig, original
+    from reconstruction.start import Start
 
 __all__ = [
     "Config",
@@ -18,3 +23,16 @@ __all__ = [
     "optimise",
     "original",
 ]
+
+__getattr__ = exports(
+    Config="reconstruction.config",
+    default="reconstruction.config",
+    mcmc="reconstruction.config",
+    EvaluationConfig="reconstruction.evaluate",
+    evaluate_only="reconstruction.optimise",
+    optimise="reconstruction.optimise",
+    FixerInUse="reconstruction.rounds.rounds",
+    FixConfig="reconstruction.rounds.settings",
+    original="reconstruction.rounds.settings",
+    Start="reconstruction.start",
+)

@@ -25,9 +25,9 @@ from reconstruction.rounds.support import support
 from reconstruction.start import Start
 from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
-from scenes.files import writable_folder
-from scenes.interrupt import deferred_interrupt
-from scenes.memory import peak_gigabytes
+from runtime.files import writable_folder
+from runtime.interrupts import deferred_interrupt
+from runtime.memory import peak_gigabytes
 from scenes.scene import Scene
 from splats import checkpoint, ply
 from splats.gaussians import Splats

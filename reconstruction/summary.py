@@ -11,7 +11,6 @@ import torch
 import yaml
 
 from evaluation import labels
-from evaluation.files import atomic_path
 from evaluation.metrics import Metrics, write_json
 from evaluation.report import Report, ReportView, write_report
 from evaluation.video import write_video
@@ -23,6 +22,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, story
 from reconstruction.rounds.repair import Repair
 from reconstruction.rounds.story import WAYS, Control, with_rounds
+from runtime.files import atomic_path
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import ellipse, interpolated

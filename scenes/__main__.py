@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scenes.command import run_command
+from runtime.command import run_command
+from runtime.files import writable_folder
 from scenes.contact_sheet import check_sheet_file, write_contact_sheet
-from scenes.files import writable_folder
 from scenes.loading import load
 from scenes.summary import describe, summarize
 

@@ -9,11 +9,11 @@ import numpy as np
 import pycolmap
 from torch import Tensor
 
+from runtime.files import replace_folder, writable_folder
+from runtime.text import counted
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
 from scenes.colmap_check import check_binary, check_text
-from scenes.files import replace_folder, writable_folder
-from scenes.words import counted
 
 # Where a model lies below the folder a user names: COLMAP and gsplat, Difix, DL3DV-Benchmark.
 MODEL_FOLDERS = (

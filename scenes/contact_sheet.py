@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.files import atomic_path
-from scenes.files import writable_folder
+from runtime.files import atomic_path, writable_folder
 from scenes.photos import SUFFIXES
 from scenes.scene import Scene
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from runtime.text import counted, shortened
 from scenes import colmap, sfm, transforms
 from scenes.cameras import Cameras
 from scenes.capture import Capture, Lens
@@ -32,7 +33,6 @@ from scenes.photos import (
 from scenes.scene import Scene, Split
 from scenes.split import make_split
 from scenes.undistort import remap, undistortion
-from scenes.words import counted, shortened
 
 log = logging.getLogger(__name__)
 FEWEST_VIEWS = 3

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from evaluation.files import atomic_path
-from scenes.files import check_writable
-from scenes.words import counted
+from runtime.files import atomic_path, check_writable
+from runtime.text import counted
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 MOST_PIXELS = 500_000_000  # of one photo

@@ -13,10 +13,10 @@ import pycolmap
 from PIL import Image
 from tqdm import tqdm
 
+from runtime.files import check_writable
+from runtime.text import counted, shortened
 from scenes.colmap import write_model
-from scenes.files import check_writable
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo
-from scenes.words import counted, shortened
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
+from runtime.text import counted, shortened
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses, no_points
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 from scenes.ply_points import read_ply_points
-from scenes.words import counted, shortened
 
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")

@@ -8,7 +8,7 @@
 #   FACTOR   photos at 1/FACTOR (4);  STEPS (1500);  CAP  most Gaussians, 0: no limit (20000)
 #   GPUS     such as "0 1 2 3": a run on each at the same time
 #   SHARD    such as 3/8, for the third job of an array of eight that share OUT
-# Further arguments go to python -m benchmarks.distil (--help).
+# Further arguments go to python -m benchmarks.quality.distil (--help).
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
 
@@ -30,6 +30,6 @@ if [ -z "${PYTHON:-}" ]; then
     [ ! -x .venv/bin/python ] || PYTHON=.venv/bin/python
 fi
 # shellcheck disable=SC2086
-exec "$PYTHON" -m benchmarks.distil "${CAPTURES[@]}" --procedural "${PROCEDURAL:-0}" --results "$OUT" --every ${EVERY:-8} \
+exec "$PYTHON" -m benchmarks.quality.distil "${CAPTURES[@]}" --procedural "${PROCEDURAL:-0}" --results "$OUT" --every ${EVERY:-8} \
     --seeds ${SEEDS:-0} --data_factor "${FACTOR:-4}" --steps "${STEPS:-1500}" \
     --cap "${CAP:-20000}" --shard "${SHARD:-1/1}" ${GPUS:+--gpus $GPUS} "$@"

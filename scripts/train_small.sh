@@ -126,12 +126,12 @@ main() {
         "bridge_only=$MODEL:own" "truth_tokens=$MODEL:truth" nlm=nlm oracle=oracle)
     if [ "$CONTROLS" != 0 ]; then
         for ref in use_ref no_use_ref; do
-            "$PYTHON" -m benchmarks.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
+            "$PYTHON" -m benchmarks.quality.unet --json_path "$LEARN" --out "$OUT/unet_$ref" "--$ref" --minutes "$CONTROLS" \
                 --size "$HEIGHT" "$WIDTH" --batch_size $(((BATCH + 1) / 2)) --seed "$SEED" --photometric 0.6 --pixel_loss l2 --harm 3
             FIXERS+=("unet_$ref=$OUT/unet_$ref/unet.safetensors")
         done
     fi
-    "$PYTHON" -m benchmarks.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
+    "$PYTHON" -m benchmarks.quality.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
 }
 main "$@" # a whole that bash has read: the file may change while it runs
 exit

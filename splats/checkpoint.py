@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
 from splats.gaussians import NAMES, Splats
 
 

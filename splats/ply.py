@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
 from splats.gaussians import NAMES, Splats
 
 REST_COUNTS = (0, 9, 24, 45)  # of f_rest for SH degrees 0 to 3

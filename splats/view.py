@@ -20,8 +20,8 @@ from matplotlib import colormaps
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from runtime.command import run_command
 from scenes.cameras import Cameras
-from scenes.command import run_command
 from splats import cameras_json, files, paths
 from splats.gaussians import Splats
 from splats.rasterize import rasterize

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401
+from runtime.threads import configure_threads
+
+configure_threads()  # before torch loads
 
 ROOT = Path(__file__).parent.parent
 

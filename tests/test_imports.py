@@ -6,17 +6,21 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = {"VAR_train", "VAE_train", "VQVAE_train", "test_tile", "test_varsr"}
 ENTRIES = {"examples", "benchmarks", "tests"} | SCRIPTS  # nothing imports these
 ALLOWED = {
-    "evaluation": set(),
-    "models": set(),
-    "scenes": {"evaluation"},
-    "splats": {"scenes", "evaluation"},
-    "fixers": {"models", "scenes", "evaluation"},
-    "reconstruction": {"scenes", "splats", "fixers", "evaluation"},
-    "gen_data": {"scenes", "splats", "reconstruction", "evaluation"},
-    "training": {"models", "fixers", "scenes", "gen_data", "evaluation"},
-    "examples": {"scenes", "splats", "fixers", "reconstruction", "evaluation"},
-    "benchmarks": {"scenes", "splats", "fixers", "reconstruction", "models", "evaluation"}
-    | {"gen_data", "training"},
+    "runtime": set(),
+    "evaluation": {"runtime"},
+    "models": {"runtime"},
+    "scenes": {"runtime", "evaluation"},
+    "splats": {"runtime", "scenes", "evaluation"},
+    "triplets": {"runtime", "scenes", "evaluation"},
+    "fixers": {"runtime", "models", "scenes", "triplets", "evaluation"},
+    "generators": {"runtime", "models", "scenes", "splats", "triplets", "fixers", "evaluation"},
+    "reconstruction": {"runtime", "scenes", "splats", "fixers", "generators", "evaluation"},
+    "gen_data": {"runtime", "scenes", "splats", "triplets", "reconstruction", "evaluation"},
+    "training": {"runtime", "models", "triplets", "fixers", "scenes", "evaluation"},
+    "examples": {"runtime", "scenes", "splats", "fixers", "generators", "reconstruction"}
+    | {"evaluation"},
+    "benchmarks": {"runtime", "scenes", "splats", "triplets", "fixers", "generators", "models"}
+    | {"reconstruction", "gen_data", "training", "evaluation"},
 }
 
 

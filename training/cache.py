@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from evaluation.files import atomic_path
+from runtime.files import atomic_path
 
 
 def fingerprint(module: nn.Module, *settings: object, without: tuple[str, ...] = ()) -> str:

@@ -13,11 +13,10 @@ import torch.distributed as dist
 
 from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
-from gen_data import dataset_json
-from gen_data.dataset_json import Triplet
 from models import checkpoints
 from models.gsvar import GSVAR
-from scenes.files import writable_folder
+from runtime.files import writable_folder
+from runtime.seeds import mix_seeds
 from training import building, distributed, weights
 from training.bridging import BridgeStage
 from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, TrainFlags
@@ -25,13 +24,15 @@ from training.journal import Journal
 from training.latent import LatentStage
 from training.loop import Loop, Settings
 from training.losses import ImageObjective, PixelLoss, load_perceptual
-from training.order import Order, mixed
+from training.order import Order
 from training.run_folder import RunFolder
 from training.schedule import Schedule
 from training.stages import Stage
 from training.tokenizing import TokenizerStage
 from training.triplets import TripletDataset, folder_images, usable
 from training.validation import Answer, Validation, by_fixer, by_tokenizer
+from triplets import manifest
+from triplets.manifest import Triplet
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
     flags = replace(flags, model=replace(flags.model, preset=flags.model.preset or "original-d24"))
 
     def make(run: Running) -> Stage:
-        model = building.new_model(flags.model, mixed(run.seed, 8))
+        model = building.new_model(flags.model, mix_seeds(run.seed, 8))
         if flags.model.vae_model_path is not None and run.found is None:
             path = existing(flags.model.vae_model_path, "--vae_model_path")
             model = checkpoints.with_vqvae(model, path, "cpu", torch.float32)
@@ -86,13 +87,13 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
 def train_latent(flags: LatentFlags) -> None:
     """Stage 1. Raises as `train_tokenizer`."""
     own, data = flags.latent, flags.triplets
-    model = building.starting_model(flags.model, mixed(flags.optimisation.seed or 0, 8))
+    model = building.starting_model(flags.model, mix_seeds(flags.optimisation.seed or 0, 8))
     if model.has_bridge:
         log.info("stage 1 leaves the VAE-bridge of %s out", flags.model.var_pretrain_path)
         model.vqvae.bridge = None
 
     def make(run: Running) -> Stage:
-        seed = mixed(run.seed, 8)
+        seed = mix_seeds(run.seed, 8)
         building.prepare_latent(model, flags.model, flags.optimisation.checkpointing, seed)
         return LatentStage(
             run.placed(model),
@@ -113,9 +114,9 @@ def train_latent(flags: LatentFlags) -> None:
 def train_bridge(flags: BridgeFlags) -> None:
     """Stage 2. Raises as `train_tokenizer`."""
     own, data = flags.bridging, flags.triplets
-    model = building.starting_model(flags.model, mixed(flags.optimisation.seed or 0, 8))
+    model = building.starting_model(flags.model, mix_seeds(flags.optimisation.seed or 0, 8))
     if not model.has_bridge:
-        torch.manual_seed(mixed(flags.optimisation.seed or 0, 9))
+        torch.manual_seed(mix_seeds(flags.optimisation.seed or 0, 9))
         model.vqvae.add_bridge(identity=own.bridge_start == "identity")
         model.vqvae.bridge.to(memory_format=torch.channels_last)
 
@@ -348,10 +349,10 @@ def listed(path: str, splits: tuple[str, ...]) -> list[Triplet]:
     wrong = [file for file, star, times in files if star and not (times.isdigit() and int(times))]
     if wrong:
         raise ValueError(f"--json_path: {wrong[0]}*N wants a number of at least 1 behind the star")
-    found = dataset_json.read(",".join(file for file, _, _ in files), splits, check=False)
+    found = manifest.read(",".join(file for file, _, _ in files), splits, check=False)
     for file, star, times in files:
         if star and "train" in splits:
-            found += dataset_json.read(file, splits, check=False) * (int(times) - 1)
+            found += manifest.read(file, splits, check=False) * (int(times) - 1)
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from scenes.command import choose_device
+from runtime.command import choose_device
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from evaluation.files import write_bytes
 from evaluation.pictures import save_png, to_uint8
+from runtime.files import write_bytes
 
 log = logging.getLogger(__name__)
 

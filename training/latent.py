@@ -10,9 +10,9 @@ from torch import Tensor
 
 from models.gsvar import GSVAR, diffusion
 from models.var.schedule import Schedule
+from runtime.seeds import mix_seeds
 from training.cache import Cache, fingerprint
 from training.draws import Draws
-from training.order import mixed
 from training.stages import Losses, Networks
 from training.triplets import Batch
 
@@ -173,7 +173,7 @@ class LatentStage(Networks):
 
 def dropped(seed: int, share: float) -> bool:
     """Whether a step with this seed goes without references: the same on all processes."""
-    return share > 0 and mixed(5, seed) / 2**63 < share
+    return share > 0 and mix_seeds(5, seed) / 2**63 < share
 
 
 def repeated(x: Tensor, times: int) -> Tensor:

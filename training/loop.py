@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from models.gsvar import GSVAR
-from scenes.interrupt import deferred_interrupt
-from scenes.memory import peak_gigabytes
+from runtime.interrupts import deferred_interrupt
+from runtime.memory import peak_gigabytes
+from runtime.seeds import mix_seeds
 from training import distributed, optimiser, weights
 from training.ema import EMA
 from training.journal import Journal
-from training.order import MicroBatches, Order, mixed
+from training.order import MicroBatches, Order
 from training.run_folder import RunFolder
 from training.schedule import Schedule
 from training.stages import Losses, Stage
@@ -186,7 +187,7 @@ class Loop:
         for batch in loader:
             if isinstance(batch, Broken):
                 raise ValueError(f"{batch.key}: {batch.reason} (--skip_bad leaves such out)")
-            seed = mixed(self.settings.seed, 6, self.done)
+            seed = mix_seeds(self.settings.seed, 6, self.done)
             yield replace(batch.to(self.device), step=self.done, step_seed=seed)
 
     def step(self, batches: list[Batch], window: Window, detail: bool) -> None:

@@ -2,17 +2,12 @@
 # on any number of processes.
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-
-def mixed(*numbers: int) -> int:
-    """One seed from several numbers, below 2^63."""
-    text = "/".join(map(str, numbers)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+from runtime.seeds import mix_seeds
 
 
 @dataclass(frozen=True)
@@ -44,14 +39,14 @@ class Order:
     def step(self, number: int) -> list[list[tuple[int, int]]]:
         """This rank's micro-batches of a step: (sample, its own seed) each."""
         epoch, at = divmod(number, self.steps)
-        generator = torch.Generator().manual_seed(mixed(self.seed, 1, epoch))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, 1, epoch))
         order = torch.randperm(self.count, generator=generator)
         chosen = order[at * self.samples : (at + 1) * self.samples].tolist()
         micro = []
         for m in range(self.accumulate):
             first = (m * self.world + self.rank) * self.batch
             places = range(first, first + self.batch)
-            micro.append([(chosen[p], mixed(self.seed, 2, number, p)) for p in places])
+            micro.append([(chosen[p], mix_seeds(self.seed, 2, number, p)) for p in places])
         return micro
 
 

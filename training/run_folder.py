@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from evaluation.files import atomic_path
 from models import checkpoints
+from runtime.files import atomic_path
 
 log = logging.getLogger(__name__)
 

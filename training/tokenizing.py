@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from models.gsvar import GSVAR
 from models.vqvae.discriminator import Discriminator, hinge
 from models.vqvae.model import exact
+from runtime.seeds import mix_seeds
 from training.distributed import rank, world
 from training.draws import Draws
 from training.losses import ImageObjective
-from training.order import mixed
 from training.stages import Losses, Networks
 from training.triplets import Batch
 
@@ -125,7 +125,7 @@ class TokenizerStage(Networks):
             parts = [torch.empty_like(seen) for _ in range(world())]
             dist.all_gather(parts, seen)
             seen = torch.cat(parts)
-        generator = torch.Generator().manual_seed(mixed(self.seed, 4, step))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, 4, step))
         chosen = torch.randperm(len(seen), generator=generator)[: len(dead)]
         codes[dead[: len(chosen)]] = seen[chosen.to(seen.device)].to(codes.dtype)
         return told

@@ -13,15 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from fixers.call import resized
-from fixers.guides import Guides
-from fixers.sources import read_image
-from fixers.testing import shown, size
-from fixers.windows import shift
-from gen_data.dataset_json import Reference, Triplet, View
+from runtime.seeds import mix_seeds
 from scenes.cameras import Cameras
 from scenes.photos import list_photos
-from training.order import mixed
+from triplets.guides import Guides
+from triplets.manifest import Reference, Triplet, View
+from triplets.pictures import read_image, resized, shown, size
+from triplets.windows import shift
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +106,7 @@ class TripletDataset(Dataset):
         """A window of a triplet. Raises ValueError and OSError for what cannot be read."""
         number = seed % self.crops if self.crops else seed
         name = int.from_bytes(triplet.key.encode(), "little") if self.crops else 0
-        generator = torch.Generator().manual_seed(mixed(3, number, name))
+        generator = torch.Generator().manual_seed(mix_seeds(3, number, name))
         render, truth = read_image(triplet.render), read_image(triplet.truth)
         if render.shape != truth.shape:
             raise ValueError(different(triplet, render, truth))

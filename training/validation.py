@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from evaluation.metrics import Metrics
 from fixers.call import Fixer
-from fixers.guides import Guides
-from fixers.sources import read_image
-from gen_data.dataset_json import Triplet
 from models.gsvar import GSVAR
 from models.vqvae.model import VQVAE
 from training.distributed import any_of, mean_of, rank, world
 from training.triplets import cut
+from triplets.guides import Guides
+from triplets.manifest import Triplet
+from triplets.pictures import read_image
 
 log = logging.getLogger(__name__)
 

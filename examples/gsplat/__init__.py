@@ -1,1 +1,0 @@
-import scenes  # first, before torch loads: it sets how threads wait  # noqa: F401

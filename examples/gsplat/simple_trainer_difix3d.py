@@ -15,8 +15,8 @@ import reconstruction
 import scenes
 from fixers.gsvar import fastest
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, fit, original
-from scenes.command import choose_device, run_command
-from scenes.files import writable_folder
+from runtime.command import choose_device, run_command
+from runtime.files import writable_folder
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fixers.references import choose
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
+from scenes.nearest import choose
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.warp import warp

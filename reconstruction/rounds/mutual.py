@@ -4,10 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fixers.references import choose
 from reconstruction.rounds.confidence import AGREES, local_mean
 from reconstruction.rounds.guidance import Rendered
 from scenes.cameras import Cameras
+from scenes.nearest import choose
 from splats.warp import warp
 
 

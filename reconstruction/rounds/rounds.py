@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluation.files import atomic_path
 from evaluation.metrics import decibels
 from evaluation.pictures import save_png
 from fixers import Fixer
@@ -28,7 +27,8 @@ from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
 from reconstruction.rounds.settings import FixConfig
 from reconstruction.rounds.targets import targets, towards
 from reconstruction.trainer import Trainer
-from scenes import memory
+from runtime import memory
+from runtime.files import atomic_path
 from scenes.cameras import Cameras
 from splats import checkpoint
 

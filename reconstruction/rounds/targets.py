@@ -8,9 +8,9 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from fixers.references import pose_distances, spacing
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
+from scenes.nearest import pose_distances, spacing
 from scenes.scene import Scene
 from splats.paths import interpolated
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from scenes.command import run_command
+from runtime.command import run_command
 from scenes.procedural import write
 
 

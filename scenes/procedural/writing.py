@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from runtime.files import replace_folder, writable_folder
 from scenes import colmap
-from scenes.files import replace_folder, writable_folder
 from scenes.loading import FEWEST_VIEWS, SHORTEST_SIDE
 from scenes.procedural.scene import check_size, generate
 

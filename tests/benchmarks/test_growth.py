@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import growth
+from benchmarks.speed import growth
 
 
 def test_the_exponent_of_powers():

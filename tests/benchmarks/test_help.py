@@ -4,7 +4,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks import engine, growth, run, scaling
+from benchmarks import run
+from benchmarks.speed import engine, growth, scaling
 
 
 @pytest.mark.parametrize("module", [engine, growth, run, scaling])

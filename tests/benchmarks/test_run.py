@@ -4,7 +4,8 @@ import json
 import pytest
 import torch
 
-from benchmarks import quick, run, timing
+from benchmarks import run, timing
+from benchmarks.speed import quick
 from benchmarks.timing import product, seconds
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks.speed import scaling
 
 CORES = [{min(os.sched_getaffinity(0))}]
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from evaluation.video import write_video
 from fixers import __main__ as command
-from fixers.sources import read_image
 from models import checkpoints
-from scenes.command import run_command
+from runtime.command import run_command
+from triplets.pictures import read_image
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 import fixers
-from fixers.call import resized
 from fixers.gsvar import GSVARFixer, within
 from scenes.cameras import Cameras
+from triplets.pictures import resized
 
 
 def pictures(*shape, seed=0):
@@ -221,7 +221,7 @@ def camera(x: float, turn: float = 0.0) -> Cameras:
 
 
 def test_windows_follow_the_content():
-    from fixers.windows import shift
+    from triplets.windows import shift
 
     depth = torch.full((100, 200), 4.0)
     box = (60, 20, 92, 52)

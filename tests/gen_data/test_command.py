@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from gen_data import gen_data, gen_data_json
-from gen_data.dataset_json import read
 from gen_data.gen_data import Options
 from gen_data.gen_data_json import Options as ListOptions
 from gen_data.tasks import Task, procedural_tasks, work
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
+from triplets.manifest import read
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "scenes"

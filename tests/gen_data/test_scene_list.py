@@ -6,7 +6,7 @@ import pytest
 
 from gen_data.scene_list import capture_folder, choose, scene_names
 from gen_data.scene_split import draw, split_scenes
-from scenes.shard import Shard
+from runtime.shards import Shard
 
 
 def test_the_csv_names_the_scenes_sorted(tmp_path):

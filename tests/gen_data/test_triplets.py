@@ -5,7 +5,6 @@ from PIL import Image
 
 from gen_data import triplets as module
 from gen_data.curate import curate
-from gen_data.dataset_json import View
 from gen_data.triplets import (
     pose_distances,
     results,
@@ -15,6 +14,7 @@ from gen_data.triplets import (
 )
 from scenes import load
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
+from triplets.manifest import View
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from reconstruction.rounds.mutual import contradicted
 from reconstruction.rounds.record import Round
 from reconstruction.rounds.rounds import Rounds
 from reconstruction.rounds.support import support
-from scenes import memory
+from runtime import memory
 from scenes.cameras import Cameras
 from scenes.scene import Split
 from splats.gaussians import from_points

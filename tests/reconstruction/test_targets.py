@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fixers.references import spacing
 from reconstruction import FixConfig, original
 from reconstruction.rounds.targets import perturbed, targets, towards, trajectory
+from scenes.nearest import spacing
 from scenes.scene import Split
 
 

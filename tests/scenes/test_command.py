@@ -10,8 +10,8 @@ import pytest
 import tyro
 from PIL import Image
 
+from runtime.command import run_command
 from scenes.__main__ import Options, main
-from scenes.command import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,7 +105,7 @@ def test_the_exit_code_of_the_process_is_2(tmp_path):
 def test_a_reader_that_goes_ends_the_command_quietly():
     code = """
 import sys
-from scenes.command import run_command
+from runtime.command import run_command
 def main():
     for i in range(100_000):
         print("line", i)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.command import run_command
 from scenes.cameras import Cameras
-from scenes.command import run_command
 from splats import cameras_json, checkpoint, files, paths, save, view
 from splats.gaussians import Splats, from_points
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from evaluation.pictures import save_png
-from gen_data import dataset_json
-from gen_data.dataset_json import Reference, Triplet, View
 from models.gsvar import GSVARConfig
 from reconstruction import Config, optimise
 from reconstruction.rendering import render_view
 from scenes import load
 from scenes.procedural import write
+from triplets import manifest
+from triplets.manifest import Reference, Triplet, View
 
 SIZE = 64
 
@@ -52,7 +52,7 @@ def triplets(tmp_path_factory) -> Path:
     held = entries[3], entries[8]
     learnt = [entry for entry in entries if entry not in held]
     path = folder / "data.json"
-    dataset_json.write(path, {"train": learnt, "val": held}, "gsvar")
+    manifest.write(path, {"train": learnt, "val": held}, "gsvar")
     return path
 
 

@@ -11,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import torch
 
-import scenes  # noqa: F401
-from gen_data import dataset_json
 from models.gsvar import GSVAR, GSVARConfig
 from training import distributed
 from training.bridging import BridgeStage
@@ -21,6 +19,7 @@ from training.losses import ImageObjective
 from training.order import Order
 from training.tokenizing import TokenizerStage
 from training.triplets import Batch, TripletDataset
+from triplets import manifest
 
 SAMPLES = 4
 
@@ -49,7 +48,7 @@ def stages(preset: Path):
 def gradients(data: Path, preset: Path) -> dict[str, torch.Tensor]:
     """By stage and parameter, averaged over the processes."""
     world, rank = distributed.world(), distributed.rank()
-    dataset = TripletDataset(dataset_json.read(data, ["train"]), (64, 64), references=2, hflip=True)
+    dataset = TripletDataset(manifest.read(data, ["train"]), (64, 64), references=2, hflip=True)
     order = Order(len(dataset), SAMPLES // world, world, rank)
     chosen = order.step(0)[0]
     found = {}

@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import proof, unet
-from gen_data import dataset_json
+from benchmarks.quality import proof, unet
+from triplets import manifest
 
 
 @pytest.fixture(scope="module")
 def warped(triplets, tmp_path_factory):
     """Triplets to learn and to be judged on, the references as if they had been warped."""
     entries = []
-    for t in dataset_json.read(triplets, ["train"]):
+    for t in manifest.read(triplets, ["train"]):
         guide = replace(t.references[0], warped=t.references[0].path)
         entries.append(replace(t, references=(guide,)))
     path = tmp_path_factory.mktemp("warped") / "data.json"
-    dataset_json.write(path, {"train": entries, "val": entries}, "gsvar")
+    manifest.write(path, {"train": entries, "val": entries}, "gsvar")
     return path
 
 

@@ -6,13 +6,13 @@ import torch
 
 from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
-from gen_data import dataset_json
 from models import checkpoints
 from training import commands
 from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
 from training.latent import LatentStage
 from training.triplets import Batch, TripletDataset
 from training.validation import Validation, by_fixer
+from triplets import manifest
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_losses_fall_well_below_their_start(trained, stage, name, below):
 
 def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
     model = checkpoints.load(trained / "ar/ar-ckpt-last.pth")
-    dataset = TripletDataset(dataset_json.read(triplets, ["train"]), (64, 64))
+    dataset = TripletDataset(manifest.read(triplets, ["train"]), (64, 64))
     batch = Batch.of([dataset[i, i] for i in range(len(dataset))]).to("cpu")
     stage = LatentStage(model.eval())
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
 
 def test_the_fixed_view_beats_the_render_on_training_views(trained, triplets):
     model = checkpoints.load(trained / "vae/vae-ckpt-last.pth")
-    validation = Validation(dataset_json.read(triplets, ["train"]), Metrics(None))
+    validation = Validation(manifest.read(triplets, ["train"]), Metrics(None))
     values, _ = validation(by_fixer(GSVARFixer(model, bridge=True)))
     assert values["psnr"] > values["render_psnr"] + 1
     assert values["ssim"] > values["render_ssim"]

@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gen_data import dataset_json
 from models.gsvar import GSVAR, diffusion
 from tests.training.conftest import sizes
 from training.bridging import BridgeStage, harmed
@@ -14,6 +13,7 @@ from training.latent import LatentStage, dropped
 from training.losses import ImageObjective
 from training.tokenizing import TokenizerStage
 from training.triplets import Batch, TripletDataset
+from triplets import manifest
 
 
 def model(**changes):
@@ -31,7 +31,7 @@ def model(**changes):
 
 @pytest.fixture(scope="module")
 def batch(triplets):
-    dataset = TripletDataset(dataset_json.read(triplets, ["train"]), (64, 64), references=2)
+    dataset = TripletDataset(manifest.read(triplets, ["train"]), (64, 64), references=2)
     return Batch.of([dataset[i, 100 + i] for i in range(4)]).to("cpu")
 
 

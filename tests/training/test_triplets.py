@@ -12,11 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fixers import gsvar
-from fixers.call import resized
-from fixers.sources import read_image
 from fixers.tiles import Tile
-from gen_data import dataset_json
-from gen_data.dataset_json import Reference, Triplet, View
 from training.order import MicroBatches, Order
 from training.triplets import (
     Batch,
@@ -27,6 +23,9 @@ from training.triplets import (
     squash,
     usable,
 )
+from triplets import manifest
+from triplets.manifest import Reference, Triplet, View
+from triplets.pictures import read_image, resized
 
 RENDER, TRUTH, GUIDE = 10, 20, 30  # the blue of each picture
 IDENTITY = tuple(tuple(float(r == c) for c in range(4)) for r in range(4))
@@ -366,7 +365,7 @@ def test_crops_are_so_many_windows_of_each_picture(tmp_path):
 
 
 def test_samples_do_not_depend_on_the_workers(triplets):
-    entries = dataset_json.read(triplets, ("train",))
+    entries = manifest.read(triplets, ("train",))
     dataset = TripletDataset(entries, (32, 32), references=2, hflip=True)
     order = Order(len(entries), 2, accumulate=2, seed=4)
 
@@ -573,7 +572,7 @@ def test_alpha_stays_with_the_render(tmp_path, fit):
 
 
 def test_relit_pictures_change_alike_and_tell_it(triplets):
-    entries = dataset_json.read(triplets, ["train"])
+    entries = manifest.read(triplets, ["train"])
     plain = TripletDataset(entries, (64, 64))
     dark = TripletDataset(entries, (64, 64), photometric=1.0)
     before, after = plain[0, 5], dark[0, 5]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from evaluation.metrics import Metrics
-from fixers.sources import read_image
-from gen_data import dataset_json
 from training.validation import Validation, by_fixer
+from triplets import manifest
+from triplets.pictures import read_image
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def halfway(shown):
 
 
 def test_the_means_are_those_of_the_pictures(triplets, metrics):
-    held = dataset_json.read(triplets, ("val",))
+    held = manifest.read(triplets, ("val",))
     values, pictures = Validation(held, metrics, references=2)(halfway)
     rows = []
     for one in held:
@@ -39,7 +39,7 @@ def test_the_means_are_those_of_the_pictures(triplets, metrics):
 
 
 def test_windows_are_the_middles(triplets, metrics):
-    (one, _) = dataset_json.read(triplets, ("val",))
+    (one, _) = manifest.read(triplets, ("val",))
     validation = Validation([one], metrics, references=1, window=(32, 16))
     shown = validation.images(one)
     assert torch.equal(shown.render, read_image(one.render)[16:48, 24:40])
@@ -49,7 +49,7 @@ def test_windows_are_the_middles(triplets, metrics):
 
 
 def test_alpha_reaches_the_fixer(triplets, metrics):
-    (one, _) = dataset_json.read(triplets, ("val",))
+    (one, _) = manifest.read(triplets, ("val",))
     one = replace(one, alpha=one.truth)
     told = []
 
@@ -76,7 +76,7 @@ def broken(one, folder):
 
 
 def test_a_picture_that_cannot_be_read_is_named_or_left_out(triplets, metrics, tmp_path, caplog):
-    held = dataset_json.read(triplets, ("val",))
+    held = manifest.read(triplets, ("val",))
     bad, file = broken(held[0], tmp_path)
     with pytest.raises(ValueError, match=f"^{bad.key}: {file}"):
         Validation([bad, held[1]], metrics)(halfway)

@@ -1,0 +1,95 @@
+# Reconstruct every capture in a folder and print the README's table.
+#   python -m benchmarks.quality.captures ../shared/scenes
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+import reconstruction
+import scenes
+from evaluation.metrics import write_json
+from reconstruction.result import ResultFolder
+from runtime.command import run_command
+from scenes.photos import list_photos
+
+
+@dataclass(frozen=True)
+class Options:
+    """Held-out quality of every capture in a folder: 7/8 of the views train, 1/8 are measured."""
+
+    data: tyro.conf.Positional[Path]
+    """Folder of captures."""
+    results: Path = Path("results/captures")
+    """A run per capture goes here; one that is there is only measured again."""
+    only: tuple[str, ...] = ()
+    """Names of captures; all by default."""
+    data_factor: int = 4
+    """Photos at 1/N of their size."""
+    steps: int = 7000
+    """Optimisation steps; the schedule is scaled to them."""
+    cap: int = 40_000
+    """Most Gaussians (MCMC); 0: adaptive density control without a limit."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+def run(capture: Path, options: Options) -> dict[str, object]:
+    """Reconstruct one capture and collect its row."""
+    result = options.results / capture.name
+    config = reconstruction.mcmc() if options.cap else reconstruction.default()
+    if options.cap:
+        config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
+    config = replace(config, steps_scaler=options.steps / config.max_steps)
+    scene = scenes.load(posed(capture, options.results), data_factor=options.data_factor)
+    reconstruction.optimise(scene, config, result_dir=result, device=options.device)
+    last = options.steps - 1
+    files = ResultFolder(result)
+    val = json.loads(files.val_stats(last).read_text())
+    train = json.loads(files.train_stats(last).read_text())
+    sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
+    return {
+        "scene": capture.name,
+        "views": f"{len(scene.split.train)} + {len(scene.split.test)}",
+        "resolution": ", ".join(sizes),
+        "Gaussians": val["num_GS"],
+        "steps": options.steps,
+        "minutes": round(train["ellipse_time"] / 60, 1),
+        "PSNR": round(val["psnr"], 2),
+        "SSIM": round(val["ssim"], 3),
+    }
+
+
+def posed(capture: Path, results: Path) -> Path:
+    """The capture, or a copy where it has no poses and cannot be given any in its place."""
+    photos_only = not (capture / "sparse").exists() and not (capture / "transforms.json").exists()
+    if not photos_only or capture.stat().st_mode & 0o222:
+        return capture
+    copy = results / "copies" / capture.name
+    for photo in list_photos(capture, deep=True):
+        (copy / photo).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(capture / photo, copy / photo)
+    return copy
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    captures = sorted(p for p in options.data.iterdir() if p.is_dir())
+    captures = [p for p in captures if not options.only or p.name in options.only]
+    if not captures:
+        raise ValueError(f"{options.data} has no capture of that name; see --only")
+    rows = []
+    for capture in captures:
+        rows.append(run(capture, options))
+        write_json(options.results / "table.json", rows)
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+
+
+if __name__ == "__main__":
+    run_command(main)

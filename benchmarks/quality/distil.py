@@ -1,0 +1,269 @@
+# Fix and distil over many captures: each with and without fixing, and one table of all.
+#   python -m benchmarks.quality.distil ../shared/scenes/* --procedural 6 --every 4 8
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import torch
+import tyro
+
+import fixers
+import reconstruction
+import scenes
+from benchmarks.quality.captures import posed
+from evaluation.metrics import write_json
+from reconstruction import EvaluationConfig, FixConfig, FixerInUse
+from reconstruction.result import ResultFolder
+from runtime.command import run_command
+from runtime.files import atomic_path
+from runtime.shards import Shard
+from scenes.procedural import write
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = 100_000  # the first seed of scenes that no weights of this project are trained on
+NUMBERS = ("psnr", "ssim", "lpips")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fix and distil captures, each beside the same run without fixing.
+
+    What was made is kept: the same command goes on, and with --shard its parts may run on many
+    machines that share the folder of results; the last one to end has the whole table.
+    """
+
+    captures: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of captures."""
+    procedural: int = 0
+    """And so many procedural ones, 24 photos of 256x192, which the shipped weights never saw."""
+    results: Path = Path("results/distil")
+    """<capture>/every_<N>[_seed_<S>]/ of each run, and table.csv, table.md, table.png."""
+    every: tuple[int, ...] = (8,)
+    """Train on every N-th view and measure the others (Difix3D's split)."""
+    seeds: tuple[int, ...] = (0,)
+    """A run of each."""
+    data_factor: int = 4
+    """Photos at 1/N of their size; procedural ones are small already."""
+    steps: int = 1500
+    """Optimisation steps; the schedule is scaled to them."""
+    cap: int = 20_000
+    """Most Gaussians (MCMC); 0: adaptive density control without a limit."""
+    weights: Path | None = None
+    """Of the fixer (default: those that come with this project)."""
+    fixer: str = "gsvar"
+    """gsvar, or a control: classical, identity."""
+    shard: str = "1/1"
+    """This part of the runs: 1/4 is the first of four (a job array's index and size)."""
+    gpus: tuple[int, ...] = ()
+    """Run on these GPUs at the same time, one run on each."""
+    device: str | None = None
+    """cpu or cuda (default: the best there is)."""
+    fixing: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
+
+
+@dataclass(frozen=True)
+class Run:
+    capture: Path
+    every: int
+    seed: int
+    made: int | None = None
+    """The seed of a procedural capture."""
+
+    @property
+    def name(self) -> str:
+        """DL3DV keeps each scene in <hash>/gaussian_splat."""
+        own = self.capture.resolve()
+        return own.parent.name if own.name == "gaussian_splat" else own.name
+
+    def folder(self, options: Options) -> Path:
+        seed = f"_seed_{self.seed}" if options.seeds != (0,) else ""
+        return options.results / self.name / f"every_{self.every}{seed}"
+
+
+def make(run: Run, options: Options) -> None:
+    """One capture, without and with fixing; nothing if that is done."""
+    folder = ResultFolder(run.folder(options))
+    if row(run, options) is not None:
+        return
+    if run.made is not None and not run.capture.exists():
+        write(run.capture, run.made, n_views=24, width=256, height=192)
+    config = reconstruction.mcmc() if options.cap else reconstruction.default()
+    if options.cap:
+        config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
+    last = (config.max_steps,)
+    config = replace(
+        config,
+        steps_scaler=options.steps / config.max_steps,
+        seed=run.seed,
+        eval_steps=last,
+        save_steps=last,
+    )
+    scene = scenes.load(
+        posed(run.capture, options.results),
+        data_factor=options.data_factor if run.made is None else 1,
+        split="difix",
+        test_every=run.every,
+    )
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    reconstruction.optimise(
+        scene,
+        config,
+        result_dir=folder.path,
+        device=device,
+        evaluation=EvaluationConfig(save_video=False),
+        fixer=in_use(options, device),
+        fixing=options.fixing,
+        control=True,
+    )
+
+
+def in_use(options: Options, device: str) -> FixerInUse:
+    if options.fixer != "gsvar":
+        return FixerInUse(fixers.load(options.fixer), {"fixer": options.fixer})
+    fixer = fixers.load("gsvar", checkpoint=options.weights, mode="auto", device=device)
+    told = {"fixer": "gsvar", "weights": str(options.weights or "shipped")}
+    return FixerInUse(fixer, told, warped=fixer.model.config.warped_references)
+
+
+def row(run: Run, options: Options) -> dict[str, object] | None:
+    """A finished run's line of the table; None if it is not finished."""
+    folder, last = ResultFolder(run.folder(options)), options.steps - 1
+    try:
+        before = json.loads(folder.vanilla.val_stats(last).read_text())
+        after = json.loads(folder.val_stats(last).read_text())
+        rounds = json.loads(folder.rounds_stats(last).read_text())
+        minutes = json.loads(folder.train_stats(last).read_text())["ellipse_time"] / 60
+    except (OSError, ValueError):
+        return None
+    line = {"scene": run.name, "every": run.every, "seed": run.seed}
+    for key in NUMBERS:
+        for name, stats, prefix in (
+            ("vanilla", before, ""),
+            ("distilled", after, ""),
+            ("post", after, "post_"),
+        ):
+            value = stats.get(prefix + key)
+            line[f"{name}_{key}"] = None if value is None else round(value, 4)
+    line["gain_psnr"] = round(after["psnr"] - before["psnr"], 4)
+    post = line["post_psnr"]
+    line["gain_post_psnr"] = None if post is None else round(post - before["psnr"], 4)
+    line["kept"] = sum(r["verdict"] == "kept" for r in rounds)
+    line["rounds"] = len(rounds)
+    parts = [r["seconds"].get(part, 0) for r in rounds for part in ("round", "judging")]
+    line["minutes"] = round(minutes + sum(parts) / 60, 2)
+    return line
+
+
+def table(options: Options, runs: list[Run]) -> str:
+    """table.csv, .json, .md and .png of what is finished; the Markdown."""
+    lines = [line for line in (row(run, options) for run in runs) if line is not None]
+    if not lines:
+        return "nothing is finished yet\n"
+    keys = [k for k in lines[0] if any(line[k] is not None for line in lines)]
+    with atomic_path(options.results / "table.csv") as temporary, temporary.open("w") as file:
+        writer = csv.DictWriter(file, keys, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    write_json(options.results / "table.json", lines)
+    text = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
+    text += ["| " + " | ".join(shown(line[k]) for k in keys) + " |" for line in lines]
+    means = {k: mean([line[k] for line in lines]) for k in keys if isinstance(lines[0][k], float)}
+    text.append(
+        "| " + " | ".join(shown(means.get(k, "mean" if k == "scene" else "")) for k in keys) + " |"
+    )
+    markdown = "\n".join(text) + "\n"
+    with atomic_path(options.results / "table.md") as temporary:
+        temporary.write_text(markdown)
+    plot(lines, options.results / "table.png")
+    return markdown
+
+
+def mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def plot(lines: list[dict], path: Path) -> None:
+    """Gains of each run."""
+    figure, axes = plt.subplots(figsize=(7, 0.3 * len(lines) + 1.2), layout="constrained")
+    names = [f"{line['scene']}, every {line['every']}, seed {line['seed']}" for line in lines]
+    at = range(len(lines))
+    axes.barh([i + 0.2 for i in at], [line["gain_psnr"] for line in lines], 0.4, label="distilled")
+    post = [line["gain_post_psnr"] or 0.0 for line in lines]
+    axes.barh([i - 0.2 for i in at], post, 0.4, label="and renders fixed")
+    axes.set_yticks(list(at), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("gain over the run without fixing (dB)")
+    axes.legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+    plt.close(figure)
+
+
+def make_all(runs: list[Run], options: Options) -> None:
+    for run in runs:
+        log.info("%s", run.folder(options))
+        make(run, options)
+
+
+def on_gpus(runs: list[Run], options: Options) -> None:
+    """A process for each GPU, which makes its share of the runs."""
+    count = len(options.gpus)
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(make_all, runs[i::count], replace(options, device=f"cuda:{gpu}"))
+            for i, gpu in enumerate(options.gpus)
+        ]
+        for job in jobs:
+            job.result()
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.quality.distil", use_underscores=True)
+    if options.steps < 1:
+        raise ValueError(f"--steps {options.steps} must be at least 1")
+    missing = [str(c) for c in options.captures if not c.is_dir()]
+    if missing:
+        raise ValueError(f"{missing[0]} is not the folder of a capture")
+    if not options.captures and options.procedural < 1:
+        raise ValueError("name folders of captures, or make some with --procedural 6")
+    captures = [(capture, None) for capture in options.captures]
+    for seed in range(HELD_OUT, HELD_OUT + options.procedural):
+        captures.append((options.results / "captures" / f"procedural_{seed}", seed))
+    runs = [
+        Run(capture, every, seed, made)
+        for capture, made in captures
+        for every in options.every
+        for seed in options.seeds
+    ]
+    folders = [run.folder(options) for run in runs]
+    twice = [str(f) for f in folders if folders.count(f) > 1]
+    if twice:
+        raise ValueError(f"several captures would go to {twice[0]}: give them other names")
+    mine = Shard.parse(options.shard).of(runs)
+    if options.gpus:
+        on_gpus(mine, options)
+    else:
+        make_all(mine, options)
+    sys.stdout.write(table(options, runs))
+
+
+if __name__ == "__main__":
+    run_command(main)

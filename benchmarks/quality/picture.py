@@ -1,0 +1,61 @@
+# The README's picture: a held-out view of a result without and with fixing, and its photo.
+#   python -m benchmarks.quality.picture results/demo docs/demo.jpg
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from evaluation.pictures import error_map, side_by_side, to_uint8
+from evaluation.sheet import Cell, caption
+from reconstruction.result import ResultFolder
+from runtime.command import run_command
+from runtime.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Options:
+    """Put the ways to a held-out view of the last evaluation side by side, and how far each is from
+    the photo below."""
+
+    result: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    output: tyro.conf.Positional[Path]
+    """The picture to write."""
+    view: int = 0
+    """Which held-out view."""
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    folder = ResultFolder(options.result)
+    steps = [int(step.name) for step in (folder.path / "renders" / "val").glob("*")]
+    if not steps:
+        raise ValueError(f"{options.result} has no renders; give the folder of a run")
+    own, vanilla = (f.val_renders(max(steps)) for f in (folder, folder.vanilla))
+    name = f"{options.view:04d}.png"
+    files = {
+        "without fixing": vanilla / "Pred" / name,
+        "fixed and distilled" if vanilla.exists() else "render": own / "Pred" / name,
+        "and the render fixed": own / "Post" / name,
+        "photo": own / "GT" / name,
+    }
+    pictures = {title: np.asarray(Image.open(f)) for title, f in files.items() if f.exists()}
+    if "photo" not in pictures:
+        raise ValueError(f"--view {options.view}: {options.result} has no such held-out view")
+    photo = pictures["photo"]
+    line = max(16, photo.shape[1] // 16)
+    columns = []
+    for title, picture in pictures.items():
+        strip = np.asarray(caption(Cell(picture, title), picture.shape[1], line))
+        below = np.full_like(photo, 255) if title == "photo" else error_map(picture, photo)
+        columns.append(np.concatenate((strip, picture, below)))
+    with atomic_path(options.output) as temporary:
+        Image.fromarray(to_uint8(side_by_side(columns, gap=4))).save(temporary, quality=88)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,68 @@
+# Frames a second of the procedural scenes: python -m benchmarks.speed.procedural [--json out.json]
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.timing import use_threads
+from runtime.command import run_command
+from runtime.files import atomic_path
+from scenes.procedural import generate
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time rendering and making of places; times are medians over seeds."""
+
+    seeds: int = 4
+    views: int = 24
+    width: int = 256
+    height: int = 192
+    threads: int = 2
+    json: Path | None = None
+    """Also write the figures here."""
+
+
+def main() -> None:
+    a = tyro.cli(Arguments)
+    use_threads(a.threads)
+    generate(0, "room")  # compile, or load what was compiled
+    rows = []
+    for kind in ("room", "tabletop", "courtyard"):
+        spent = frames = cpu = 0.0
+        made = []
+        for seed in range(a.seeds):
+            start = time.perf_counter()
+            scene = generate(seed, kind)
+            made.append(time.perf_counter() - start)
+            cameras = scene.capture(a.views, a.width, a.height)
+            start, start_cpu = time.perf_counter(), time.process_time()
+            scene.render(cameras)
+            spent += time.perf_counter() - start
+            cpu += time.process_time() - start_cpu
+            frames += a.views
+        row = {
+            "kind": kind,
+            "frames_per_second": round(frames / spent, 1),
+            "cpu_seconds_per_frame": round(cpu / frames, 4),
+            "seconds_to_make": round(sorted(made)[len(made) // 2], 2),
+            "size": [a.width, a.height],
+            "threads": a.threads,
+        }
+        rows.append(row)
+        print(
+            f"{kind:10s} {row['frames_per_second']:6.1f} frames/s of {a.width}x{a.height} on "
+            f"{a.threads} threads ({row['cpu_seconds_per_frame']:.3f} CPU s a frame), "
+            f"made in {row['seconds_to_make']:.1f} s"
+        )
+    if a.json:
+        with atomic_path(a.json) as path:
+            path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,133 @@
+# The parts that a change may have made slower, each in seconds at most: what benchmarks.run --quick
+# compares.
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+
+import fixers
+import scenes
+from benchmarks.speed import training
+from benchmarks.speed.rasterize import picture_of
+from benchmarks.timing import Work, product, seconds
+from reconstruction import Config
+from reconstruction.trainer import Trainer
+from scenes.procedural import generate, write
+from splats.rasterize import rasterize
+
+SIZE = 256, 192  # of pictures
+LEAST = 0.15  # seconds that are timed in one go
+Cases = dict[str, Work]
+
+
+def rasterizing(device: str) -> Cases:
+    splats, cameras = picture_of(30_000, 960, 540, 2.1)
+    splats = splats.to(device)
+
+    @torch.no_grad()
+    def forward() -> None:
+        rasterize(splats, cameras)
+
+    def both() -> None:
+        splats.zero_grad()
+        render = rasterize(splats, cameras)
+        (render.colors.mean() + render.depths.mean()).backward()
+
+    return {"rasterizer, forward": forward, "rasterizer, forward and backward": both}
+
+
+def optimising(device: str) -> Cases:
+    """Before the first densification, from a table's points."""
+    with TemporaryDirectory() as folder:
+        write(Path(folder) / "table", 2, n_views=8, width=SIZE[0], height=SIZE[1], progress=False)
+        scene = scenes.load(Path(folder) / "table", split="all", progress=False)
+        for view in range(len(scene)):
+            scene.image(view)  # read before the folder goes
+    trainer = Trainer(scene, Config(), torch.device(device))
+    return {"splats, training step": trainer.step}
+
+
+def fixing(device: str, name: str) -> Cases:
+    """The shipped fixer on one render, with a reference that is new to it each time, and its
+    parts."""
+    fixer = fixers.load("gsvar", device=device, dtype=name)
+    model, (width, height) = fixer.model, SIZE
+    draw = torch.Generator().manual_seed(0)
+    render = torch.rand(1, height, width, 3, generator=draw)
+    photo = torch.rand(1, 1, height, width, 3, generator=draw)
+    alpha = torch.ones(1, height, width)
+    inside = [2 * x.flatten(0, -4).movedim(-1, 1).to(device) - 1 for x in (render, photo)]
+    memory, f_hat = model.encode_references(inside[1][:, None]), model.restore(inside[0])
+    fused = {"guide": inside[1], "alpha": alpha[:, None].to(device)}
+
+    def fix() -> None:
+        photo.copy_(photo.roll(1, dims=2))
+        fixer.fix(render, photo, alphas=alpha)
+
+    return {
+        f"fixer, {name}": fix,
+        f"reference's tokens, {name}": lambda: model.encode_references(inside[1][:, None]),
+        f"all scales, {name}": lambda: model.restore(inside[0], memory),
+        f"decoder and bridge, {name}": lambda: model.decode(f_hat, inside[0], bridge=True, **fused),
+    }
+
+
+def learning(device: str) -> Cases:
+    options = training.Options(batch_size=2)
+    return {
+        f"stage {number}, training step, tiny": training.step_of(
+            number, options, torch.float32, torch.device(device)
+        )[0]
+        for number in (0, 1, 2)
+    }
+
+
+def drawing(device: str) -> Cases:
+    scene = generate(0, "room")
+    cameras = scene.capture(4, *SIZE)
+    return {"procedural room, 4 views": lambda: scene.render(cameras)}
+
+
+def cases(device: str) -> Cases:
+    """What is timed, by name."""
+    precisions: list[Callable[[str], Cases]] = [
+        lambda device, name=name: fixing(device, name) for name in ("float32", "bf16")
+    ]
+    made: Cases = {}
+    for make in (rasterizing, optimising, *precisions, learning, drawing):
+        made |= make(device)
+    return made
+
+
+def measure(cases: Cases, rounds: int, device: str) -> dict[str, dict[str, float]]:
+    """Milliseconds of each case, and its units: the median over rounds of its time over that of
+    the unit just before and after it."""
+    unit = enough(product(device), device, LEAST / 2)
+    timed = {name: enough(work, device, LEAST) for name, work in cases.items()}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        before = unit()
+        for name, work in timed.items():
+            took, after = work(), unit()
+            taken[name].append((took, took / (before + after) * 2))
+            before = after
+    return {
+        name: {"ms": 1e3 * median(t for t, _ in runs), "units": median(u for _, u in runs)}
+        for name, runs in taken.items()
+    }
+
+
+def enough(work: Work, device: str, least: float) -> Callable[[], float]:
+    """Seconds of one run, from so many in a row that the clock can tell."""
+    work()
+    count = max(1, round(least / seconds(work, device)))
+
+    def run() -> None:
+        for _ in range(count):
+            work()
+
+    return lambda: seconds(run, device) / count

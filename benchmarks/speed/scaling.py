@@ -1,0 +1,229 @@
+# Throughput of two processes beside that of one: training, curation, reconstruction, evaluation.
+#   python -m benchmarks.speed.scaling
+#   python -m benchmarks.speed.scaling --only training --steps 4
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+import tyro
+
+from benchmarks.timing import tell_if_busy
+from evaluation.metrics import write_json
+from models import checkpoints
+from models.gsvar import GSVAR
+from models.gsvar.config import PRESETS
+from runtime.command import run_command
+from runtime.files import atomic_path
+from triplets import manifest
+
+ROOT = Path(__file__).parents[2]
+TABLES = 2  # the first of four seeds in a row that draw the same kind of place
+Command = list[object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Each process has one thread and a core of its own. Training is counted in samples a second
+    of its steps. The others are lists in two shards, one after the other or at the same time, and
+    whole commands are timed, imports and all."""
+
+    only: tuple[str, ...] = ()
+    """training, curation, reconstruction, evaluation (default: all)."""
+    preset: str = "tiny"
+    """Of the model that is trained."""
+    batch_size: int = 4
+    """Samples a process."""
+    steps: int = 16
+    """Of training; the first two are not counted."""
+    scenes: int = 4
+    """To curate."""
+    gaussian_steps: int = 300
+    """Of each reconstruction."""
+    views: int = 24
+    """Photos of the scene that is evaluated; three quarters of them are held out."""
+    results: Path = Path("results/scaling")
+    """Where scaling.json and scaling.md go."""
+
+
+# processes -------------------------------------------------------------------------------------
+
+
+def run(commands: list[Command], cores: list[set[int]]) -> float:
+    """Seconds until all of them have ended, each on its cores; ValueError for one that fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    start = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        logs = [Path(folder) / str(i) for i in range(len(commands))]
+        running = []
+        for command, own, log in zip(commands, cores, logs, strict=True):
+            with log.open("w") as file:
+                process = subprocess.Popen(
+                    [sys.executable, *map(str, command)],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=file,
+                    stderr=file,
+                    preexec_fn=lambda own=own: os.sched_setaffinity(0, own),
+                )
+            running.append(process)
+        try:
+            codes = [process.wait() for process in running]
+        finally:
+            for process in running:
+                process.kill()
+        took = time.perf_counter() - start
+        for code, command, log in zip(codes, commands, logs, strict=True):
+            if code:
+                lines = log.read_text().strip().splitlines()
+                said = [line for line in lines if line.startswith("error: ")] or lines[-1:]
+                raise ValueError(f"{' '.join(map(str, command))}: exit code {code}, {said[:1]}")
+    return took
+
+
+def sharded(commands: Callable[[Path], list[Command]], count: int, folder: Path) -> list[float]:
+    """Items a second of the shards one after the other, and at the same time."""
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    alone = sum(run([command], [{first}]) for command in commands(folder / "alone"))
+    together = run(commands(folder / "together"), [{first}, {second}])
+    return [count / alone, count / together]
+
+
+# what is done ----------------------------------------------------------------------------------
+
+
+def curated(folder: Path, count: int, shard: str | None, views: int, size: tuple[int, int]):
+    """The command that makes degraded renders of so many procedural scenes."""
+    return [
+        *("gen_data/gen_data.py", "--base_path", folder, "--procedural", count, "--seed", TABLES),
+        *("--strategy", "sparse", "--train_every", 4, "--render_iter", 150, "--max_steps", 150),
+        *("--densify", "mcmc", "--cap_max", 5000, "--device", "cpu"),
+        *("--views", views, "--width", size[0], "--height", size[1]),
+        *(("--shard", shard) if shard else ()),
+    ]
+
+
+def triplets(folder: Path, options: Options) -> Path:
+    """A list of two scenes, train and val, with warped references; made once."""
+    listed = folder / "data.json"
+    if not listed.exists():
+        scenes, cores = folder / "scenes", os.sched_getaffinity(0)
+        run([curated(scenes, 2, None, options.views, (256, 192))], [cores])
+        command = ["gen_data/gen_data_json.py", "--base_path", scenes, "--warp", "--output", listed]
+        command += ["--use_sparse", "--train_every", 4, "--split_file", folder / "split.json"]
+        run([command], [cores])
+    return listed
+
+
+def training(folder: Path, options: Options) -> list[float]:
+    """Samples a second of stage 1 with one process and with two, each with its whole batch."""
+    listed, cores, rates = triplets(folder, options), sorted(os.sched_getaffinity(0))[:2], []
+    weights = folder / "new.safetensors"
+    checkpoints.save(GSVAR(PRESETS[options.preset]()), weights)
+    for count in (1, 2):
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        command += ["VAR_train.py", f"--json_path={listed}", f"--results={folder}"]
+        command += [f"--var_pretrain_path={weights}", f"--batch_size={options.batch_size}"]
+        command += [f"--steps={options.steps}", "--log_every=2", "--workers=0", "--fp16=0"]
+        command += ["--num_samples_eval=1", f"--exp_name=on_{count}"]
+        run([command], [set(cores[:count])])
+        lines = (folder / f"on_{count}" / "metrics.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if row["kind"] == "train"]
+        rates.append(median(row["samples_per_second"] for row in rows if row["step"] > 2))
+    return rates
+
+
+def curation(folder: Path, options: Options) -> list[float]:
+    """Scenes a second."""
+
+    def commands(out: Path) -> list[Command]:
+        shards = ("1/2", "2/2")
+        return [curated(out, options.scenes, shard, 12, (192, 144)) for shard in shards]
+
+    return sharded(commands, options.scenes, folder / "curation")
+
+
+def reconstruction(folder: Path, options: Options) -> list[float]:
+    """Captures a second, without and with rounds of fixing that change nothing."""
+
+    def commands(out: Path) -> list[Command]:
+        command = [
+            "-m",
+            "benchmarks.quality.distil",
+            "--procedural",
+            2,
+            "--results",
+            out,
+            "--device",
+        ]
+        command += ["cpu", "--steps", options.gaussian_steps, "--cap", 5000, "--every", 4]
+        command += ["--fixer", "identity", "--rounds", 1]
+        return [[*command, "--shard", shard] for shard in ("1/2", "2/2")]
+
+    return sharded(commands, 2, folder / "reconstruction")
+
+
+def evaluation(folder: Path, options: Options) -> list[float]:
+    """Pictures a second, fixed and measured; the two lists are the halves of one."""
+    listed = triplets(folder, options)
+    entries = manifest.read(str(listed), ("val",))
+    for i in (0, 1):
+        manifest.write(folder / f"part_{i}.json", {"val": entries[i::2]}, "gsvar")
+
+    def commands(out: Path) -> list[Command]:
+        return [
+            [
+                *("test_tile.py", f"--json_path={folder / f'part_{i}.json'}"),
+                *(f"--testset_path={out / str(i)}", "--device=cpu"),
+            ]
+            for i in (0, 1)
+        ]
+
+    return sharded(commands, len(entries), folder / "evaluation")
+
+
+JOBS: dict[str, tuple[Callable[[Path, Options], list[float]], str]] = {
+    "training": (training, "samples/s"),
+    "curation": (curation, "scenes/s"),
+    "reconstruction": (reconstruction, "captures/s"),
+    "evaluation": (evaluation, "pictures/s"),
+}
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.speed.scaling", use_underscores=True)
+    unknown = set(options.only) - set(JOBS)
+    if unknown:
+        raise ValueError(f"nothing is called {sorted(unknown)[0]!r}: {', '.join(JOBS)}")
+    if options.steps < 4:
+        raise ValueError(f"--steps {options.steps}: give at least 4; the first two warm up")
+    if len(os.sched_getaffinity(0)) < 2:
+        raise ValueError("two processes beside one want two cores")
+    rows, lines = [], ["| | one process | two | ratio |", "|---|---|---|---|"]
+    with TemporaryDirectory() as folder:
+        for name in options.only or JOBS:
+            job, unit = JOBS[name]
+            tell_if_busy(2)
+            one, two = job(Path(folder), options)
+            rows.append({"job": name, "unit": unit, "one": one, "two": two, "ratio": two / one})
+            lines.append(f"| {name} | {one:.3g} {unit} | {two:.3g} | {two / one:.2f} |")
+            sys.stderr.write(lines[-1] + "\n")
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    settings = {k: str(v) for k, v in asdict(options).items()} | {"torch": torch.__version__}
+    write_json(options.results / "scaling.json", {"settings": settings, "rows": rows})
+    with atomic_path(options.results / "scaling.md") as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

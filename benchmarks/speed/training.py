@@ -1,0 +1,208 @@
+# A training step of each stage beside the arithmetic it cannot do without.
+#   python -m benchmarks.speed.training --preset tiny --batch_size 8
+#   python -m benchmarks.speed.training --preset original-d24 --batch_size 16 --device cuda
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import SIDE, Work, best, product
+from models.gsvar import GSVAR, GSVARConfig
+from models.gsvar.config import PRESETS
+from runtime.command import choose_device, run_command
+from runtime.files import atomic_path
+from training.bridging import BridgeStage
+from training.latent import LatentStage
+from training.losses import ImageObjective
+from training.optimiser import make
+from training.tokenizing import TokenizerStage
+from training.triplets import Batch
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seconds of a step (forward, backward, clipping, AdamW), samples a second, and the share of
+    the machine's rate that the needed arithmetic takes: masked-out attention, recomputation and
+    memory traffic count as nothing."""
+
+    preset: str = "tiny"
+    """Sizes of the model."""
+    batch_size: int = 8
+    references: int = 1
+    """Reference views of a sample."""
+    stages: tuple[int, ...] = (0, 1, 2)
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    checkpointing: bool | None = None
+    """Recompute activations (default: from depth 16 on)."""
+    peak: float | None = None
+    """TFLOP/s of the machine, 790 for an H200 in bf16 (default: measured, a product of two
+    2048x2048 matrices in the same precision)."""
+    compile: bool = False
+    """torch.compile the transformer's blocks."""
+    device: str | None = None
+    repeats: int = 5
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+def transformer_flops(config: GSVARConfig, references: int) -> float:
+    """Of one sample's forward pass: linear layers and the attention that the mask lets through."""
+    C, V = config.width, 1 + references
+    lengths = GSVAR.segment_lengths(config.schedule)
+    seen, pairs = 0, 0
+    for length in lengths:
+        seen += length
+        render = length * seen * V
+        own = length * seen * (V if config.ref_attends == "all" else 1)
+        pairs += render + references * own
+    linear = 2 * 12 * C * C * V * sum(lengths)
+    return config.depth * (linear + 4 * C * pairs)
+
+
+def convolution_flops(module: nn.Module, *inputs: tuple[int, ...]) -> float:
+    """Of a module's forward pass on inputs of these shapes."""
+    module = module.to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*(torch.empty(shape, device="meta") for shape in inputs))
+    return counter.get_total_flops()
+
+
+def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int = 4) -> float:
+    """Of one sample's step: a trained part's forward pass three times, a frozen one's once. For
+    stage 2 without stage 1's inference, which is not training."""
+    V, size = 1 + references, (1, 3, *config.image_size)
+    latent = (1, config.latent_channels, *config.schedule.latent)
+    with torch.device("meta"):
+        model = GSVAR(config)
+        model.vqvae.add_bridge(identity=False)
+    vqvae = model.vqvae
+    encoder = convolution_flops(vqvae.encoder, size)
+    decoder = convolution_flops(vqvae.decoder, latent)
+    if stage == 0:
+        return 3 * (encoder + decoder)
+    if stage == 1:
+        prefix = convolution_flops(model.prefix, size) * V
+        head = 2 * config.width * config.vocabulary * config.schedule.length
+        with FlopCounterMode(display=False) as counter:
+            n = config.schedule.lengths[-1]
+            x = torch.empty(n * repeats, config.latent_channels, device="meta")
+            z = torch.empty(n * repeats, model.refiner.input.out_features, device="meta")
+            model.refiner.denoise(x, z, z)
+        trained = transformer_flops(config, references) + prefix + head
+        return 3 * (trained + counter.get_total_flops()) + V * encoder
+    with FlopCounterMode(display=False) as counter:
+        image = torch.empty(size, device="meta")
+        features = vqvae.encoder.features(image)
+        vqvae.decoder(torch.empty(latent, device="meta"), vqvae.bridge, image, features)
+    return encoder + 3 * (counter.get_total_flops() - encoder)
+
+
+def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
+    torch.manual_seed(0)
+    model = GSVAR(PRESETS[options.preset]()).to(device, memory_format=torch.channels_last)
+    if number == 0:
+        return TokenizerStage(model, ImageObjective(None), total=1000, dtype=dtype)
+    if number == 1:
+        on = model.config.depth >= 16 if options.checkpointing is None else options.checkpointing
+        model.transformer.checkpointing = on
+        if options.compile:
+            for block in model.transformer.blocks:
+                block.compile()
+        return LatentStage(model, dtype=dtype)
+    model.vqvae.add_bridge()
+    model.vqvae.bridge.to(memory_format=torch.channels_last)
+    return BridgeStage(model.eval(), ImageObjective(None), dtype=dtype)
+
+
+def rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a matrix product."""
+    return 2 * SIDE**3 / warm(product(device, dtype), device, 10)
+
+
+def warm(run: Work, device: torch.device, repeats: int) -> float:
+    """Seconds of the best of several runs, after one."""
+    run()
+    return best(run, repeats, device)
+
+
+def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
+    """A whole step, its stage and its batch."""
+    B = options.batch_size
+    stage = stage_of(number, options, dtype, device)
+    size = stage.model.config.image_size
+    views = torch.rand(B, 1 + options.references, 3, *size, device=device) * 2 - 1
+    truth, alpha = views[:, 0].clone(), torch.ones_like(views[:, 0, :1])
+    batch = Batch([""] * B, [()] * B, [""] * B, list(range(B)), views, truth, alpha, step=100)
+    named = stage.parameters_of("model")
+    optimiser = make(named, kind="adamw", fused=True, rate=1e-5)
+    parameters = [p for _, p in named]
+
+    def step() -> None:
+        stage(batch, "model", False)["loss"].backward()
+        nn.utils.clip_grad_norm_(parameters, 2.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step, stage, batch
+
+
+def measured(number: int, name: str, options: Options, device: torch.device) -> dict:
+    dtype, B = getattr(torch, name), options.batch_size
+    step, stage, batch = step_of(number, options, dtype, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    took = warm(step, device, options.repeats)
+    if number == 2:  # inference is another matter: benchmarks.speed.fixer
+        with torch.no_grad():
+            took -= warm(lambda: stage.restored(batch, batch.views), device, options.repeats)
+    needed = B * needed_flops(stage.model.config, number, options.references)
+    peak = options.peak * 1e12 if options.peak else rate(dtype, device)
+    return {
+        "stage": number,
+        "precision": name,
+        "seconds": took,
+        "samples_per_second": B / took,
+        "needed_tflop": needed / 1e12,
+        "tflops": needed / took / 1e12,
+        "machine_tflops": peak / 1e12,
+        "share": needed / took / peak,
+        "memory_gb": torch.cuda.max_memory_allocated(device) / 1024**3
+        if device.type == "cuda"
+        else None,
+    }
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m benchmarks.speed.training", use_underscores=True)
+    device = choose_device(options.device)
+    rows = []
+    head = (
+        "| stage | precision | s a step | samples/s | needed TFLOP | TFLOP/s | of the machine's |"
+    )
+    sys.stdout.write(f"{head}\n|---|---|---|---|---|---|---|\n")
+    for number in options.stages:
+        for name in options.dtypes:
+            row = measured(number, name, options, device)
+            rows.append(row)
+            sys.stdout.write(
+                f"| {number} | {name} | {row['seconds']:.2f} | {row['samples_per_second']:.1f} | "
+                f"{row['needed_tflop']:.3f} | {row['tflops']:.3f} | {row['share']:.0%} of "
+                f"{row['machine_tflops']:.2f} |\n"
+            )
+            sys.stdout.flush()
+    if options.json:
+        settings = {k: str(v) for k, v in asdict(options).items()}
+        with atomic_path(options.json) as temporary:
+            temporary.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    run_command(main)

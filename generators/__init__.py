@@ -1,0 +1,1 @@
+# Generators: reference photos and cameras in, images of those cameras out.

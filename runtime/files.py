@@ -1,0 +1,77 @@
+# Files and folders that appear whole or not at all: written beside their place, then renamed.
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path in the same folder; renamed to `path` on success, else removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` to `path` in one step, making its folder; a failure leaves nothing behind."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def writable_folder(path: Path | str) -> Path:
+    """Make the folder if need be and prove that a file can be written; PermissionError if not.
+
+    A folder marked read-only counts as such for root too: whoever marked it meant it.
+    """
+    path = Path(path)
+    try:
+        check_writable(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to the folder {path} ({error.strerror}); choose another one"
+        ) from error
+    return path
+
+
+def check_writable(path: Path) -> None:
+    """OSError if the folder, or the nearest one above it, is marked read-only; makes nothing."""
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not nearest.stat().st_mode & 0o222 or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def replace_folder(new: Path, target: Path) -> Path:
+    """Rename `new` to `target`; an older one is deleted only when the new one is in its place."""
+    aside = new.with_name(f"{new.name}-old")
+    try:
+        if target.exists():
+            target.rename(aside)
+        new.rename(target)
+    except BaseException:  # Ctrl-C too
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return target

@@ -1,0 +1,31 @@
+# How much memory a run has needed, and whether it runs short.
+from __future__ import annotations
+
+import resource
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+SPARE = 0.25  # share of a GPU's memory
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most so far: of the GPU's memory, or of the process's on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 1024**3
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
+
+
+def is_short(device: torch.device) -> bool:
+    """Whether a GPU has little memory left for the splats to grow."""
+    if device.type != "cuda":
+        return False
+    import torch
+
+    free, whole = torch.cuda.mem_get_info(device)
+    return free < SPARE * whole

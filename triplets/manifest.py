@@ -1,0 +1,281 @@
+# The JSON that lists triplets: three dialects are read, Difix3D's and GS-VAR's are written.
+# data/README.md and docs/curation.md show it.
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from runtime.files import atomic_path
+
+RENDER = ("image", "render")  # Difix3D and Fixer, GS-VAR
+TRUTH = ("target_image", "gt")
+REFERENCE = ("ref_image", "ref")
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera in OpenCV axes: viewmat 4x4 (world to camera), K 3x3, size in pixels."""
+
+    viewmat: tuple[tuple[float, ...], ...]
+    K: tuple[tuple[float, ...], ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Another photo of the scene.
+
+    warped: the photo moved into the render's view; mask: where that is valid (white).
+    """
+
+    path: Path
+    camera: View | None = None
+    warped: Path | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One entry: its key, a degraded render, the truth, and a reference view if it has one.
+
+    references: candidates, nearest first; `reference` is the first one's path.
+    alpha: the render's opacity, a grey picture. camera: of render and truth.
+    """
+
+    key: str
+    render: Path
+    truth: Path
+    reference: Path | None = None
+    references: tuple[Reference, ...] = ()
+    alpha: Path | None = None
+    camera: View | None = None
+
+    def __post_init__(self) -> None:
+        if self.references and self.reference is None:
+            object.__setattr__(self, "reference", self.references[0].path)
+        if self.reference is not None and not self.references:
+            object.__setattr__(self, "references", (Reference(self.reference),))
+        if self.references and self.reference != self.references[0].path:
+            raise ValueError(f"the reference of {self.key!r} must be the first of its references")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every picture that the entry names."""
+        others = [f for r in self.references for f in (r.path, r.warped, r.mask)]
+        return [f for f in (self.render, self.truth, *others, self.alpha) if f is not None]
+
+
+def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[Triplet]:
+    """The triplets of the first of `splits` that is there, in the file's order.
+
+    `source`: a JSON file, a folder with {split}_A and {split}_B (Fixer's), or several of either,
+    comma-separated. Relative paths are looked up from the working directory, then from the JSON's.
+    check: that all the pictures are there. Raises FileNotFoundError and ValueError, in one
+    sentence that names file, entry and key.
+    """
+    triplets: dict[str, Triplet] = {}
+    for part in str(source).split(","):
+        path = Path(part.strip())
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file (--json_path)")
+        for triplet in _folder(path, splits) if path.is_dir() else _file(path, splits):
+            if triplet.key in triplets:
+                raise ValueError(f"{path}: the entry {triplet.key!r} is there twice")
+            triplets[triplet.key] = triplet
+    if not triplets:
+        raise ValueError(f"{source}: the split {' or '.join(splits)} is empty")
+    if check:
+        _check_files(source, list(triplets.values()))
+    return list(triplets.values())
+
+
+def write(
+    path: str | Path,
+    splits: Mapping[str, Iterable[Triplet]],
+    dialect: Literal["difix", "gsvar"] = "difix",
+    *,
+    relative: bool = False,
+) -> None:
+    """Write triplets by split in Difix3D's dialect or GS-VAR's, whole or not at all.
+
+    relative: paths are written relative to the file's folder, unless only the root is common.
+    """
+    if dialect not in ("difix", "gsvar"):
+        raise ValueError(f"unknown dialect {dialect!r}; choose difix or gsvar")
+    names = [pair[dialect == "gsvar"] for pair in (RENDER, TRUTH, REFERENCE)]
+    folder = Path(path).absolute().parent
+    content: dict[str, dict] = {}
+    for split, triplets in splits.items():
+        content[split] = {}
+        for t in triplets:
+            pictures = zip(names, (t.render, t.truth, t.reference), strict=True)
+            entry = {name: _text(p, folder, relative) for name, p in pictures if p is not None}
+            if t.alpha is not None:
+                entry["alpha"] = _text(t.alpha, folder, relative)
+            if t.camera is not None:
+                entry["camera"] = _view_entry(t.camera)
+            if any(r != Reference(r.path) for r in t.references) or len(t.references) > 1:
+                entry["references"] = [_reference_entry(r, folder, relative) for r in t.references]
+            if dialect == "difix":
+                entry["prompt"] = "remove degradation"
+            content[split][t.key] = entry
+    with atomic_path(path) as temporary:
+        temporary.write_text(_lines(content))
+
+
+def _lines(content: dict[str, dict]) -> str:
+    """JSON with a line for each entry: lists are long, and people look into them."""
+    splits = []
+    for split, entries in content.items():
+        lines = [f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items()]
+        splits.append(f" {json.dumps(split)}: {{" + ",".join(f"\n{line}" for line in lines) + "}")
+    return "{\n" + ",\n".join(splits) + "\n}\n"
+
+
+def _text(file: Path, folder: Path, relative: bool) -> str:
+    absolute = Path(os.path.normpath(file.absolute()))
+    if relative and absolute.parts[:2] == folder.parts[:2]:
+        return Path(os.path.relpath(absolute, folder)).as_posix()
+    return str(absolute if relative else file)
+
+
+def _reference_entry(reference: Reference, folder: Path, relative: bool) -> dict:
+    files = {"image": reference.path, "warped": reference.warped, "mask": reference.mask}
+    entry = {name: _text(f, folder, relative) for name, f in files.items() if f is not None}
+    camera = reference.camera
+    return entry if camera is None else entry | {"camera": _view_entry(camera)}
+
+
+def _view_entry(view: View) -> dict:
+    return {
+        "viewmat": [list(row) for row in view.viewmat],
+        "K": [list(row) for row in view.K],
+        "width": view.width,
+        "height": view.height,
+    }
+
+
+class RepeatedKey(ValueError):
+    """A key that a JSON object has twice: the reader would keep one silently."""
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; raises RepeatedKey."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKey(repr(key))
+        found[key] = value
+    return found
+
+
+def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
+    try:
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
+    except RepeatedKey as error:
+        raise ValueError(f"{path}: the key {error} is there twice") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error})") from None
+    found = [split for split in splits if isinstance(content, dict) and split in content]
+    if not found:
+        has = ", ".join(map(str, content)) if isinstance(content, dict) else "no splits"
+        raise ValueError(f"{path} has no split {' or '.join(splits)} (it has {has or 'none'})")
+    entries = content[found[0]]
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: the split {found[0]!r} must map keys to entries")
+    triplets = []
+    for key, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}: the entry {key!r} must be an object, not {entry!r:.40}")
+        if not key or Path(key).name != key:
+            raise ValueError(f"{path}: the key {key!r} cannot be a file name")
+        render, truth = (_value(path, key, entry, names) for names in (RENDER, TRUTH))
+        guide = _value(path, key, entry, REFERENCE, needed=False)
+        guides = _references(path, key, entry)
+        if guide is not None and guides and guide != guides[0].path:
+            raise ValueError(
+                f"{path}: the entry {key!r} has a reference that is not the first of references"
+            )
+        alpha = _value(path, key, entry, ("alpha",), needed=False)
+        camera = view_from(entry.get("camera"), f"{path}: the camera of {key!r}")
+        triplets.append(Triplet(key, render, truth, guide, guides, alpha, camera))
+    return triplets
+
+
+def _references(path: Path, key: str, entry: dict) -> tuple[Reference, ...]:
+    """The candidates of an entry, none if it lists none."""
+    listed = entry.get("references") or []
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        raise ValueError(f"{path}: the references of {key!r} must be a list of objects")
+    return tuple(
+        Reference(
+            _value(path, key, item, ("image",)),
+            view_from(item.get("camera"), f"{path}: the camera of a reference of {key!r}"),
+            _value(path, key, item, ("warped",), needed=False),
+            _value(path, key, item, ("mask",), needed=False),
+        )
+        for item in listed
+    )
+
+
+def view_from(value: object, what: str) -> View | None:
+    """A camera as JSON has it, None for none; ValueError in a sentence that begins with `what`."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be an object with viewmat, K, width and height")
+    for name, n in (("viewmat", 4), ("K", 3)):
+        rows = value.get(name)
+        square = isinstance(rows, list) and len(rows) == n
+        if not square or not all(isinstance(row, list) and len(row) == n for row in rows):
+            raise ValueError(f"{what} needs {name}, a {n}x{n} matrix")
+        if not all(type(x) in (int, float) and math.isfinite(x) for row in rows for x in row):
+            raise ValueError(f"{what} has a {name} with values that are no finite numbers")
+    for name in ("width", "height"):
+        if type(value.get(name)) is not int or value[name] < 1:
+            raise ValueError(f"{what} needs {name}, a whole number of pixels")
+    matrices = (tuple(tuple(map(float, row)) for row in value[n]) for n in ("viewmat", "K"))
+    return View(*matrices, value["width"], value["height"])
+
+
+def _value(
+    path: Path, key: str, entry: dict, names: tuple[str, ...], needed: bool = True
+) -> Path | None:
+    """The path under the first of `names` that the entry has."""
+    value = next((entry[name] for name in names if entry.get(name)), None)
+    if value is None:
+        if needed:
+            raise ValueError(f"{path}: the entry {key!r} has no {' or '.join(names)}")
+        return None
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{path}: the entry {key!r} has a {names[0]} that is no path: {value!r:.40}"
+        )
+    beside = path.parent / value
+    return beside if not Path(value).exists() and beside.exists() else Path(value)
+
+
+def _folder(path: Path, splits: Sequence[str]) -> list[Triplet]:
+    """{split}_A against {split}_B, paired by name."""
+    for split in splits:
+        renders, truths = path / f"{split}_A", path / f"{split}_B"
+        if renders.is_dir() and truths.is_dir():
+            names = sorted(p.name for p in renders.iterdir() if p.suffix.lower() in PICTURES)
+            return [Triplet(Path(name).stem, renders / name, truths / name) for name in names]
+    raise ValueError(f"{path} has no {splits[0]}_A and {splits[0]}_B")
+
+
+def _check_files(source: str | Path, triplets: list[Triplet]) -> None:
+    missing = [(t.key, file) for t in triplets for file in t.files if not file.is_file()]
+    if missing:
+        key, file = missing[0]
+        raise FileNotFoundError(
+            f"{source}: {len(missing)} of its pictures are not there, first {file} of {key!r}"
+        )
