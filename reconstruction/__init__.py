@@ -6,9 +6,9 @@ from runtime.lazy import exports
 if TYPE_CHECKING:
     from reconstruction.config import Config, default, mcmc
     from reconstruction.evaluate import EvaluationConfig
-    from reconstruction.optimise import evaluate_only, optimise
     from reconstruction.rounds.rounds import FixerInUse
     from reconstruction.rounds.settings import FixConfig, original
+    from reconstruction.run import evaluate_only, optimise
     from reconstruction.start import Start
 
 __all__ = [
@@ -29,8 +29,8 @@ __getattr__ = exports(
     default="reconstruction.config",
     mcmc="reconstruction.config",
     EvaluationConfig="reconstruction.evaluate",
-    evaluate_only="reconstruction.optimise",
-    optimise="reconstruction.optimise",
+    evaluate_only="reconstruction.run",
+    optimise="reconstruction.run",
     FixerInUse="reconstruction.rounds.rounds",
     FixConfig="reconstruction.rounds.settings",
     original="reconstruction.rounds.settings",
