@@ -19,8 +19,8 @@ import tyro
 
 from benchmarks.speed import quick
 from benchmarks.timing import tell_if_busy, use_threads
-from evaluation.metrics import write_json
 from runtime.command import choose_device, run_command
+from runtime.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 
 
-def backbone(net: str) -> str | None:
+def fetch_backbone(net: str) -> str | None:
     """Make the weights of LPIPS's "alex" or "vgg" available to torchvision.
 
     None when they are there; else one sentence that says what failed and where to put which file.

@@ -15,7 +15,7 @@ VIDEO_LIMIT = 8_000_000  # bytes; a larger video is linked
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
-def jpeg_uri(image: np.ndarray, longest: int) -> str:
+def encode_jpeg(image: np.ndarray, longest: int) -> str:
     """uint8 [H, W, 3] as a JPEG whose longer side is at most `longest` pixels."""
     picture = Image.fromarray(image)
     if max(picture.size) > longest:
@@ -25,14 +25,14 @@ def jpeg_uri(image: np.ndarray, longest: int) -> str:
     return _uri("image/jpeg", buffer.getvalue())
 
 
-def png_uri(image: np.ndarray) -> str:
+def encode_png(image: np.ndarray) -> str:
     """uint8 [H, W, 3] as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return _uri("image/png", buffer.getvalue())
 
 
-def video_source(video: Path, folder: Path) -> dict[str, str | None]:
+def embed_video(video: Path, folder: Path) -> dict[str, str | None]:
     """{"name", "data", "link"}: a data URI if the video is small, and the way to it from `folder`.
 
     FileNotFoundError: no such file. ValueError: neither .mp4 nor .webm.

@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from evaluation.metrics import Metrics, decibels
+from evaluation.metrics import Metrics, mse_to_psnr
 
 # A pixel of the render is good where its RMS error over RGB is at most this (20 dB). Published
 # numbers over low-error and high-error pixels do not tell their threshold.
@@ -14,13 +14,13 @@ GOOD = 0.1
 LUMA = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
 
 
-def luma(image: Tensor) -> Tensor:
+def compute_luma(image: Tensor) -> Tensor:
     """BT.601 luma in studio swing, [H,W,3] three times over, for RGB [H,W,3] in [0,1]."""
     y = image.double() @ LUMA.to(image.device) + 16 / 255
     return y[..., None].expand(*y.shape, 3)
 
 
-def is_good(render: Tensor, truth: Tensor) -> Tensor:
+def find_good_pixels(render: Tensor, truth: Tensor) -> Tensor:
     """Where a render is good, [H,W] bool, for images [H,W,3]."""
     return (render.double() - truth.double()).square().mean(-1) <= GOOD**2
 
@@ -47,7 +47,7 @@ class FixingMetrics:
         rgb = self.metrics(image, truth)
         if self.space == "rgb":
             return rgb
-        y = self._on_luma(luma(image).float(), luma(truth).float())
+        y = self._on_luma(compute_luma(image).float(), compute_luma(truth).float())
         return {"psnr": y["psnr"], "ssim": y["ssim"], "lpips": rgb["lpips"]}
 
     def __call__(self, render: Tensor, fixed: Tensor, truth: Tensor) -> dict[str, float | None]:
@@ -67,14 +67,14 @@ class FixingMetrics:
             who: (image.double() - truth.double()).square().mean(-1)
             for who, image in (("render", render), ("fixed", fixed))
         }
-        good = is_good(render, truth)
+        good = find_good_pixels(render, truth)
         for where, mask in (("good", good), ("bad", ~good)):
             count = int(mask.sum())
             for who, prefix in (("fixed", ""), ("render", "render_")):
                 total = float(errors[who][mask].sum())
                 self._errors[who, where][0] += total
                 self._errors[who, where][1] += count
-                result[f"{prefix}psnr_{where}"] = psnr(total, count)
+                result[f"{prefix}psnr_{where}"] = compute_psnr(total, count)
             both = result[f"psnr_{where}"], result[f"render_psnr_{where}"]
             result[f"gain_psnr_{where}"] = None if None in both else both[0] - both[1]
         return result
@@ -82,7 +82,7 @@ class FixingMetrics:
     def pooled(self) -> dict[str, float | None]:
         """PSNR over all good and all bad pixels seen so far, and the share of good ones."""
         result = {
-            f"{'render_' if who == 'render' else ''}psnr_{where}": psnr(*sums)
+            f"{'render_' if who == 'render' else ''}psnr_{where}": compute_psnr(*sums)
             for (who, where), sums in self._errors.items()
         }
         for where in ("good", "bad"):
@@ -92,6 +92,6 @@ class FixingMetrics:
         return result | {"good_pixels": good / max(1, good + bad)}
 
 
-def psnr(squared: float, count: int) -> float | None:
+def compute_psnr(squared: float, count: int) -> float | None:
     """From a sum of squared errors over some pixels; None for no pixels."""
-    return decibels(squared / count) if count else None
+    return mse_to_psnr(squared / count) if count else None

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from evaluation.fixing import GOOD, FixingMetrics
-from evaluation.metrics import mean
+from evaluation.metrics import average
 from evaluation.pictures import to_uint8
 from evaluation.report import Report, ReportView, write_report
 from runtime.files import write_bytes
@@ -22,7 +22,7 @@ PICTURES = 60  # images with pictures in the report; all have their numbers
 SIDE = 960
 
 
-def summarised(
+def summarize(
     rows: Mapping[str, Mapping[str, float | None]], judge: FixingMetrics
 ) -> dict[str, object]:
     """Of FixingMetrics' numbers by key: what metrics.json holds.
@@ -40,12 +40,12 @@ def summarised(
         "not_computed": NOT_COMPUTED,
         "good_pixel_threshold": GOOD,
         "better": sum(row["gain_psnr"] > 0 for row in rows.values()),
-        "mean": mean(plain) | pooled,
+        "mean": average(plain) | pooled,
         "per_image": dict(rows),
     }
 
 
-def write_text(path: Path, result: Mapping) -> None:
+def write_metrics_text(path: Path, result: Mapping) -> None:
     """metrics.txt under the original's names, then those of the unfixed render and the pixels."""
     means = result["mean"]
 
@@ -67,7 +67,7 @@ def write_text(path: Path, result: Mapping) -> None:
     write_bytes(path, ("\n".join(lines) + "\n").encode())
 
 
-def table(result: Mapping) -> str:
+def format_table(result: Mapping) -> str:
     """The means, for the terminal."""
     means = result["mean"]
     formats = ("8.2f", "8.3f", "8.3f", "9.2f", "8.2f")
@@ -91,7 +91,7 @@ def write_fixing_report(
     title: str,
     settings: Mapping[str, object],
 ) -> Path:
-    """The report of what `summarised` told, with the pictures (uint8) of some keys."""
+    """The report of what `summarize` returns, with the pictures (uint8) of some keys."""
     means, rows = result["mean"], result["per_image"]
     seconds = means.get("seconds_per_image")
     timed = {} if seconds is None else {"seconds per image": seconds}
@@ -124,7 +124,7 @@ def write_fixing_report(
             ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in kept})
             for key, row in rows.items()
         ],
-        curves=ranked(rows, names),
+        curves=rank_curves(rows, names),
         axis="image, the worst render first",
         settings=dict(settings),
         versions={"python": platform.python_version(), "torch": torch.__version__},
@@ -134,7 +134,7 @@ def write_fixing_report(
     return write_report(path, report)
 
 
-def ranked(
+def rank_curves(
     rows: Mapping[str, Mapping[str, float | None]], names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
     """Curves of the unfixed and the fixed render over the images, in order of the render's PSNR."""
@@ -148,7 +148,7 @@ def ranked(
     }
 
 
-def small(image: torch.Tensor) -> np.ndarray:
+def make_thumbnail(image: torch.Tensor) -> np.ndarray:
     """A picture [H,W,3] for the report: uint8, its longer side at most SIDE."""
     picture = Image.fromarray(to_uint8(image))
     picture.thumbnail((SIDE, SIDE))

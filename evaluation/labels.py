@@ -10,13 +10,13 @@ LOWER_IS_BETTER = ("lpips", "fid", "loss", "error", "rmse", "mae", "mse")
 ACRONYMS = ("PSNR", "SSIM", "LPIPS", "FID")
 
 
-def plain(value: object) -> object:
+def to_plain(value: object) -> object:
     """NumPy scalars as Python's; NaN, which is no number to show or sort by, as None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def number(value: object, key: str = "") -> str:
+def format_number(value: object, key: str = "") -> str:
     """A table's cell: PSNR with 2 decimals, SSIM and LPIPS with 3, other floats with 4 digits."""
     if value is None:
         return "n/a"
@@ -35,7 +35,7 @@ def number(value: object, key: str = "") -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
-def label(key: str, arrow: bool = True) -> str:
+def format_label(key: str, arrow: bool = True) -> str:
     """A metric's name for people: "post_psnr" -> "post PSNR (dB) ↑"; other names as they are."""
     words = [
         word.upper() if word.upper() in ACRONYMS else word
@@ -46,14 +46,14 @@ def label(key: str, arrow: bool = True) -> str:
         name += " (dB)"
     if not arrow or not set(words) & set(ACRONYMS):
         return name
-    return f"{name} {'↓' if worst_first(key) == 'descending' else '↑'}"
+    return f"{name} {'↓' if choose_sort_order(key) == 'descending' else '↑'}"
 
 
-def aligned(rows: Sequence[Mapping[str, object]]) -> str:
+def format_table(rows: Sequence[Mapping[str, object]]) -> str:
     """A table for the terminal; its columns are the keys of all rows."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[label(key, arrow=False) for key in keys]]
-    cells += [[number(row.get(key), key) for key in keys] for row in rows]
+    cells = [[format_label(key, arrow=False) for key in keys]]
+    cells += [[format_number(row.get(key), key) for key in keys] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [not isinstance(rows[0].get(key), str) for key in keys]
     lines = [
@@ -66,7 +66,7 @@ def aligned(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def worst_first(key: str) -> str:
+def choose_sort_order(key: str) -> str:
     """The sort order that puts the worst value on top: "ascending" or "descending"."""
     lower = any(w in key.lower() for w in LOWER_IS_BETTER) and not is_gain(key)
     return "descending" if lower else "ascending"

@@ -2,22 +2,16 @@
 # LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric".
 from __future__ import annotations
 
-import json
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from evaluation.backbones import backbone
-from runtime.files import write_bytes
-
-log = logging.getLogger(__name__)
+from evaluation.backbones import fetch_backbone
 
 PSNR_CAP = 100.0  # dB; reached only by an rms error below 1e-5, that is by identical images
 SSIM_WINDOW = 11  # pixels; the Gaussian window's size at sigma 1.5
@@ -91,7 +85,7 @@ class Metrics:
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]
         mse = (prediction.double() - truth.double()).square().mean().item()
-        psnr = decibels(mse)
+        psnr = mse_to_psnr(mse)
         ssim = (
             structural_similarity_index_measure(
                 prediction, truth, data_range=1.0, reduction=None, return_full_image=True
@@ -105,12 +99,12 @@ class Metrics:
         return {"psnr": psnr, "ssim": ssim, "lpips": lpips}
 
 
-def decibels(mse: float) -> float:
+def mse_to_psnr(mse: float) -> float:
     """PSNR in dB of a mean squared error of values in [0,1]; at most PSNR_CAP, NaN for NaN."""
     return PSNR_CAP if mse == 0 else min(-10 * math.log10(mse), PSNR_CAP)
 
 
-def mean(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+def average(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Mean of every key over views; None where any view has None. No views: an empty dict.
 
     ValueError: the views do not have the same keys.
@@ -125,34 +119,6 @@ def mean(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | Non
         key: None if None in values else sum(values) / len(values)
         for key, values in columns.items()
     }
-
-
-def write_json(path: Path, data: object) -> Path:
-    """Write `data` as strict JSON (RFC 8259), whole or not at all.
-
-    Paths, NumPy scalars and arrays and small tensors are understood. JSON has no NaN or Infinity:
-    such numbers become null, and a warning names them.
-    """
-    lost: list[str] = []
-    text = json.dumps(_plain(data, "", lost), indent=2, allow_nan=False, ensure_ascii=False)
-    if lost:
-        log.warning("%s: no finite number at %s; written as null.", path, ", ".join(lost))
-    return write_bytes(path, (text + "\n").encode())
-
-
-def _plain(value: object, place: str, lost: list[str]) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}/{key}", lost) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{place}/{i}", lost) for i, item in enumerate(value)]
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return _plain(value.tolist(), place, lost)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        lost.append(place)
-        return None
-    return value
 
 
 def _check(prediction: Tensor, truth: Tensor) -> None:
@@ -188,7 +154,7 @@ def _load_lpips(net: str | None, device: torch.device) -> tuple[torch.nn.Module 
     """The LPIPS network, or None and the sentence why there is none."""
     if net is None:
         return None, "LPIPS was not asked for."
-    reason = backbone(net)
+    reason = fetch_backbone(net)
     if reason is not None:
         return None, f"LPIPS is not available: {reason}"
     try:

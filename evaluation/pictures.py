@@ -29,7 +29,7 @@ def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
     return (np.nan_to_num(image, nan=0.0).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def error_map(
+def draw_error_map(
     prediction: Tensor | np.ndarray, truth: Tensor | np.ndarray, top: float = ERROR_TOP
 ) -> np.ndarray:
     """Absolute error, mean over RGB, as colours: uint8 [H, W, 3].
@@ -48,7 +48,7 @@ def error_map(
     return ERROR_COLORS[to_uint8(error)]
 
 
-def side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np.ndarray:
+def join_side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np.ndarray:
     """The images [H, W_i, 3] in a row with `gap` white pixels between: uint8 [H, sum, 3].
 
     ValueError: no images, or heights differ.

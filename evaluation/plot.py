@@ -15,7 +15,7 @@ MOST_POINTS = 500  # of a curve; longer ones are thinned evenly
 Curve = Sequence[tuple[float, float]]
 
 
-def curves_svg(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") -> Markup:
+def draw_curves(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") -> Markup:
     """One SVG with a line per curve [(step, value), ...]; non-finite values are gaps.
 
     Line i has the classes `curve` and `c<i>`; each point tells its step and value on hover.
@@ -26,7 +26,7 @@ def curves_svg(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") 
     if not finite:
         return Markup("")
     xs, ys = zip(*finite, strict=True)
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    x_ticks, y_ticks = choose_ticks(min(xs), max(xs), 6), choose_ticks(min(ys), max(ys), 5)
     if all(x == round(x) for x in xs):  # no ticks between steps
         x_ticks = [tick for tick in x_ticks if tick == round(tick)]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
@@ -65,7 +65,7 @@ def curves_svg(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") 
     )
 
 
-def ticks(low: float, high: float, count: int) -> list[float]:
+def choose_ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten apart) that span low to high."""
     if high <= low:
         low, high = low - 0.5, low + 0.5

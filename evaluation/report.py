@@ -10,10 +10,10 @@ import jinja2
 import numpy as np
 
 from evaluation import labels
-from evaluation.embed import jpeg_uri, png_uri, video_source
-from evaluation.metrics import mean
-from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map
-from evaluation.plot import curves_svg
+from evaluation.embed import embed_video, encode_jpeg, encode_png
+from evaluation.metrics import average
+from evaluation.pictures import ERROR_COLORS, ERROR_TOP, draw_error_map
+from evaluation.plot import draw_curves
 from runtime.files import write_bytes
 
 TRUTH = "ground truth"
@@ -95,9 +95,9 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": labels.number,
-        "label": labels.label,
-        "worst_first": labels.worst_first,
+        "number": labels.format_number,
+        "label": labels.format_label,
+        "worst_first": labels.choose_sort_order,
     }
     environment.tests["numeric"] = lambda value: value is None or isinstance(value, (int, float))
     return environment.get_template("report.html.j2")
@@ -108,29 +108,31 @@ def _content(report: Report, folder: Path) -> dict[str, object]:
     count = sum(len(view.images) for view in report.views)
     shrink = min(1.0, math.sqrt(FULL_SIZE_PICTURES / max(1, count)))
     views = [_pictures(view, shrink) for view in report.views]
-    summary = [{key: labels.plain(value) for key, value in row.items()} for row in report.summary]
+    summary = [
+        {key: labels.to_plain(value) for key, value in row.items()} for row in report.summary
+    ]
     keys = list(dict.fromkeys(key for view in report.views for key in view.metrics))
-    rows = [{key: labels.plain(view.metrics.get(key)) for key in keys} for view in report.views]
+    rows = [{key: labels.to_plain(view.metrics.get(key)) for key in keys} for view in report.views]
     first = summary[0] if summary else {}
     return {
         "summary": summary,
         "headline": [value for value in first.values() if isinstance(value, str)],
         "views": [view | {"metrics": row} for view, row in zip(views, rows, strict=True)],
         "metric_keys": keys,
-        "mean": mean(rows),
+        "mean": average(rows),
         "missing": any(None in row.values() for row in (*summary, *rows)),
         "plots": _plots(report.curves, report.axis),
         "tables": {
-            title: [{key: labels.plain(value) for key, value in row.items()} for row in rows]
+            title: [{key: labels.to_plain(value) for key, value in row.items()} for row in rows]
             for title, rows in report.tables.items()
             if rows
         },
         "gains": _gains(report.gains),
         "settings": _flat(report.settings),
-        "video": video_source(report.video, folder) if report.video else None,
+        "video": embed_video(report.video, folder) if report.video else None,
         "picture_side": round(PICTURE_SIDE * shrink),
         "error_top": ERROR_TOP,
-        "error_scale": png_uri(ERROR_COLORS[None].repeat(4, axis=0)),
+        "error_scale": encode_png(ERROR_COLORS[None].repeat(4, axis=0)),
     }
 
 
@@ -145,7 +147,7 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
     names = list(view.images) or [None]
     truth = view.images.get(TRUTH)
     errors = {
-        name: error_map(image, truth)
+        name: draw_error_map(image, truth)
         for name, image in view.images.items()
         if truth is not None and name not in NOT_PREDICTIONS and image.shape == truth.shape
     }
@@ -154,8 +156,8 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
     return {
         "name": view.name,
         "ratio": f"{width / height:.5f}",
-        "images": {name: jpeg_uri(image, picture_side) for name, image in view.images.items()},
-        "errors": {name: jpeg_uri(image, error_side) for name, image in errors.items()},
+        "images": {name: encode_jpeg(image, picture_side) for name, image in view.images.items()},
+        "errors": {name: encode_jpeg(image, error_side) for name, image in errors.items()},
         "left": names[0],
         "right": view.against if view.against in names[1:] else names[-1],
     }
@@ -168,8 +170,8 @@ def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[d
         groups.setdefault(name.rsplit(" ", 1)[-1], {})[name] = curve
     plots = []
     for quantity, group in groups.items():
-        svg = curves_svg(group, "dB" if "psnr" in quantity.lower() else "", axis)
-        title = labels.label(quantity, arrow=False)
+        svg = draw_curves(group, "dB" if "psnr" in quantity.lower() else "", axis)
+        title = labels.format_label(quantity, arrow=False)
         plots.append({"title": title, "names": list(group), "svg": svg})
     return [plot for plot in plots if plot["svg"]]
 
@@ -182,7 +184,7 @@ def _gains(gains: Mapping[str, list[float]]) -> dict[str, object] | None:
     curves = {name: list(enumerate(values, 1)) for name, values in known.items()}
     worse = {name: (sum(v < 0 for v in values), len(values)) for name, values in known.items()}
     return {
-        "svg": curves_svg(curves, "dB", "view, from the least gain to the most"),
+        "svg": draw_curves(curves, "dB", "view, from the least gain to the most"),
         "names": list(known),
         "worse": worse,
     }

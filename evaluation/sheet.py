@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from evaluation.fixing import is_good
-from evaluation.labels import number
-from evaluation.pictures import ERROR_COLORS, ERROR_TOP, error_map, to_uint8
+from evaluation.fixing import find_good_pixels
+from evaluation.labels import format_number
+from evaluation.pictures import ERROR_COLORS, ERROR_TOP, draw_error_map, to_uint8
 
 GAIN_TOP = 0.1  # the fall of the error at the ends of the colour scale
 SIDE = 960  # pixels of a picture's longer side on the sheet, at most
@@ -30,14 +30,14 @@ class Cell:
     ends: tuple[str, str] = ("", "")
 
 
-def gain_map(render: Tensor, fixed: Tensor, truth: Tensor) -> np.ndarray:
+def draw_gain_map(render: Tensor, fixed: Tensor, truth: Tensor) -> np.ndarray:
     """Where fixing helped (blue) and hurt (red): the fall of the absolute error, mean over RGB,
     white for none, full colour at GAIN_TOP. Images [H,W,3] in [0,1]; uint8 [H,W,3]."""
     fall = ((render - truth).abs() - (fixed - truth).abs()).mean(-1)
     return GAIN_COLORS[to_uint8((fall / GAIN_TOP + 1) / 2)]
 
 
-def comparison(
+def draw_comparison(
     render: Tensor,
     fixed: Tensor,
     truth: Tensor,
@@ -52,39 +52,39 @@ def comparison(
     error_scale = (ERROR_COLORS, ("0", f"{ERROR_TOP}"))
     columns = [
         (
-            Cell(to_uint8(render), f"render: {said(numbers, 'render_')}"),
-            Cell(error_map(render, truth), "error of the render", *error_scale),
+            Cell(to_uint8(render), f"render: {format_numbers(numbers, 'render_')}"),
+            Cell(draw_error_map(render, truth), "error of the render", *error_scale),
         ),
         (
-            Cell(to_uint8(fixed), f"fixed: {said(numbers, '')}"),
-            Cell(error_map(fixed, truth), "error of the fixed", *error_scale),
+            Cell(to_uint8(fixed), f"fixed: {format_numbers(numbers, '')}"),
+            Cell(draw_error_map(fixed, truth), "error of the fixed", *error_scale),
         ),
         (
             Cell(to_uint8(truth), "ground truth"),
             Cell(
-                gain_map(render, fixed, truth),
-                f"gain: {number(numbers['gain_psnr'], 'gain_psnr')} dB",
+                draw_gain_map(render, fixed, truth),
+                f"gain: {format_number(numbers['gain_psnr'], 'gain_psnr')} dB",
                 GAIN_COLORS,
                 (f"worse by {GAIN_TOP}", f"better by {GAIN_TOP}"),
             ),
         ),
     ]
     if reference is not None:
-        good = is_good(render, truth).cpu().numpy()
+        good = find_good_pixels(render, truth).cpu().numpy()
         dimmed = np.where(good[..., None], to_uint8(render), 255)
         told = f"good pixels of the render ({100 * good.mean():.0f} %); bad ones are white"
         columns.append((Cell(to_uint8(reference), "reference"), Cell(dimmed, told)))
-    return drawn(columns)
+    return draw_columns(columns)
 
 
-def said(numbers: Mapping[str, float | None], prefix: str) -> str:
+def format_numbers(numbers: Mapping[str, float | None], prefix: str) -> str:
     """PSNR and what else there is, in a few words."""
     others = [n for n in ("ssim", "lpips") if numbers[prefix + n] is not None]
-    words = [f"{n.upper()} {number(numbers[prefix + n], n)}" for n in others]
-    return ", ".join([f"{number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
+    words = [f"{n.upper()} {format_number(numbers[prefix + n], n)}" for n in others]
+    return ", ".join([f"{format_number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
 
 
-def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
+def draw_columns(columns: list[tuple[Cell, ...]]) -> np.ndarray:
     """Columns of cells of one size, shrunk to SIDE or enlarged by a whole number."""
     height, width = columns[0][0].image.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
@@ -98,7 +98,7 @@ def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
     for i, column in enumerate(columns):
         for j, cell in enumerate(column):
             x, y = i * step[0], j * step[1]
-            sheet.paste(caption(cell, width, line), (x, y))
+            sheet.paste(draw_caption(cell, width, line), (x, y))
             picture = Image.fromarray(cell.image)
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BOX)  # whole pixels
@@ -106,7 +106,7 @@ def drawn(columns: list[tuple[Cell, ...]]) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def caption(cell: Cell, width: int, line: int) -> Image.Image:
+def draw_caption(cell: Cell, width: int, line: int) -> Image.Image:
     """The words on the left and the colour scale on the right of a strip."""
     strip = Image.new("RGB", (width, line), "white")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=line * 0.7)

@@ -16,11 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fixers
-from evaluation.pictures import save_png, side_by_side, to_uint8
+from evaluation.pictures import join_side_by_side, save_png, to_uint8
 from evaluation.video import write_video
 from fixers.sources import Pair, Video, find_pairs, is_video
 from runtime.command import choose_device, run_command
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder
 from triplets.pictures import read_image, read_render
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,8 @@ def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | N
         if options.compare:
             shown = [image, *([] if guide is None else [scaled(guide, image.shape[:2])]), fixed]
             save_png(
-                options.output_dir / "compare" / targets[pair.name].name, side_by_side(shown, 4)
+                options.output_dir / "compare" / targets[pair.name].name,
+                join_side_by_side(shown, 4),
             )
         save_png(targets[pair.name], fixed)
     if broken:
@@ -295,7 +296,7 @@ def main() -> None:
             raise ValueError("--alpha belongs to pictures; a video is fixed without")
         if not options.path.is_file():
             raise FileNotFoundError(f"{options.path}: no such file")
-        writable_folder(options.output_dir)
+        make_writable_folder(options.output_dir)
         fix_video(options)
         return
     pairs = find_pairs(options.path, options.reference)
@@ -303,7 +304,7 @@ def main() -> None:
     guides = {pair.reference for pair in pairs} | set(alphas.values())
     for path in guides - {None} | {pairs[0].image}:
         read_image(path)  # before the work begins
-    writable_folder(options.output_dir)
+    make_writable_folder(options.output_dir)
     fix_pictures(options, pairs, alphas)
 
 

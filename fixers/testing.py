@@ -18,17 +18,17 @@ from tqdm import tqdm
 from evaluation.fixing import FixingMetrics
 from evaluation.fixing_report import (
     PICTURES,
-    small,
-    summarised,
-    table,
+    format_table,
+    make_thumbnail,
+    summarize,
     write_fixing_report,
-    write_text,
+    write_metrics_text,
 )
-from evaluation.metrics import SSIM_WINDOW, Metrics, write_json
+from evaluation.metrics import SSIM_WINDOW, Metrics
 from evaluation.pictures import save_png
-from evaluation.sheet import comparison
+from evaluation.sheet import draw_comparison
 from fixers.call import Fixer
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder, write_json
 from runtime.shards import Shard
 from triplets.guides import Guided, Guides
 from triplets.pictures import read_image, shown, size
@@ -205,19 +205,19 @@ def measure(
             raise ValueError(f"{path} is {sizes[0]} and the render {sizes[1]}: make it anew")
         row = judge(images.render, fixed, images.truth)
         rows[triplet.key] = row | {"seconds": seconds.get(triplet.key)}
-        sheet = comparison(images.render, fixed, images.truth, images.reference, row)
+        sheet = draw_comparison(images.render, fixed, images.truth, images.reference, row)
         save_png(folders.predictions / "comparison" / f"{triplet.key}.png", sheet)
         if len(pictures) < PICTURES:
             chosen = {"fixed": fixed, "render": images.render, "ground truth": images.truth}
             if images.reference is not None:
                 chosen["reference"] = images.reference
-            pictures[triplet.key] = {name: small(image) for name, image in chosen.items()}
-    result = summarised(rows, judge)
+            pictures[triplet.key] = {name: make_thumbnail(image) for name, image in chosen.items()}
+    result = summarize(rows, judge)
     if seconds:
         result["mean"]["seconds_per_image"] = sum(seconds.values()) / len(seconds)
     result["settings"] = dict(settings)
     write_json(folders.predictions / "metrics.json", result)
-    write_text(folders.predictions / "metrics.txt", result)
+    write_metrics_text(folders.predictions / "metrics.txt", result)
     report = folders.predictions / "report"
     write_fixing_report(report, result, pictures, title=title, settings=settings)
     return result
@@ -271,7 +271,7 @@ def run(
     resume = resume or shard is not None
     seconds: dict[str, float] = {}
     if fixer is not None:
-        writable_folder(folders.predictions)
+        make_writable_folder(folders.predictions)
         note(folders.predictions, made_with, resume)
         seconds = predict(
             fixer,
@@ -295,5 +295,5 @@ def run(
         settings=settings,
         title=title,
     )
-    sys.stdout.write(table(result) + "\n")
+    sys.stdout.write(format_table(result) + "\n")
     log.info("predictions, metrics and report/index.html are in %s", folders.predictions)

@@ -26,7 +26,7 @@ from reconstruction import config as presets
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.trainer import Trainer
-from runtime.files import atomic_path, replace_folder, writable_folder
+from runtime.files import atomic_path, make_writable_folder, replace_folder
 from scenes import load
 from scenes.scene import Scene
 from splats import ply
@@ -161,7 +161,7 @@ def curate(
     """
     begin = time.perf_counter()
     device = torch.device(device)
-    target = writable_folder(output) / recipe.strategy.folder
+    target = make_writable_folder(output) / recipe.strategy.folder
     staged = output / f".{target.name}.partial"
     for stale in (staged, staged.with_name(f"{staged.name}-old")):
         shutil.rmtree(stale, ignore_errors=True)

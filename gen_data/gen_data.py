@@ -18,7 +18,7 @@ from gen_data.scene_list import choose, scene_names
 from gen_data.strategies import Name, Strategy
 from gen_data.tasks import Task, procedural_tasks, work
 from runtime.command import choose_device, run_command
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder
 from runtime.shards import Shard
 
 log = logging.getLogger("gen_data")
@@ -140,7 +140,7 @@ def main(o: Options) -> None:
         names = scene_names(o.base_path, o.output_path)
         tasks = {name: Task(o.base_path, output / name, recipe, device) for name in names}
     try:
-        writable_folder(output)
+        make_writable_folder(output)
     except PermissionError as error:
         raise PermissionError(f"{error} (--output_path)") from None
     chosen = choose(list(tasks), o.idx_start, o.idx_end, shard)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation.metrics import Metrics, mean, write_json
+from evaluation.metrics import Metrics, average
 from evaluation.pictures import save_png, to_uint8
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.repair import Repair, Repaired
+from runtime.files import write_json
 from scenes.scene import Scene
 from splats.gaussians import Splats
 
@@ -63,7 +64,7 @@ class Evaluation:
     @property
     def stats(self) -> dict[str, float | int | None]:
         """Means over the views, under the keys that Difix3D writes."""
-        means = mean([view.metrics for view in self.views])
+        means = average([view.metrics for view in self.views])
         return {**means, "ellipse_time": self.seconds, "num_GS": self.num_GS}
 
 

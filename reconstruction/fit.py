@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from evaluation.metrics import decibels
+from evaluation.metrics import mse_to_psnr
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from scenes.scene import Scene
@@ -24,7 +24,7 @@ def fit(splats: Splats, scene: Scene, config: Config) -> tuple[float, float]:
         render = render_view(splats, scene.cameras[i].to(device), config)
         error = (render.colors[0].clamp(0, 1) - scene.image(i).to(device)).square().mean().item()
         alpha += render.alphas.mean().item() / len(some)
-        psnr += decibels(error) / len(some)
+        psnr += mse_to_psnr(error) / len(some)
     return alpha, psnr
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from evaluation.metrics import Metrics, decibels, write_json
+from evaluation.metrics import Metrics, mse_to_psnr
 from reconstruction.config import Config, flat
 from reconstruction.evaluate import EvaluationConfig
 from reconstruction.result import ResultFolder
@@ -25,9 +25,9 @@ from reconstruction.rounds.support import support
 from reconstruction.start import Start
 from reconstruction.summary import publish, write_settings
 from reconstruction.trainer import Trainer
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder, write_json
 from runtime.interrupts import deferred_interrupt
-from runtime.memory import peak_gigabytes
+from runtime.memory import measure_peak_gigabytes
 from scenes.scene import Scene
 from splats import checkpoint, ply
 from splats.gaussians import Splats
@@ -74,7 +74,7 @@ def optimise(
             f"{start.source} has {first} steps already, and --max_steps is {schedule.max_steps}; "
             "raise it, or evaluate with --eval_only"
         )
-    folder = None if result_dir is None else ResultFolder(writable_folder(result_dir))
+    folder = None if result_dir is None else ResultFolder(make_writable_folder(result_dir))
     settings = settings_of(scene, config, evaluation, start)
     steps: tuple[int, ...] = ()
     if fixer is not None:
@@ -130,7 +130,7 @@ def _control(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = Trainer(scene, schedule, device, start)
         settings = settings_of(scene, config, shown, start)
-        own = ResultFolder(writable_folder(folder.vanilla.path))
+        own = ResultFolder(make_writable_folder(folder.vanilla.path))
         session = _Session(trainer, own, settings, config.save_every_seconds, shown)
         session.fork = steps[0] if steps else None
         if resume:
@@ -180,7 +180,7 @@ def evaluate_only(
 ) -> None:
     """Measure existing splats on the held-out views; write what a run writes at its end."""
     device, step = torch.device(device), max(0, start.step - 1)
-    folder = ResultFolder(writable_folder(result_dir))
+    folder = ResultFolder(make_writable_folder(result_dir))
     told = folder.rounds_stats(step)
     publish(
         start.splats.to(device),
@@ -298,7 +298,7 @@ class _Session:
             return
         self._check_finite()
         numbers = {
-            "mem": peak_gigabytes(self.trainer.device),
+            "mem": measure_peak_gigabytes(self.trainer.device),
             "ellipse_time": state.history.seconds,
             "num_GS": state.splats.count,
         }
@@ -361,14 +361,14 @@ def _advance(
             raise _diverged(state.done)
         history.seconds += time.perf_counter() - start
         if state.done % stretch == 0 and errors:
-            history.curve.append((state.done, decibels(torch.stack(errors).mean().item())))
+            history.curve.append((state.done, mse_to_psnr(torch.stack(errors).mean().item())))
             errors.clear()
         if refresh:
             if error is not None:
                 smooth = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
             bar.set_postfix(
                 loss=f"{torch.stack(losses).mean().item():.4f}",
-                **({} if smooth is None else {"PSNR": f"{decibels(smooth):.2f}"}),
+                **({} if smooth is None else {"PSNR": f"{mse_to_psnr(smooth):.2f}"}),
                 Gaussians=f"{state.splats.count:,}",
                 refresh=False,
             )

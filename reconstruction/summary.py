@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from evaluation import labels
-from evaluation.metrics import Metrics, write_json
+from evaluation.metrics import Metrics
 from evaluation.report import Report, ReportView, write_report
 from evaluation.video import write_video
 from reconstruction.config import Config
@@ -22,7 +22,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, story
 from reconstruction.rounds.repair import Repair
 from reconstruction.rounds.story import WAYS, Control, with_rounds
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import ellipse, interpolated
@@ -106,7 +106,7 @@ def publish(
     numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
     if rounds and evaluation.views:
-        log.info("%s", labels.aligned(report.tables[WAYS]))
+        log.info("%s", labels.format_table(report.tables[WAYS]))
     if video:
         log.info(metrics.protocol.format(resolution=_resolution(scene)))
         if metrics.lpips_reason:

@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -35,7 +40,35 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return Path(path)
 
 
-def writable_folder(path: Path | str) -> Path:
+def write_json(path: Path | str, data: object) -> Path:
+    """Write `data` as strict JSON (RFC 8259) in one step and return the path.
+
+    Paths, NumPy scalars and arrays, and tensors are converted. JSON has no NaN and no Infinity:
+    such numbers become null, and a warning names them.
+    """
+    not_finite: list[str] = []
+    text = json.dumps(_to_json(data, "", not_finite), indent=2, allow_nan=False, ensure_ascii=False)
+    if not_finite:
+        log.warning("%s: no finite number at %s; written as null.", path, ", ".join(not_finite))
+    return write_bytes(path, (text + "\n").encode())
+
+
+def _to_json(value: object, place: str, not_finite: list[str]) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(v, f"{place}/{key}", not_finite) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(v, f"{place}/{i}", not_finite) for i, v in enumerate(value)]
+    if hasattr(value, "tolist"):  # NumPy's and torch's; neither is imported here
+        return _to_json(value.tolist(), place, not_finite)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        not_finite.append(place)
+        return None
+    return value
+
+
+def make_writable_folder(path: Path | str) -> Path:
     """Make the folder if need be and prove that a file can be written; PermissionError if not.
 
     A folder marked read-only counts as such for root too: whoever marked it meant it.

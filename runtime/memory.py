@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 SPARE = 0.25  # share of a GPU's memory
 
 
-def peak_gigabytes(device: torch.device) -> float:
+def measure_peak_gigabytes(device: torch.device) -> float:
     """The most so far: of the GPU's memory, or of the process's on a CPU."""
     if device.type == "cuda":
         import torch
@@ -21,7 +21,7 @@ def peak_gigabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
 
 
-def is_short(device: torch.device) -> bool:
+def is_memory_short(device: torch.device) -> bool:
     """Whether a GPU has little memory left for the splats to grow."""
     if device.type != "cuda":
         return False

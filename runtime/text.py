@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 
-def counted(n: int, noun: str) -> str:
+def format_count(n: int, noun: str) -> str:
     """1 photo, 2 photos."""
     return f"{n} {noun}" + "s" * (n != 1)
 
 
-def shortened(items: list[str], most: int = 10) -> str:
+def format_list(items: list[str], most: int = 10) -> str:
     """The first items, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + rest

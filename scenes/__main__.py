@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from runtime.command import run_command
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder
 from scenes.contact_sheet import check_sheet_file, write_contact_sheet
 from scenes.loading import load
 from scenes.summary import describe, summarize
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
 
 def _default_sheet(path: Path) -> Path:
     try:
-        return writable_folder(path) / "contact_sheet.png"
+        return make_writable_folder(path) / "contact_sheet.png"
     except PermissionError:
         return Path(tempfile.gettempdir()) / f"{path.resolve().name}_contact_sheet.png"
 

@@ -55,7 +55,7 @@ class Capture:
     notes: tuple[str, ...] = ()
 
 
-def no_points() -> tuple[np.ndarray, np.ndarray]:
+def make_no_points() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pycolmap
 from torch import Tensor
 
-from runtime.files import replace_folder, writable_folder
-from runtime.text import counted
+from runtime.files import make_writable_folder, replace_folder
+from runtime.text import format_count
 from scenes.cameras import Cameras
-from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, no_points
+from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, make_no_points
 from scenes.colmap_check import check_binary, check_text
 
 # Where a model lies below the folder a user names: COLMAP and gsplat, Difix, DL3DV-Benchmark.
@@ -71,7 +71,7 @@ def read(model: Path, photo_folder: Path) -> Capture:
     check_poses(viewmats, names, images)
 
     notes = []
-    xyz, colors = no_points()
+    xyz, colors = make_no_points()
     if points is None:
         notes.append(f"{model} has no points3D file, so the scene has no points")
     elif len(model_read.points3D):
@@ -80,7 +80,7 @@ def read(model: Path, photo_folder: Path) -> Capture:
         colors = np.array([point.color for point in cloud]).astype(np.float32) / 255
         good = (np.abs(xyz) < LARGEST).all(1)
         if not good.all():
-            skipped = counted(int((~good).sum()), "point")
+            skipped = format_count(int((~good).sum()), "point")
             notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
         xyz, colors = xyz[good].astype(np.float32), colors[good]
     return Capture(
@@ -147,7 +147,7 @@ def write(
 
 def write_model(model: pycolmap.Reconstruction, scene_folder: Path) -> Path:
     """Write a model to `scene_folder`/sparse/0, whole or not at all."""
-    sparse = writable_folder(scene_folder / "sparse")
+    sparse = make_writable_folder(scene_folder / "sparse")
     temporary = Path(tempfile.mkdtemp(prefix=".0-", dir=sparse))
     try:
         temporary.chmod(0o755)

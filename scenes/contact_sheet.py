@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from runtime.files import atomic_path, writable_folder
+from runtime.files import atomic_path, make_writable_folder
 from scenes.photos import SUFFIXES
 from scenes.scene import Scene
 
@@ -32,7 +32,7 @@ def check_sheet_file(file: Path) -> Path:
         raise ValueError(f"--contact_sheet {file} is a folder; name a picture in it")
     if file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--contact_sheet {file}: its name must end in .png, .jpg or .webp")
-    writable_folder(file.parent)
+    make_writable_folder(file.parent)
     return file
 
 

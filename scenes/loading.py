@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from runtime.text import counted, shortened
+from runtime.text import format_count, format_list
 from scenes import colmap, sfm, transforms
 from scenes.cameras import Cameras
 from scenes.capture import Capture, Lens
-from scenes.normalize import apply, apply_to_viewmats, normalization
+from scenes.normalize import compute_normalization, transform_points, transform_viewmats
 from scenes.photos import (
     TURNS,
     Sources,
@@ -28,11 +28,11 @@ from scenes.photos import (
     find_sources,
     list_photos,
     read_header,
-    smaller_size,
+    shrink_size,
 )
 from scenes.scene import Scene, Split
 from scenes.split import make_split
-from scenes.undistort import remap, undistortion
+from scenes.undistort import compute_undistortion, remap_image
 
 log = logging.getLogger(__name__)
 FEWEST_VIEWS = 3
@@ -92,9 +92,9 @@ def load(
     viewmats = np.stack([view.viewmat for view in views])
     points, transform = capture.points, np.eye(4)
     if normalize:
-        transform = normalization(np.linalg.inv(viewmats), points.astype(np.float64))
-        viewmats = apply_to_viewmats(transform, viewmats)
-        points = apply(transform, points.astype(np.float64)).astype(np.float32)
+        transform = compute_normalization(np.linalg.inv(viewmats), points.astype(np.float64))
+        viewmats = transform_viewmats(transform, viewmats)
+        points = transform_points(transform, points.astype(np.float64)).astype(np.float32)
     names = tuple(view.name for view in views)
     scene = Scene(
         path=path,
@@ -169,7 +169,7 @@ def _fitting_factor(capture: Capture, longest_side: int) -> int:
 def _check_sizes(sources: Sources, factor: int) -> None:
     """ValueError if a photo has too few pixels to be of use at this factor."""
     for path, *size in _sizes(sources.paths):
-        width, height = smaller_size(*size, sources.shrink)
+        width, height = shrink_size(*size, sources.shrink)
         if min(width, height) < SHORTEST_SIDE:
             raise ValueError(
                 f"{path} is {width}x{height}, under {SHORTEST_SIDE} pixels a side"
@@ -197,7 +197,7 @@ def _photos_of_model(path: Path, model: Path) -> Path:
 
 def _need_views(n: int, noun: str, path: Path, kind: str = "") -> None:
     if n < FEWEST_VIEWS:
-        few = counted(n, noun)
+        few = format_count(n, noun)
         raise ValueError(f"{path} has only {few}{kind}; at least {FEWEST_VIEWS} are needed")
 
 
@@ -215,7 +215,7 @@ def _decode_all(
 ) -> tuple[list[_View], list[str]]:
     """The views whose photo could be read, in order, and notes on what was not as expected."""
     # Views that share a lens share its maps; a few suffice, since views come in order.
-    maps_of = _memo(undistortion)
+    maps_of = _memo(compute_undistortion)
 
     def decode_view(i: int) -> _View | str:
         path = sources.paths[i]
@@ -243,18 +243,18 @@ def _decode_all(
     notes = []
     if missing:
         notes.append(
-            f"skipped {counted(len(missing), 'view')} without a photo in {capture.photo_folder}: "
-            f"{shortened(missing, 3)}"
+            f"skipped {format_count(len(missing), 'view')} without a photo in "
+            f"{capture.photo_folder}: {format_list(missing, 3)}"
         )
     if unreadable:
-        what = counted(len(unreadable), "unreadable photo")
-        notes.append(f"skipped {what}: {shortened(unreadable)}")
+        what = format_count(len(unreadable), "unreadable photo")
+        notes.append(f"skipped {what}: {format_list(unreadable)}")
     scaled = [view.scaled for view in views if view.scaled]
     if scaled:
         at_factor = f" at --data_factor {factor}" if factor > 1 else ""
         notes.append(
-            f"{counted(len(scaled), 'photo')} not of the size that the camera states{at_factor} "
-            f"({scaled[0]}); the cameras are scaled to fit"
+            f"{format_count(len(scaled), 'photo')} not of the size that the camera states"
+            f"{at_factor} ({scaled[0]}); the cameras are scaled to fit"
         )
     return views, notes
 
@@ -302,7 +302,7 @@ def _view(
             f"{path} is {width}x{height}, but its camera says {lens.width}x{lens.height}: another "
             "shape, not just another size; use the photos that the capture was made from"
         )
-    stated = smaller_size(lens.width, lens.height, factor)
+    stated = shrink_size(lens.width, lens.height, factor)
     scaled = ""
     if abs(width - stated[0]) > max(1, 0.01 * stated[0]):
         scaled = f"{name} is {width}x{height}, not {stated[0]}x{stated[1]}"
@@ -312,7 +312,7 @@ def _view(
             lens, *maps = maps_of(lens)
         except ValueError as error:
             raise ValueError(f"the camera of {name}: {error}") from None
-        image = remap(image, tuple(maps))
+        image = remap_image(image, tuple(maps))
     K = lens.K
     if orientation in TURNS:  # make the view upright together with its camera
         image, K, viewmat = turn_view(image, K, viewmat, TURNS[orientation])

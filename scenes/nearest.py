@@ -12,7 +12,7 @@ GRID = 16  # points along each side of a view that are looked up in the photos
 NEAR = 1e-6
 
 
-def spacing(cameras: Cameras) -> float:
+def measure_spacing(cameras: Cameras) -> float:
     """Median distance of cameras to their nearest neighbour at another place; 1 if none."""
     distances = torch.cdist(cameras.positions.double(), cameras.positions.double())
     distances[distances <= NEAR * distances.max()] = math.inf
@@ -21,15 +21,17 @@ def spacing(cameras: Cameras) -> float:
     return float(nearest.median()) if len(nearest) else 1.0
 
 
-def pose_distances(views: Cameras, photos: Cameras) -> Tensor:
+def measure_pose_distances(views: Cameras, photos: Cameras) -> Tensor:
     """[N,M]: translation in units of the photos' spacing plus the angle of the turn in radians."""
-    translation = torch.cdist(views.positions.double(), photos.positions.double()) / spacing(photos)
+    translation = torch.cdist(
+        views.positions.double(), photos.positions.double()
+    ) / measure_spacing(photos)
     R, Q = views.viewmats[:, :3, :3].double(), photos.viewmats[:, :3, :3].double()
     trace = torch.einsum("nij,mij->nm", R, Q)
     return translation + ((trace - 1) / 2).clamp(-1, 1).arccos()
 
 
-def covisibility(views: Cameras, photos: Cameras, depths: Tensor | None = None) -> Tensor:
+def measure_covisibility(views: Cameras, photos: Cameras, depths: Tensor | None = None) -> Tensor:
     """[N,M]: the share of each view that a photo sees.
 
     A grid of pixels is taken to its depth (depths [N,H,W], 0 or less unknown) and looked up in each
@@ -61,7 +63,7 @@ def covisibility(views: Cameras, photos: Cameras, depths: Tensor | None = None) 
     return shares
 
 
-def choose(
+def choose_references(
     views: Cameras, photos: Cameras, k: int = 1, depths: Tensor | None = None
 ) -> list[list[int]]:
     """For each view the indices of up to k photos, best first; none that shows nothing of the view.
@@ -73,7 +75,10 @@ def choose(
         raise ValueError(f"at least one reference must be asked for, not {k}")
     if not len(photos):
         return [[] for _ in range(len(views))]
-    distance, share = pose_distances(views, photos), covisibility(views, photos, depths)
+    distance, share = (
+        measure_pose_distances(views, photos),
+        measure_covisibility(views, photos, depths),
+    )
     cost = distance if depths is None else -share + 1e-3 * distance / (1 + distance)
     cost = cost.masked_fill(share == 0, math.inf)
     order = cost.argsort(dim=1, stable=True)[:, :k]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
+def compute_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[4, 4] similarity (scale times rotation, then translation) from [N,4,4] poses, [P,3] points.
 
     The cameras' mean up direction becomes z, the point nearest to their optical axes the origin,
@@ -15,20 +15,20 @@ def normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     upright = _from_cameras(camtoworlds)
     if len(points) < 3:
         return upright
-    aligned = _principal_axes(apply(upright, points)) @ upright
-    z = apply(aligned, points)[:, 2]
+    aligned = _principal_axes(transform_points(upright, points)) @ upright
+    z = transform_points(aligned, points)[:, 2]
     # Most points lie low with a tail upwards; if it is the other way round, turn about x.
     if np.median(z) > np.mean(z):
         aligned = np.diag([1.0, -1.0, -1.0, 1.0]) @ aligned
     return aligned
 
 
-def apply(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
+def transform_points(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points [P, 3] moved by a [4, 4] similarity."""
     return points @ similarity[:3, :3].T + similarity[:3, 3]
 
 
-def apply_to_viewmats(similarity: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
+def transform_viewmats(similarity: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
     """Viewmats [N, 4, 4] of the same cameras in the moved world; their rotations stay rotations."""
     moved = viewmats @ np.linalg.inv(similarity)
     moved[:, :3] *= np.cbrt(np.linalg.det(similarity[:3, :3]))

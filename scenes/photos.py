@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from runtime.files import atomic_path, check_writable
-from runtime.text import counted
+from runtime.text import format_count
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 MOST_PIXELS = 500_000_000  # of one photo
@@ -107,7 +107,7 @@ def _beside(folder: Path, ending: str) -> Path:
 
 
 def _no_photos(folder: Path, names: tuple[str, ...]) -> str:
-    photos = counted(len(names), "photo")
+    photos = format_count(len(names), "photo")
     text = f"{folder} has none of the {photos} that the capture names ({names[0]}, ...)"
     smaller = sorted(
         (path.name.rsplit("_", 1)[1] for path in folder.parent.glob(f"{folder.name}_*")), key=len
@@ -190,7 +190,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def smaller_size(width: int, height: int, factor: int) -> tuple[int, int]:
+def shrink_size(width: int, height: int, factor: int) -> tuple[int, int]:
     return max(1, round(width / factor)), max(1, round(height / factor))
 
 
@@ -200,7 +200,7 @@ def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.nda
     The copy is a .png with the photo's EXIF orientation, used while it is newer than the photo.
     """
     width, height, _ = read_header(path)
-    size = smaller_size(width, height, factor)
+    size = shrink_size(width, height, factor)
     if cached is not None and _is_fresh(cached, path):
         try:
             pixels, orientation = decode(cached)

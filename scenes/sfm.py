@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from runtime.files import check_writable
-from runtime.text import counted, shortened
+from runtime.text import format_count, format_list
 from scenes.colmap import write_model
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo
 
@@ -42,12 +42,12 @@ def structure_from_motion(
         copied, sizes, unreadable = _copy(photo_folder, names, copies, progress)
         notes = []
         if unreadable:
-            what = counted(len(unreadable), "unreadable photo")
-            notes.append(f"skipped {what}: {shortened(unreadable)}")
+            what = format_count(len(unreadable), "unreadable photo")
+            notes.append(f"skipped {what}: {format_list(unreadable)}")
         if len(sizes) < 3:
             raise ValueError(
-                f"{photo_folder}: {counted(len(sizes), 'photo')} readable ({'; '.join(notes)}); "
-                "structure from motion needs at least 3"
+                f"{photo_folder}: {format_count(len(sizes), 'photo')} readable "
+                f"({'; '.join(notes)}); structure from motion needs at least 3"
             )
         pycolmap.set_random_seed(SEED)
         _extract(database, copies, sizes, progress)
@@ -63,7 +63,7 @@ def structure_from_motion(
         )
     left_out = sorted(set(sizes) - {image.name for image in model.images.values()})
     if left_out:
-        few = shortened([copied[copy] for copy in left_out])
+        few = format_list([copied[copy] for copy in left_out])
         notes.append(
             f"structure from motion posed {posed} of {len(sizes)} photos; without a pose: {few}"
         )
@@ -78,7 +78,7 @@ def structure_from_motion(
     return notes
 
 
-def pairs_to_match(n: int) -> list[tuple[int, int]]:
+def choose_pairs(n: int) -> list[tuple[int, int]]:
     """Pairs i < j of n photos in name order: all, or for many photos neighbours and anchors.
 
     Neighbours are the next 10 and those at distances of powers of two; every 10th photo (fewer
@@ -162,7 +162,7 @@ def _extract(
 
 
 def _match(database: Path, names: list[str], list_file: Path, progress: bool) -> None:
-    pairs = pairs_to_match(len(names))
+    pairs = choose_pairs(len(names))
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
     batch = max(16, len(pairs) // 100)

@@ -11,9 +11,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from runtime.files import atomic_path
-from runtime.text import counted, shortened
+from runtime.text import format_count, format_list
 from scenes.cameras import Cameras
-from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses, no_points
+from scenes.capture import (
+    LARGEST,
+    NOT_FINITE,
+    Capture,
+    Lens,
+    check_lens,
+    check_poses,
+    make_no_points,
+)
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 from scenes.ply_points import read_ply_points
 
@@ -48,17 +56,19 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         seen.setdefault(name, (path, frame))
     if not seen:
         raise FileNotFoundError(
-            f"none of the {counted(len(missing), 'photo')} that {file} names is there "
+            f"none of the {format_count(len(missing), 'photo')} that {file} names is there "
             f"({folder / missing[0]})"
         )
     notes = []
     if missing:
         notes.append(
-            f"{file.name} names {counted(len(missing), 'photo')} not to be found "
-            f"({shortened(missing, 1)}); the frames are skipped"
+            f"{file.name} names {format_count(len(missing), 'photo')} not to be found "
+            f"({format_list(missing, 1)}); the frames are skipped"
         )
     if twice:
-        notes.append(f"{file.name} names {counted(twice, 'photo')} twice; the first pose is used")
+        notes.append(
+            f"{file.name} names {format_count(twice, 'photo')} twice; the first pose is used"
+        )
 
     names = tuple(sorted(seen))
     lenses = []
@@ -263,12 +273,12 @@ def _viewmat(frame: dict, name: str, file: Path) -> np.ndarray:
 def _points(shared: dict, file: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     ply = shared.get("ply_file_path")
     if ply is None:
-        return no_points()
+        return make_no_points()
     if not isinstance(ply, str) or "\0" in ply:
         raise ValueError(f'{file}: "ply_file_path" is not a path')
     if not (file.parent / ply).is_file():
         notes.append(f"{ply}, named in {file.name}, is not there, so the scene has no points")
-        return no_points()
+        return make_no_points()
     return read_ply_points(file.parent / ply)
 
 

@@ -13,7 +13,7 @@ WIDEST_FOCAL = 0.2  # of the longer side: 136 degrees
 HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
-def undistortion(lens: Lens) -> tuple[Lens, np.ndarray, np.ndarray]:
+def compute_undistortion(lens: Lens) -> tuple[Lens, np.ndarray, np.ndarray]:
     """The pinhole lens that replaces `lens`, and cv2.remap's two maps [H, W] float32.
 
     Raises ValueError if the distortion folds over inside the photo.
@@ -68,6 +68,6 @@ def _all_inside(maps: tuple[np.ndarray, np.ndarray], size: tuple[int, int]) -> b
     )
 
 
-def remap(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def remap_image(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The undistorted image [H, W, 3]; the outermost half pixel repeats its neighbour."""
     return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

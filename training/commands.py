@@ -15,7 +15,7 @@ from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
 from models import checkpoints
 from models.gsvar import GSVAR
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder
 from runtime.seeds import mix_seeds
 from training import building, distributed, weights
 from training.bridging import BridgeStage
@@ -235,7 +235,7 @@ def train(
         args = plain_args(flags, run)
         if run.found is not None:
             compare(run.found[1].get("args", {}), args, flags)
-        writable_folder(folder.path)
+        make_writable_folder(folder.path)
         stage = make(run)
         settings = Settings(
             rate=(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from models.gsvar import GSVAR
 from runtime.interrupts import deferred_interrupt
-from runtime.memory import peak_gigabytes
+from runtime.memory import measure_peak_gigabytes
 from runtime.seeds import mix_seeds
 from training import distributed, optimiser, weights
 from training.ema import EMA
@@ -271,7 +271,7 @@ class Loop:
             "epoch": self.done / self.order.steps,
             "seconds": seconds,
             "samples_per_second": self.order.samples / seconds,
-            "memory_gb": peak_gigabytes(self.device),
+            "memory_gb": measure_peak_gigabytes(self.device),
         }
         bar.set_postfix(loss=f"{mean:.4g}", memory=f"{values['memory_gb']:.1f}G", refresh=False)
         if self.journal is not None:

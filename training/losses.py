@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from evaluation.backbones import backbone
+from evaluation.backbones import fetch_backbone
 from evaluation.ssim import ssim
 
 PixelLoss = Literal["l1", "l2"]
@@ -121,7 +121,7 @@ def load_perceptual(device: torch.device | str) -> tuple[Perceptual | None, str 
 
     The weights are looked for in torch hub's folder and downloaded if missing.
     """
-    reason = backbone("vgg")
+    reason = fetch_backbone("vgg")
     if reason is not None:
         return None, f"LPIPS is not available: {reason}"
     try:

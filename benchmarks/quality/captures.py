@@ -11,9 +11,9 @@ import tyro
 
 import reconstruction
 import scenes
-from evaluation.metrics import write_json
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
+from runtime.files import write_json
 from scenes.photos import list_photos
 
 

@@ -20,11 +20,10 @@ import fixers
 import reconstruction
 import scenes
 from benchmarks.quality.captures import posed
-from evaluation.metrics import write_json
 from reconstruction import EvaluationConfig, FixConfig, FixerInUse
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from runtime.shards import Shard
 from scenes.procedural import write
 

@@ -18,14 +18,13 @@ from tqdm import tqdm
 import fixers
 import reconstruction
 import scenes
-from evaluation.metrics import write_json
 from fixers.call import checked, trusting
 from reconstruction import FixConfig
 from reconstruction.rounds.guidance import Guidance
 from reconstruction.rounds.repair import Repair, trustworthy
 from reconstruction.start import Start
 from runtime.command import run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 
 SURE = 0.05  # dB: gains smaller than that are neither good nor bad
 

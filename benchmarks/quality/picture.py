@@ -9,8 +9,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from evaluation.pictures import error_map, side_by_side, to_uint8
-from evaluation.sheet import Cell, caption
+from evaluation.pictures import draw_error_map, join_side_by_side, to_uint8
+from evaluation.sheet import Cell, draw_caption
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import atomic_path
@@ -50,11 +50,11 @@ def main() -> None:
     line = max(16, photo.shape[1] // 16)
     columns = []
     for title, picture in pictures.items():
-        strip = np.asarray(caption(Cell(picture, title), picture.shape[1], line))
-        below = np.full_like(photo, 255) if title == "photo" else error_map(picture, photo)
+        strip = np.asarray(draw_caption(Cell(picture, title), picture.shape[1], line))
+        below = np.full_like(photo, 255) if title == "photo" else draw_error_map(picture, photo)
         columns.append(np.concatenate((strip, picture, below)))
     with atomic_path(options.output) as temporary:
-        Image.fromarray(to_uint8(side_by_side(columns, gap=4))).save(temporary, quality=88)
+        Image.fromarray(to_uint8(join_side_by_side(columns, gap=4))).save(temporary, quality=88)
 
 
 if __name__ == "__main__":

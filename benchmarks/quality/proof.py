@@ -22,13 +22,14 @@ from tqdm import tqdm
 from benchmarks.quality.bridge_only import BridgeOnly, TruthTokens
 from benchmarks.quality.unet import UNetFixer
 from evaluation.fixing import FixingMetrics
-from evaluation.metrics import Metrics, write_json
-from evaluation.pictures import error_map, save_png, side_by_side, to_uint8
-from evaluation.sheet import Cell, caption
+from evaluation.metrics import Metrics
+from evaluation.pictures import draw_error_map, join_side_by_side, save_png, to_uint8
+from evaluation.sheet import Cell, draw_caption
 from fixers import load
 from fixers.call import Fixer
 from fixers.gsvar import SHIPPED, GSVARFixer
 from runtime.command import run_command
+from runtime.files import write_json
 from triplets import manifest
 from triplets.guides import Guides
 from triplets.manifest import Triplet
@@ -260,11 +261,11 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
             fixed = read_image(out / name / "fixed" / f"{key}.png")
             warped = all(r.warped for r in triplet.references)
             guides = Guides(1, warped).read(triplet, render)
-            pictures = [render, *guides, fixed, truth, error_map(render, truth)]
-            line = side_by_side([*pictures, error_map(fixed, truth)], gap=2)
+            pictures = [render, *guides, fixed, truth, draw_error_map(render, truth)]
+            line = join_side_by_side([*pictures, draw_error_map(fixed, truth)], gap=2)
             before, after = (rows[key][f"{which}psnr"] for which in ("render_", ""))
             told = f"{key}: render {before:.2f} dB, fixed {after:.2f} dB ({after - before:+.2f})"
-            strip = np.asarray(caption(Cell(line, told), line.shape[1], LINE))
+            strip = np.asarray(draw_caption(Cell(line, told), line.shape[1], LINE))
             lines.append(np.concatenate((strip, to_uint8(line))))
         width = max(line.shape[1] for line in lines)
         whole = [

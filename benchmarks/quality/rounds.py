@@ -15,11 +15,10 @@ import tyro
 import fixers
 import reconstruction
 import scenes
-from evaluation.metrics import write_json
 from reconstruction import EvaluationConfig, FixConfig, FixerInUse
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from scenes.procedural import write
 
 OWN = ("optimising", "trial", "rendering", "fixing")  # not the loop's

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from evaluation.metrics import Metrics, write_json
+from evaluation.metrics import Metrics
 from fixers.call import checked, trusting
 from fixers.gsvar import outside, pad
 from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 from runtime.command import run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from runtime.interrupts import deferred_interrupt
 from training import optimiser
 from training.bridging import harmed

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import fixer as networks
 from benchmarks.timing import SIDE, best, product, seconds
-from evaluation.metrics import write_json
 from fixers.gsvar import GSVARFixer, fastest, precision
 from runtime.command import choose_device, run_command
+from runtime.files import write_json
 
 UNIT = 2 * SIDE**3 / 1e9  # GFLOP
 

@@ -24,12 +24,11 @@ import tyro
 import fixers
 from benchmarks.speed.rasterize import picture_of
 from benchmarks.timing import Work, product, seconds, tell_if_busy, use_threads
-from evaluation.metrics import write_json
 from gen_data import tasks
 from gen_data.curate import Recipe
 from gen_data.strategies import Strategy
 from runtime.command import choose_device, run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from splats.rasterize import rasterize
 
 PLOT = Path("docs/growth.png")

@@ -18,12 +18,11 @@ import torch
 import tyro
 
 from benchmarks.timing import tell_if_busy
-from evaluation.metrics import write_json
 from models import checkpoints
 from models.gsvar import GSVAR
 from models.gsvar.config import PRESETS
 from runtime.command import run_command
-from runtime.files import atomic_path
+from runtime.files import atomic_path, write_json
 from triplets import manifest
 
 ROOT = Path(__file__).parents[2]

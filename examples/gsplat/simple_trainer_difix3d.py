@@ -16,7 +16,7 @@ import scenes
 from fixers.gsvar import fastest
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, fit, original
 from runtime.command import choose_device, run_command
-from runtime.files import writable_folder
+from runtime.files import make_writable_folder
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def main() -> None:
     scene = load_scene(flags, device)
     if start is not None and (flags.ply is not None or flags.ckpt is not None):
         scene = in_world_of(start, scene, flags, device)
-    writable_folder(flags.result_dir)
+    make_writable_folder(flags.result_dir)
     if flags.eval_only:
         reconstruction.evaluate_only(
             scene, start, flags.optimisation, flags.evaluation, flags.result_dir, device

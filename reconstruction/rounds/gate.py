@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from evaluation.metrics import decibels
+from evaluation.metrics import mse_to_psnr
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.rounds.settings import FixConfig
@@ -30,6 +30,6 @@ def mean_psnr(splats: Splats, scene: Scene, views: tuple[int, ...], config: Conf
     for view in views:
         render = render_view(splats, scene.cameras[view].to(device), config)
         error = (render.colors[0].clamp(0, 1) - scene.image(view).to(device)).square().mean()
-        total += decibels(error.item())
+        total += mse_to_psnr(error.item())
     mean = total / len(views)
     return mean if math.isfinite(mean) else -math.inf

@@ -10,7 +10,7 @@ from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
-from scenes.nearest import choose
+from scenes.nearest import choose_references
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.warp import warp
@@ -75,7 +75,7 @@ class Guidance:
         depth = view.depth * (view.alpha >= 0.5)
         depths = depth[None] if self.settings.reference_by == "covisibility" else None
         cameras = self.scene.cameras[list(photos)]
-        chosen = choose(camera, cameras, count, depths)[0]
+        chosen = choose_references(camera, cameras, count, depths)[0]
         return [self._guide(camera, view, photos[i]) for i in chosen]
 
     def _guide(self, camera: Cameras, view: Rendered, index: int) -> Guide:

@@ -7,7 +7,7 @@ from torch import Tensor
 from reconstruction.rounds.confidence import AGREES, local_mean
 from reconstruction.rounds.guidance import Rendered
 from scenes.cameras import Cameras
-from scenes.nearest import choose
+from scenes.nearest import choose_references
 from splats.warp import warp
 
 
@@ -26,7 +26,7 @@ def contradicted(
         nothing = torch.zeros_like(view.alpha, dtype=torch.bool)
         others = [j for j in range(len(views)) if j != i]
         depth = (view.depth * (view.alpha >= 0.5))[None]
-        chosen = choose(cameras[i], cameras[others], 1, depth)[0] if others else []
+        chosen = choose_references(cameras[i], cameras[others], 1, depth)[0] if others else []
         if not chosen:
             found.append((nothing, nothing))
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluation.metrics import decibels
+from evaluation.metrics import mse_to_psnr
 from evaluation.pictures import save_png
 from fixers import Fixer
 from reconstruction import fit
@@ -205,7 +205,7 @@ class Rounds:
             state.views.aside = frozenset(now.aside)
         self._rest()
         now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
-        now.memory = memory.peak_gigabytes(trainer.device)
+        now.memory = memory.measure_peak_gigabytes(trainer.device)
         log.info(
             "round at step %d: %d views fixed, %d refused%s",
             *(state.done, now.views, now.refused),
@@ -228,7 +228,7 @@ class Rounds:
 
     def _rest(self) -> None:
         """Between rounds the fixer leaves a GPU that has little memory to spare."""
-        if memory.is_short(self.trainer.device):
+        if memory.is_memory_short(self.trainer.device):
             self._place(torch.device("cpu"))
             torch.cuda.empty_cache()
 
@@ -322,4 +322,4 @@ def told_agreement(ratio: float) -> str:
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
-    return decibels((image - truth).square().mean().item())
+    return mse_to_psnr((image - truth).square().mean().item())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
-from scenes.nearest import pose_distances, spacing
+from scenes.nearest import measure_pose_distances, measure_spacing
 from scenes.scene import Scene
 from splats.paths import interpolated
 
@@ -56,8 +56,8 @@ def towards(
     `shift` counts in the spacing of the training cameras, or in world units; the rotation comes
     along by the same share of the way.
     """
-    unit = 1.0 if in_world_units else spacing(train)
-    nearest = pose_distances(wanted, current).argmin(1)
+    unit = 1.0 if in_world_units else measure_spacing(train)
+    nearest = measure_pose_distances(wanted, current).argmin(1)
     poses = wanted.camtoworlds.double().clone()
     starts = current.camtoworlds.double()[nearest]
     for i, (start, end) in enumerate(zip(starts, poses.clone(), strict=True)):
@@ -77,7 +77,7 @@ def perturbed(train: Cameras, count: int, seed: int) -> Cameras:
     chosen = torch.randperm(len(train), generator=generator).repeat(-(-count // len(train)))[:count]
     poses = train.camtoworlds.double()[chosen]
     moves = torch.randn(count, 3, generator=generator, dtype=torch.float64)
-    moves = moves / moves.norm(dim=1, keepdim=True) * AROUND * spacing(train)
+    moves = moves / moves.norm(dim=1, keepdim=True) * AROUND * measure_spacing(train)
     turns = (torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2 - 1) * TURNED
     poses[:, :3, 3] += moves
     poses[:, :3, :3] = poses[:, :3, :3] @ torch.from_numpy(

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from runtime.files import replace_folder, writable_folder
+from runtime.files import make_writable_folder, replace_folder
 from scenes import colmap
 from scenes.loading import FEWEST_VIEWS, SHORTEST_SIDE
 from scenes.procedural.scene import check_size, generate
@@ -43,7 +43,7 @@ def write(
             f"got {n_views} views of {width}x{height} and {points} points"
         )
     check_size(width, height)
-    writable_folder(folder.absolute().parent)
+    make_writable_folder(folder.absolute().parent)
     scene = generate(seed, kind)
     cameras = scene.capture(n_views, width, height, path)
     with tempfile.TemporaryDirectory(

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.fixing import FixingMetrics, luma
+from evaluation.fixing import FixingMetrics, compute_luma
 from evaluation.metrics import Metrics
 
 
@@ -37,7 +37,7 @@ def test_y_is_bt601_in_studio_swing(images):
     def y(x):
         return (65.481 * x[..., 0] + 128.553 * x[..., 1] + 24.966 * x[..., 2] + 16) / 255
 
-    np.testing.assert_allclose(luma(images[0])[..., 1], y(render), atol=1e-7)
+    np.testing.assert_allclose(compute_luma(images[0])[..., 1], y(render), atol=1e-7)
     row = FixingMetrics(Metrics(None), "y")(*images)
     assert row["psnr"] == pytest.approx(psnr(y(fixed), y(truth)), abs=1e-4)
     assert row["render_psnr"] == pytest.approx(psnr(y(render), y(truth)), abs=1e-4)

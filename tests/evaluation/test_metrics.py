@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from evaluation import backbones
-from evaluation.metrics import PSNR_CAP, Metrics, mean, write_json
+from evaluation.metrics import PSNR_CAP, Metrics, average
+from runtime.files import write_json
 
 NO_PROXY_ANSWERS = "http://127.0.0.1:9"
 
@@ -155,7 +156,7 @@ def test_a_wrong_download_is_not_kept(no_weights, monkeypatch):
 def test_a_good_download_is_kept(no_weights, monkeypatch):
     monkeypatch.setattr(backbones, "_download", lambda url, name: b"weights")
     monkeypatch.setattr(backbones, "_is_genuine", lambda name, data: data == b"weights")
-    assert backbones.backbone("alex") is None
+    assert backbones.fetch_backbone("alex") is None
     assert (no_weights / "alexnet-owt-7be5be79.pth").read_bytes() == b"weights"
 
 
@@ -212,10 +213,10 @@ def test_protocol_is_one_line_with_the_resolution():
 
 def test_mean_is_none_where_a_view_has_none():
     views = [{"psnr": 20.0, "lpips": 0.1}, {"psnr": 30.0, "lpips": None}]
-    assert mean(views) == {"psnr": 25.0, "lpips": None}
-    assert mean([]) == {}
+    assert average(views) == {"psnr": 25.0, "lpips": None}
+    assert average([]) == {}
     with pytest.raises(ValueError, match="different keys"):
-        mean([{"psnr": 1.0}, {"ssim": 1.0}])
+        average([{"psnr": 1.0}, {"ssim": 1.0}])
 
 
 def test_json_is_strict_and_whole(tmp_path, caplog):

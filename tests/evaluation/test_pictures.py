@@ -5,7 +5,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from evaluation.pictures import ERROR_TOP, error_map, save_png, side_by_side, to_uint8
+from evaluation.pictures import ERROR_TOP, draw_error_map, join_side_by_side, save_png, to_uint8
 
 
 def test_to_uint8_rounds_and_clamps():
@@ -25,7 +25,7 @@ def test_to_uint8_returns_photos_unchanged():
 def test_error_map_has_a_fixed_scale():
     truth = np.zeros((1, 4, 3), np.float32)
     error = np.array([0, ERROR_TOP / 2, ERROR_TOP, 1], np.float32)
-    colors = error_map(np.repeat(error[None, :, None], 3, 2), truth)
+    colors = draw_error_map(np.repeat(error[None, :, None], 3, 2), truth)
     expected = colormaps["magma"]([0, 128, 255, 255])[:, :3] * 255
     assert np.abs(colors[0] - expected).max() <= 0.5 + 1e-6
 
@@ -33,20 +33,20 @@ def test_error_map_has_a_fixed_scale():
 def test_error_map_is_the_same_for_floats_and_bytes():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
-    from_floats = error_map(torch.tensor(a) / 255, torch.tensor(b) / 255)
-    assert (error_map(a, b) == from_floats).all()
+    from_floats = draw_error_map(torch.tensor(a) / 255, torch.tensor(b) / 255)
+    assert (draw_error_map(a, b) == from_floats).all()
     with pytest.raises(ValueError, match="one size"):
-        error_map(a, b[:-1])
+        draw_error_map(a, b[:-1])
 
 
 def test_side_by_side_joins_in_order():
     a, b = np.zeros((2, 3, 3), np.uint8), torch.full((2, 5, 3), 0.5)
-    canvas = side_by_side([a, b], gap=2)
+    canvas = join_side_by_side([a, b], gap=2)
     assert canvas.shape == (2, 10, 3)
     assert canvas[0, :, 0].tolist() == [0] * 3 + [255] * 2 + [128] * 5
     for images in ([], [a, a[:1]]):
         with pytest.raises(ValueError, match="one height"):
-            side_by_side(images)
+            join_side_by_side(images)
 
 
 def test_png_is_exact_and_whole(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluation import report as report_module
 from evaluation.embed import VIDEO_LIMIT
-from evaluation.plot import curves_svg, ticks
+from evaluation.plot import choose_ticks, draw_curves
 from evaluation.report import Report, ReportView, write_report
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -240,22 +240,24 @@ def test_curves_of_one_quantity_share_a_plot(tmp_path):
 
 
 def test_a_curve_is_interrupted_where_it_has_no_value():
-    svg = curves_svg({"PSNR": [(0, 1.0), (1, 2.0), (2, float("nan")), (3, 3.0), (4, float("inf"))]})
+    svg = draw_curves(
+        {"PSNR": [(0, 1.0), (1, 2.0), (2, float("nan")), (3, 3.0), (4, float("inf"))]}
+    )
     line = re.search(r'class="curve c0" d="([^"]*)"', svg)[1]
     assert re.sub(r"[\d. ]", "", line) == "MLM"
     assert "nan" not in svg and "inf" not in svg
-    assert curves_svg({"PSNR": [(0, float("nan"))]}) == curves_svg({}) == ""
+    assert draw_curves({"PSNR": [(0, float("nan"))]}) == draw_curves({}) == ""
 
 
 def test_long_curves_are_thinned_to_their_end():
-    svg = curves_svg({"loss": [(step, 1.0 / (step + 1)) for step in range(30_001)]})
+    svg = draw_curves({"loss": [(step, 1.0 / (step + 1)) for step in range(30_001)]})
     assert svg.count("<circle") <= 500
     assert "at step 30,000" in svg
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (17.3, 24.9), (-3e-5, 2e-5), (5, 5), (0, 30_000)])
 def test_ticks_are_round_and_span_the_values(low, high):
-    found = ticks(low, high, 5)
+    found = choose_ticks(low, high, 5)
     assert found[0] <= low and found[-1] >= high
     assert 3 <= len(found) <= 8
     steps = np.diff(found)

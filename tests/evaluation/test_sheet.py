@@ -4,7 +4,7 @@ import torch
 
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics
-from evaluation.sheet import GAP, SIDE, comparison, gain_map
+from evaluation.sheet import GAP, SIDE, draw_comparison, draw_gain_map
 
 LINE = 16  # of a caption
 
@@ -19,7 +19,7 @@ def images(height=20, width=320):
 
 def sheet(reference=None, **size):
     three = images(**size)
-    return comparison(*three, reference, FixingMetrics(Metrics(None))(*three))
+    return draw_comparison(*three, reference, FixingMetrics(Metrics(None))(*three))
 
 
 def cell(picture, row, column, height=20, width=320):
@@ -46,11 +46,11 @@ def test_without_a_reference_there_is_no_fourth_column():
 
 
 def test_gain_is_blue_and_loss_is_red():
-    picture = gain_map(*images()).astype(int)
+    picture = draw_gain_map(*images()).astype(int)
     red, blue = picture[..., 0], picture[..., 2]
     assert (blue - red)[:, :160].min() > 50
     assert (red - blue)[:, 160:].min() > 50
-    same = gain_map(images()[0], images()[0], images()[2])
+    same = draw_gain_map(images()[0], images()[0], images()[2])
     assert same.min() > 240  # white
 
 

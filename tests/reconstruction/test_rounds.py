@@ -175,7 +175,7 @@ def test_a_fixer_leaves_a_gpu_that_is_full_and_comes_back(scene, settings, tmp_p
     run(scene, settings, tmp_path / "a", FixerInUse(moving, {"fixer": "test"}))
     assert set(places) == {"cpu"}
     stayed = len(places)
-    monkeypatch.setattr(memory, "is_short", lambda device: True)
+    monkeypatch.setattr(memory, "is_memory_short", lambda device: True)
     places.clear()
     rounds, _ = run(scene, settings, tmp_path / "b", FixerInUse(moving, {"fixer": "test"}))
     assert len(places) > stayed  # it was told to leave after each use

@@ -7,13 +7,13 @@ import torch
 
 from reconstruction import FixConfig, original
 from reconstruction.rounds.targets import perturbed, targets, towards, trajectory
-from scenes.nearest import spacing
+from scenes.nearest import measure_spacing
 from scenes.scene import Split
 
 
 def test_a_round_goes_no_farther_than_its_shift_and_rounds_arrive(scene):
     train, wanted = scene.cameras[[1, 4, 7]], scene.cameras[[0, 2, 3]]
-    unit = spacing(train)
+    unit = measure_spacing(train)
     current, ways = train, []
     for _ in range(9):
         before = current
@@ -44,7 +44,11 @@ def test_targets_by_kind(scene):
     around = targets(scene, FixConfig(targets="perturb"), 0, 20)
     train = scene.cameras[list(scene.split.train)]
     near = torch.cdist(around.positions, train.positions).min(1).values
-    assert len(around) == 20 and (near <= 0.5 * spacing(train) + 1e-5).all() and (near > 0).all()
+    assert (
+        len(around) == 20
+        and (near <= 0.5 * measure_spacing(train) + 1e-5).all()
+        and (near > 0).all()
+    )
     assert torch.equal(perturbed(train, 5, 1).viewmats, perturbed(train, 5, 1).viewmats)
 
 

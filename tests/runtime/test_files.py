@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from runtime.command import run_command
-from runtime.files import atomic_path, writable_folder
+from runtime.files import atomic_path, make_writable_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -22,14 +22,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    assert writable_folder(tmp_path / "a" / "b").is_dir()
+    assert make_writable_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     below = locked / "new" / "sub"
     for folder in (tmp_path / "file", tmp_path / "file" / "below", locked, below):
         with pytest.raises(PermissionError, match=f"cannot write to the folder {folder}"):
-            writable_folder(folder)
+            make_writable_folder(folder)
     assert not list(locked.iterdir())
 
 

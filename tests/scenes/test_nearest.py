@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from scenes.cameras import Cameras
-from scenes.nearest import choose, covisibility, pose_distances, spacing
+from scenes.nearest import (
+    choose_references,
+    measure_covisibility,
+    measure_pose_distances,
+    measure_spacing,
+)
 
 
 def cameras(positions, turns=None) -> Cameras:
@@ -23,55 +28,59 @@ def cameras(positions, turns=None) -> Cameras:
 def test_the_choice_does_not_depend_on_the_unit_of_the_scene(unit):
     photos = cameras([[unit * i, 0, 0] for i in range(6)], turns=[0, 0.9, 0, 0, 0, 0])
     views = cameras([[unit * 1.2, 0, 0]])
-    assert choose(views, photos, 2) == [[2, 1]]  # 0.8 away against 0.2 away and 0.9 rad
-    assert spacing(photos) == pytest.approx(unit)
+    assert choose_references(views, photos, 2) == [[2, 1]]  # 0.8 away against 0.2 away and 0.9 rad
+    assert measure_spacing(photos) == pytest.approx(unit)
 
 
 def test_distance_is_translation_in_spacings_plus_the_angle():
     photos = cameras([[0, 0, 0], [2, 0, 0]], turns=[0.0, 0.5])
-    distances = pose_distances(cameras([[0, 0, 1]]), photos)
+    distances = measure_pose_distances(cameras([[0, 0, 1]]), photos)
     assert distances[0, 0].item() == pytest.approx(0.5, abs=1e-4)
     assert distances[0, 1].item() == pytest.approx(5**0.5 / 2 + 0.5, abs=1e-4)
 
 
 def test_nothing_is_chosen_that_looks_away():
     photos = cameras([[0, 0, 0], [0.1, 0, 0]], turns=[torch.pi, torch.pi])
-    assert choose(cameras([[0, 0, 0]]), photos, 2) == [[]]
-    assert choose(cameras([[0, 0, 0]]), photos, 2, torch.full((1, 100, 100), 3.0)) == [[]]
+    assert choose_references(cameras([[0, 0, 0]]), photos, 2) == [[]]
+    assert choose_references(cameras([[0, 0, 0]]), photos, 2, torch.full((1, 100, 100), 3.0)) == [
+        []
+    ]
 
 
 def test_depth_decides_what_is_seen():
     """At depth 2 a photo five units to the side sees nothing; at depth 20 most of it."""
     view, photos = cameras([[0, 0, 0]]), cameras([[5, 0, 0]])
-    assert covisibility(view, photos, torch.full((1, 100, 100), 2.0)).item() == 0
-    assert covisibility(view, photos, torch.full((1, 100, 100), 20.0)).item() > 0.8
-    assert choose(view, photos, 1, torch.full((1, 100, 100), 2.0)) == [[]]
+    assert measure_covisibility(view, photos, torch.full((1, 100, 100), 2.0)).item() == 0
+    assert measure_covisibility(view, photos, torch.full((1, 100, 100), 20.0)).item() > 0.8
+    assert choose_references(view, photos, 1, torch.full((1, 100, 100), 2.0)) == [[]]
 
 
 def test_depth_prefers_the_photo_that_sees_more():
     """The nearer photo is turned away by half; the farther one sees all."""
     photos = cameras([[0.1, 0, 0], [1.0, 0, -1]], turns=[0.8, 0.0])
-    assert choose(cameras([[0, 0, 0]]), photos, 1, torch.full((1, 100, 100), 5.0)) == [[1]]
+    assert choose_references(cameras([[0, 0, 0]]), photos, 1, torch.full((1, 100, 100), 5.0)) == [
+        [1]
+    ]
 
 
 def test_unknown_depth_does_not_count():
     depth = torch.zeros(1, 100, 100)
     depth[:, :, 60:] = 10.0
-    share = covisibility(cameras([[0, 0, 0]]), cameras([[0, 0, 0]]), depth)
+    share = measure_covisibility(cameras([[0, 0, 0]]), cameras([[0, 0, 0]]), depth)
     assert share.item() == pytest.approx(1.0)
-    assert choose(cameras([[0, 0, 0]]), cameras([[0, 0, 0]]), 1, 0 * depth) == [[]]
+    assert choose_references(cameras([[0, 0, 0]]), cameras([[0, 0, 0]]), 1, 0 * depth) == [[]]
 
 
 @pytest.mark.parametrize("positions", [[[1, 2, 3]], [[0, 0, 0]] * 4])
 def test_degenerate_captures_give_finite_distances(positions):
     photos = cameras(positions)
-    assert pose_distances(photos, photos).isfinite().all()
-    assert spacing(photos) == 1.0
-    assert choose(photos, photos, 9)[0][0] == 0
+    assert measure_pose_distances(photos, photos).isfinite().all()
+    assert measure_spacing(photos) == 1.0
+    assert choose_references(photos, photos, 9)[0][0] == 0
 
 
 def test_no_photos_no_references():
     empty = cameras([[0, 0, 0]])[torch.zeros(0, dtype=torch.long)]
-    assert choose(cameras([[0, 0, 0]] * 2), empty, 3) == [[], []]
+    assert choose_references(cameras([[0, 0, 0]] * 2), empty, 3) == [[], []]
     with pytest.raises(ValueError, match="at least one"):
-        choose(empty, empty, 0)
+        choose_references(empty, empty, 0)

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 import scenes
-from scenes.normalize import apply
+from scenes.normalize import transform_points
 
 
 def test_the_world_moves_as_one(capture):
@@ -11,9 +11,9 @@ def test_the_world_moves_as_one(capture):
     assert torch.equal(before.transform, torch.eye(4, dtype=torch.float64))
 
     # one similarity for points and cameras
-    moved = apply(after.transform.numpy(), before.points.double().numpy())
+    moved = transform_points(after.transform.numpy(), before.points.double().numpy())
     assert np.allclose(moved, after.points, atol=1e-5)
-    positions = apply(after.transform.numpy(), before.cameras.positions.double().numpy())
+    positions = transform_points(after.transform.numpy(), before.cameras.positions.double().numpy())
     assert np.allclose(positions, after.cameras.positions, atol=1e-5)
     # rotations stay rotations, and every point keeps its pixel
     R = after.cameras.viewmats[:, :3, :3]

@@ -108,8 +108,8 @@ def test_the_commentary_of_colmap_is_silent_even_on_ctrl_c(capfd):
 
 
 def test_pairs_of_many_photos_are_few_but_connect_all():
-    assert len(sfm.pairs_to_match(23)) == 23 * 22 // 2
-    pairs = sfm.pairs_to_match(500)
+    assert len(sfm.choose_pairs(23)) == 23 * 22 // 2
+    pairs = sfm.choose_pairs(500)
     assert len(pairs) < 10_000 and len(set(pairs)) == len(pairs)
     assert all(0 <= i < j < 500 for i, j in pairs)
     assert {(i, i + 1) for i in range(499)} <= set(pairs) and (0, 490) in pairs

@@ -6,7 +6,7 @@ from PIL import Image
 
 import scenes
 from scenes.capture import Lens
-from scenes.undistort import undistortion
+from scenes.undistort import compute_undistortion
 from tests.scenes.captures import camera_ring, write_capture
 
 LENSES = {
@@ -66,7 +66,7 @@ def lens_of(model: str) -> tuple[Lens, pycolmap.Camera]:
 @pytest.mark.parametrize("model", LENSES)
 def test_maps_agree_with_colmap_to_a_thousandth_of_a_pixel(model):
     lens, camera = lens_of(model)
-    pinhole, map_x, map_y = undistortion(lens)
+    pinhole, map_x, map_y = compute_undistortion(lens)
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ np.linalg.inv(pinhole.K).T
     expected = camera.img_from_cam(rays) - 0.5  # to OpenCV's pixel centres
@@ -76,7 +76,7 @@ def test_maps_agree_with_colmap_to_a_thousandth_of_a_pixel(model):
 
 @pytest.mark.parametrize("model", LENSES)
 def test_every_pixel_of_the_result_comes_from_inside_the_photo(model):
-    pinhole, map_x, map_y = undistortion(lens_of(model)[0])
+    pinhole, map_x, map_y = compute_undistortion(lens_of(model)[0])
     assert pinhole.is_pinhole and (pinhole.width, pinhole.height) == (WIDTH, HEIGHT)
     assert map_x.min() >= -0.5 and map_x.max() <= WIDTH - 0.5
     assert map_y.min() >= -0.5 and map_y.max() <= HEIGHT - 0.5
@@ -87,7 +87,9 @@ def test_every_pixel_of_the_result_comes_from_inside_the_photo(model):
 @pytest.mark.parametrize("focal", [320.0, 250.0])  # 180 degrees and more across 1000 pixels
 def test_the_widest_fisheye_lenses_keep_their_middle(focal):
     K = np.array([[focal, 0, 500.0], [0, focal, 490.0], [0, 0, 1]])
-    pinhole, map_x, map_y = undistortion(Lens(1000, 1000, K, (0.0, 0.0, 0.0, 0.0), fisheye=True))
+    pinhole, map_x, map_y = compute_undistortion(
+        Lens(1000, 1000, K, (0.0, 0.0, 0.0, 0.0), fisheye=True)
+    )
     assert 130 < 2 * np.degrees(np.arctan(500 / pinhole.K[0, 0])) < 137
     assert pinhole.K[:2, 2].tolist() == [500, 490]
     assert min(map_x.min(), map_y.min()) >= -0.5 and max(map_x.max(), map_y.max()) <= 999.5
