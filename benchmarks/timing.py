@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numba
 import torch
+
+from runtime.precision import multiplies_bf16, parse_dtype
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,17 @@ def product(
     """The unit's work, or the same in another precision."""
     a, b = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     return lambda: a @ b
+
+
+def measurable(names: Sequence[str], device: torch.device | str) -> list[torch.dtype]:
+    """The precisions of these names (`auto` is the fastest) without bf16 on a processor that only
+    emulates it, which is logged; ValueError for an unknown name."""
+    fast = multiplies_bf16(device)
+    auto = "bf16" if fast else "float32"
+    dtypes = [parse_dtype(auto if name == "auto" else name) for name in names]
+    if torch.bfloat16 in dtypes and not fast:
+        log.warning("bf16 is left out: this processor has no bfloat16 instructions")
+    return [dtype for dtype in dtypes if fast or dtype != torch.bfloat16]
 
 
 def use_threads(count: int) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import fixer as networks
-from benchmarks.timing import SIDE, best, product, seconds
-from fixers.gsvar import GSVARFixer, fastest, precision
+from benchmarks.timing import SIDE, best, measurable, product, seconds
+from fixers.gsvar import GSVARFixer
 from runtime.command import choose_device, run_command
 from runtime.files import write_json
 
@@ -139,7 +139,7 @@ def main() -> None:
     choose_device(options.device)
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: give at least 1")
-    dtypes = [precision(fastest(options.device) if n == "auto" else n) for n in options.dtypes]
+    dtypes = measurable(options.dtypes, options.device)
     heads = ("call", "precision", "a picture", "units", "GFLOP", "of the floor's speed")
     heads += ("first call", "peak memory", "aim")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")

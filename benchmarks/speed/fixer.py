@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import SIDE, best, product
+from benchmarks.timing import SIDE, best, measurable, product
 from models.gsvar import GSVAR, GSVARConfig
 from runtime.command import run_command
 from runtime.files import atomic_path
@@ -105,9 +105,9 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
 
 def main() -> None:
     options = tyro.cli(Options)
-    names = {torch.float32: "float32", torch.bfloat16: "bf16"}
     figures: dict = {"options": {k: v for k, v in vars(options).items() if k != "json"}}
-    for dtype, name in names.items():
+    for dtype in measurable(("float32", "bf16"), options.device):
+        name = "bf16" if dtype == torch.bfloat16 else "float32"
         measured = measure(options, dtype)
         unit = measured["unit"]
         rate = 2 * SIDE**3 / unit / 1e9

@@ -23,7 +23,14 @@ import tyro
 
 import fixers
 from benchmarks.speed.rasterize import picture_of
-from benchmarks.timing import Work, product, seconds, tell_if_busy, use_threads
+from benchmarks.timing import (
+    Work,
+    measurable,
+    product,
+    seconds,
+    tell_if_busy,
+    use_threads,
+)
 from gen_data import tasks
 from gen_data.curate import Recipe
 from gen_data.strategies import Strategy
@@ -296,6 +303,8 @@ def draw(curves: dict[str, dict], path: Path) -> None:
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.speed.growth", use_underscores=True)
     choose_device(options.device)
+    if not measurable((options.dtype,), options.device):
+        raise ValueError(f"--dtype {options.dtype} would be emulated here: use float32")
     if options.points is not None and options.points < 1:
         raise ValueError(f"--points {options.points}: give at least 1")
     unknown = set(options.only) - set(CURVES)

@@ -13,7 +13,7 @@ import fixers
 import scenes
 from benchmarks.speed import training
 from benchmarks.speed.rasterize import picture_of
-from benchmarks.timing import Work, product, seconds
+from benchmarks.timing import Work, measurable, product, seconds
 from reconstruction import Config
 from reconstruction.trainer import Trainer
 from scenes.procedural import generate, write
@@ -51,10 +51,11 @@ def optimising(device: str) -> Cases:
     return {"splats, training step": trainer.step}
 
 
-def fixing(device: str, name: str) -> Cases:
+def fixing(device: str, dtype: torch.dtype) -> Cases:
     """The shipped fixer on one render, with a reference that is new to it each time, and its
     parts."""
-    fixer = fixers.load("gsvar", device=device, dtype=name)
+    fixer = fixers.load("gsvar", device=device, dtype=dtype)
+    name = "bf16" if dtype == torch.bfloat16 else "float32"
     model, (width, height) = fixer.model, SIZE
     draw = torch.Generator().manual_seed(0)
     render = torch.rand(1, height, width, 3, generator=draw)
@@ -95,7 +96,8 @@ def drawing(device: str) -> Cases:
 def cases(device: str) -> Cases:
     """What is timed, by name."""
     precisions: list[Callable[[str], Cases]] = [
-        lambda device, name=name: fixing(device, name) for name in ("float32", "bf16")
+        lambda device, dtype=dtype: fixing(device, dtype)
+        for dtype in measurable(("float32", "bf16"), device)
     ]
     made: Cases = {}
     for make in (rasterizing, optimising, *precisions, learning, drawing):

@@ -14,7 +14,7 @@ import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import SIDE, Work, best, product
+from benchmarks.timing import SIDE, Work, best, measurable, product
 from models.gsvar import GSVAR, GSVARConfig
 from models.gsvar.config import PRESETS
 from runtime.command import choose_device, run_command
@@ -154,8 +154,9 @@ def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.dev
     return step, stage, batch
 
 
-def measured(number: int, name: str, options: Options, device: torch.device) -> dict:
-    dtype, B = getattr(torch, name), options.batch_size
+def measure(number: int, dtype: torch.dtype, options: Options, device: torch.device) -> dict:
+    """A stage's row of the table: seconds, samples a second, FLOP/s and memory of its step."""
+    B = options.batch_size
     step, stage, batch = step_of(number, options, dtype, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -167,7 +168,7 @@ def measured(number: int, name: str, options: Options, device: torch.device) -> 
     peak = options.peak * 1e12 if options.peak else rate(dtype, device)
     return {
         "stage": number,
-        "precision": name,
+        "precision": str(dtype).removeprefix("torch."),
         "seconds": took,
         "samples_per_second": B / took,
         "needed_tflop": needed / 1e12,
@@ -183,17 +184,19 @@ def measured(number: int, name: str, options: Options, device: torch.device) -> 
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.speed.training", use_underscores=True)
     device = choose_device(options.device)
+    dtypes = measurable(options.dtypes, device)
     rows = []
     head = (
         "| stage | precision | s a step | samples/s | needed TFLOP | TFLOP/s | of the machine's |"
     )
     sys.stdout.write(f"{head}\n|---|---|---|---|---|---|---|\n")
     for number in options.stages:
-        for name in options.dtypes:
-            row = measured(number, name, options, device)
+        for dtype in dtypes:
+            row = measure(number, dtype, options, device)
             rows.append(row)
             sys.stdout.write(
-                f"| {number} | {name} | {row['seconds']:.2f} | {row['samples_per_second']:.1f} | "
+                f"| {number} | {row['precision']} | {row['seconds']:.2f} | "
+                f"{row['samples_per_second']:.1f} | "
                 f"{row['needed_tflop']:.3f} | {row['tflops']:.3f} | {row['share']:.0%} of "
                 f"{row['machine_tflops']:.2f} |\n"
             )

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import run
+from benchmarks import run, timing
 from benchmarks.speed import engine, growth, scaling
 
 
@@ -42,3 +42,10 @@ def test_a_gpu_that_is_not_there_is_told(module, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--device", "cuda"])
     with pytest.raises(ValueError, match="no such GPU is available"):
         module.main()
+
+
+def test_growth_of_emulated_bf16_is_refused(monkeypatch):
+    monkeypatch.setattr(timing, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(sys, "argv", ["x", "--dtype", "bf16"])
+    with pytest.raises(ValueError, match="--dtype bf16 would be emulated here: use float32"):
+        growth.main()

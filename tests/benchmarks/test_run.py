@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import run, timing
 from benchmarks.speed import quick
-from benchmarks.timing import product, seconds
+from benchmarks.timing import measurable, product, seconds
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,19 @@ def test_units_are_times_of_the_unit(monkeypatch):
     assert len(calls) == 2 + 3  # a warm-up, a try, three rounds
 
 
-def test_the_unit_is_a_product_of_any_precision():
+def test_the_unit_is_a_product_of_any_precision(monkeypatch):
+    monkeypatch.setattr(timing, "SIDE", 64)  # bfloat16 is emulated on some processors
     assert seconds(product()) > 0
     assert product(dtype=torch.bfloat16)().dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_is_left_out_where_it_is_emulated(fast, monkeypatch, caplog):
+    monkeypatch.setattr(timing, "multiplies_bf16", lambda device: fast)
+    dtypes = measurable(("float32", "bf16", "auto"), "cpu")
+    best = torch.bfloat16 if fast else torch.float32
+    assert dtypes == ([torch.float32, torch.bfloat16, best] if fast else [torch.float32, best])
+    assert ("bf16 is left out" in caplog.text) is not fast
+    for name in ("fixing", "rasterizing", "optimising", "learning", "drawing"):
+        monkeypatch.setattr(quick, name, lambda device, *dtype: dict.fromkeys(dtype))
+    assert list(quick.cases("cpu")) == dtypes[: 1 + fast]
