@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from models.gsvar import GSVAR, GSVARConfig, adapter, diffusion
-from models.var.schedule import Schedule
+from models.gsvar.restorer import Restorer
+from models.var.scales import ScaleSchedule
 from runtime.command import run_command
 
 TOLERANCE = 1e-4  # largest absolute error over the array's deviation
@@ -55,7 +56,7 @@ def config_of(meta: dict) -> GSVARConfig:
         depth=meta["depth"],
         width=meta["width"],
         heads=meta["heads"],
-        patch_nums=Schedule.of(meta["patch_nums"]).text,
+        patch_nums=ScaleSchedule.of(meta["patch_nums"]).text,
         vqvae_width=meta["vqvae_width"],
         vocabulary=meta["vocabulary"],
         latent_channels=meta["latent_channels"],
@@ -124,7 +125,7 @@ def read_views(folder: Path) -> Tensor:
 
 
 def compare_vqvae(model: GSVAR, views: Tensor, expected: dict, table: Comparison) -> None:
-    vqvae, grids = model.vqvae, model.config.schedule.grids
+    vqvae, grids = model.vqvae, model.config.scales.grids
     features = vqvae.encoder.features(views)
     latent = vqvae.quant_conv(vqvae.encoder.latent(features[-1], views))
     table.values("encoder: f", latent, expected["f"])
@@ -159,10 +160,11 @@ def compare_teacher_forcing(
 
 def compare_decoding(model: GSVAR, views: Tensor, expected: dict, table: Comparison) -> None:
     """Greedy decoding of the pair, the reference's tokens being its own."""
-    schedule, quantizer = model.config.schedule, model.vqvae.quantizer
+    scales, quantizer = model.config.scales, model.vqvae.quantizer
     labels = model.default_labels(2)
     hiddens: list[Tensor] = []
-    f_hat = model.restore(
+    restorer = Restorer(model)
+    f_hat = restorer.restore(
         views[:1],
         views[None, 1:],
         draw=lambda k, shape: noise(f"noise.{k}", (2 * shape[0], shape[1]))[: shape[0]],
@@ -178,16 +180,16 @@ def compare_decoding(model: GSVAR, views: Tensor, expected: dict, table: Compari
     table.tokens("decoding: tokens (fraction wrong)", torch.cat(ours, 1), np.concatenate(theirs, 1))
     table.values("decoding: last block", hiddens[-1][0, :, ::64], expected["last_hidden"])
 
-    own = model.vqvae.tokens(views[1:], schedule.grids).indices
+    own = model.vqvae.tokens(views[1:], scales.grids).indices
     last = torch.cat((ours[-1][:1], own[-1]))
     condition = model.refiner_condition(hiddens[-1][0], last).flatten(0, 1)
-    rows, columns = schedule.latent
-    residual = model.restorer.refine(
+    rows, columns = scales.latent
+    residual = restorer.refine(
         condition, refiner="ancestral", steps=10, draw=lambda k, shape: noise(f"noise.{k}", shape)
     )
     residual = rearrange(residual, "(v r c) z -> v z r c", r=rows, c=columns)
     table.values("decoding: refiner", residual, expected["refiner_residual"])
-    reference = quantizer.partial_sums(own, schedule.grids)[-1] + residual[1:]
+    reference = quantizer.partial_sums(own, scales.grids)[-1] + residual[1:]
     table.values("decoding: f_hat", torch.cat((f_hat, reference)), expected["f_hat"])
 
 
@@ -196,7 +198,7 @@ def compare_refiner(model: GSVAR, expected: dict, table: Comparison) -> None:
     condition = noise("refiner.condition", (n, model.config.width))
     x, t = noise("refiner.x_t", (n, channels)), torch.from_numpy(expected["t"])
     table.values("refiner: network", model.refiner(x, t, condition), expected["denoiser_out"])
-    sample = model.restorer.refine(
+    sample = Restorer(model).refine(
         condition, refiner="ancestral", steps=10, draw=lambda k, shape: noise(f"noise.{k}", shape)
     )
     table.values("refiner: sample", sample, expected["sample"])

@@ -19,6 +19,7 @@ import fixers
 from evaluation.pictures import join_side_by_side, save_png, to_uint8
 from evaluation.video import write_video
 from fixers.sources import Pair, Video, find_pairs, is_video
+from runtime.arguments import naming_flags
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
 from triplets.pictures import read_image, read_render
@@ -154,7 +155,8 @@ def load_fixer(options: Options) -> fixers.Fixer:
     names += ("device", "dtype", "graphs", "compiled")
     chosen = {name: getattr(options, name) for name in names}
     bridge = options.bridge or (False if options.no_bridge else None)
-    fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
+    with naming_flags(vqvae="--vqvae"):
+        fixer = fixers.load("gsvar", checkpoint=options.checkpoint, bridge=bridge, **chosen)
     if options.reference is not None and not (options.warped or takes_photos(fixer)):
         log.warning(
             "--reference is left out: these weights take references warped into the picture's "

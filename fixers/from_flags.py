@@ -11,7 +11,8 @@ from typing import Any
 from fixers import testing
 from fixers.call import Fixer
 from fixers.registry import load
-from models import checkpoints
+from models.gsvar import loading
+from runtime.arguments import naming_flags
 from runtime.command import choose_device
 from runtime.shards import Shard
 from triplets.guides import Guides
@@ -78,7 +79,7 @@ class Tested:
     @cached_property
     def told(self) -> dict:
         """What the weights' file tells of itself."""
-        return checkpoints.inspect(self.flags.weights.var_test_path)
+        return loading.inspect(self.flags.weights.var_test_path)
 
     @cached_property
     def guides(self) -> Guides:
@@ -128,20 +129,22 @@ class Tested:
             parts = self.told["parts"]
             if not any(part.startswith(("vae_local", "vqvae")) for part in parts):
                 vqvae = DEFAULT_VQVAE
-        return load(
-            "gsvar",
-            checkpoint=weights.var_test_path,
-            vqvae=vqvae,
-            base=weights.var_pretrain_path if weights.use_lora else None,
-            depth=weights.depth,
-            mixing_blocks=weights.fusion_block_idx,
-            mode=self.mode,
-            bridge=weights.use_bridge,
-            colour=fixing.colour,
-            refiner=fixing.refiner,
-            refiner_steps=fixing.refiner_steps,
-            batch_size=fixing.batch_size,
-            seed=fixing.seed,
-            device=device,
-            dtype=fixing.dtype,
-        )
+        flags = {"vqvae": "--vae_model_path", "base": "--var_pretrain_path", "depth": "--depth"}
+        with naming_flags(**flags):
+            return load(
+                "gsvar",
+                checkpoint=weights.var_test_path,
+                vqvae=vqvae,
+                base=weights.var_pretrain_path if weights.use_lora else None,
+                depth=weights.depth,
+                mixing_blocks=weights.fusion_block_idx,
+                mode=self.mode,
+                bridge=weights.use_bridge,
+                colour=fixing.colour,
+                refiner=fixing.refiner,
+                refiner_steps=fixing.refiner_steps,
+                batch_size=fixing.batch_size,
+                seed=fixing.seed,
+                device=device,
+                dtype=fixing.dtype,
+            )

@@ -20,10 +20,10 @@ from fixers import colour as colours
 from fixers.call import checked, trusting
 from fixers.graphs import Graphs, Work
 from fixers.tiles import Tile, blend, cover
-from models import checkpoints
-from models.gsvar import GSVAR
+from models.gsvar import GSVAR, loading
 from models.gsvar.diffusion import Sampler
 from models.gsvar.memory import ReferenceMemory
+from models.gsvar.restorer import Restorer
 from scenes.cameras import Cameras
 from triplets.windows import shift
 
@@ -95,7 +95,8 @@ class GSVARFixer:
         if compiled:
             if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
                 raise ValueError("--compiled needs a C++ compiler (g++ or clang++): install one")
-            model.compile_parts()
+            compile_parts(model)
+        self.restorer = Restorer(model)
 
     @classmethod
     def load(
@@ -110,7 +111,7 @@ class GSVARFixer:
         dtype: torch.dtype | str = torch.float32,
         **options,
     ) -> GSVARFixer:
-        """The fixer with the weights of a file (`models.checkpoints.load`), on the best device;
+        """The fixer with the weights of a file (`models.gsvar.loading.load`), on the best device;
         without one, with those that come with this project.
 
         mixing_blocks: where render and references see each other, if not as the file tells. dtype:
@@ -119,7 +120,7 @@ class GSVARFixer:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = precision(fastest(device) if dtype == "auto" else dtype)
-        model = checkpoints.load(
+        model = loading.load(
             checkpoint or SHIPPED, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
         )
         if mixing_blocks is not None:
@@ -133,6 +134,7 @@ class GSVARFixer:
             device = torch.device("cuda", torch.cuda.current_device())
         if self.model.device != device:
             self.model.to(device)
+            self.restorer = Restorer(self.model)
             self._memories.clear()
             if self.graphs is not None:
                 self.graphs.clear()
@@ -214,7 +216,7 @@ class GSVARFixer:
         H, W = renders.shape[1:3]
         stride = self.model.config.vqvae.stride
         rows, columns = -(-H // stride), -(-W // stride)
-        tile = self.model.config.schedule.latent
+        tile = self.model.config.scales.latent
         if self.mode == "native":
             if not self.model.accepts(rows, columns):
                 raise ValueError(
@@ -292,7 +294,7 @@ class GSVARFixer:
 
         def work(images: Tensor, draws: Tensor, *given: Tensor) -> tuple[Tensor]:
             seen = self._memory(given, images) if memory else given[0] if given else None
-            f_hat = self.model.restore(
+            f_hat = self.restorer.restore(
                 images,
                 seen,
                 draw=lambda k, shape: draws[k],
@@ -349,7 +351,7 @@ class GSVARFixer:
             pictures = torch.stack(list(new.values()))[:, None]
 
             def work(pictures: Tensor) -> tuple[Tensor, ...]:
-                return self.model.encode_references(pictures).tensors
+                return self.restorer.encode_references(pictures).tensors
 
             tensors = self._run("encode", work, pictures)
             for i, key in enumerate(new):
@@ -366,6 +368,14 @@ class GSVARFixer:
         """What these are the keys and values of, for images [...,H,W]."""
         mixes = self.model.transformer.mixes
         return ReferenceMemory.of(tensors, mixes, tuple(images.shape[-2:]))
+
+
+def compile_parts(model: GSVAR) -> None:
+    """Compile a model, and let torch keep a program for each scale: with and without references,
+    and for some sizes of batches."""
+    limit = 4 * len(model.config.scales) + 8
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+    model.compile_parts()
 
 
 def fingerprint(picture: Tensor) -> tuple[bytes, tuple[int, ...]]:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models import checkpoints
-from models.gsvar import GSVAR, GSVARConfig
+from models.gsvar import GSVAR, GSVARConfig, loading
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = [
@@ -68,7 +67,7 @@ def results(tmp_path_factory) -> Path:
         ("VAE_bridge_wo_ref", "vae-ckpt-last.pth"),
         ("GS_VARSR_wo_ref", "ar-ckpt-last.pth"),
     ):
-        checkpoints.save_original(model, folder / name / file, epoch=5, iteration=70)
+        loading.save_original(model, folder / name / file, epoch=5, iteration=70)
     return folder
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoints
-from models.gsvar import GSVAR
+from models.checkpoints import io
+from models.gsvar import GSVAR, loading
 from tests.training.conftest import preset, sizes, triplets  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -39,8 +39,8 @@ def workplace(tmp_path_factory, triplets):  # noqa: F811
     shutil.copy(triplets, folder / "data" / "data.json")
     torch.manual_seed(0)
     content_of = folder / "whole.pth"
-    checkpoints.save_original(GSVAR(sizes(ref_attends="all")), content_of)
-    content, _ = checkpoints.read(content_of)
+    loading.save_original(GSVAR(sizes(ref_attends="all")), content_of)
+    content, _ = io.read(content_of)
     trainer, config = content["trainer"], content["trainer"]["config"]
     (folder / "checkpoints").mkdir()
     for name, part in (("VARSR", "var_wo_ddp"), ("VQVAE", "vae_local")):
@@ -70,10 +70,10 @@ def test_the_published_commands_run(call, workplace):
         name = dict(flag.removeprefix("--").split("=", 1) for flag in flags)["exp_name"]
         kind = "ar" if script == "VAR_train.py" else "vae"
         file = workplace / "results" / name / f"{kind}-ckpt-last.pth"
-        told = checkpoints.inspect(file)
+        told = loading.inspect(file)
         assert told["stage"] == (1 if kind == "ar" else 2)
         assert told["epoch"] == 1
-        assert checkpoints.load(file).has_bridge == (kind == "vae")
+        assert loading.load(file).has_bridge == (kind == "vae")
 
 
 def test_a_killed_run_goes_on(workplace):
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on(workplace):
         time.sleep(0.05)
     run.kill()
     run.wait()
-    saved = checkpoints.read(last)[0]["resume"]["step"]
+    saved = io.read(last)[0]["resume"]["step"]
     assert saved >= 1
     run = start()
     wait(run, saved + 4)
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on(workplace):
     assert run.returncode == 130
     assert f"going on from results/killed/ar-ckpt-last.pth, step {saved}" in said
     assert "the same command goes on" in said
-    assert checkpoints.read(last)[0]["resume"]["step"] >= saved + 4
+    assert io.read(last)[0]["resume"]["step"] >= saved + 4
 
 
 def changed(path: Path, **entries) -> Path:

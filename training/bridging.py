@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.gsvar import GSVAR
+from models.gsvar.restorer import Restorer
 from training.cache import Cache, fingerprint
 from training.draws import Draws
 from training.latent import dropped
@@ -57,6 +58,7 @@ class BridgeStage(Networks):
         half = dtype != torch.float32
         self.frozen = (copy.deepcopy(restoring(model)).set_precision(dtype) if half else model,)
         self.objective = (objective,)
+        self._restorer: Restorer | None = None
 
     def train(self, mode: bool = True) -> BridgeStage:
         """Stage 1 restores as it will later: without stochastic depth, whatever the mode."""
@@ -93,6 +95,9 @@ class BridgeStage(Networks):
     def restored(self, batch: Batch, views: Tensor) -> Tensor:
         """f_hat [B,Cz,h,w] of stage 1."""
         frozen = self.frozen[0]
+        if self._restorer is None:  # by now the weights lie on their device
+            self._restorer = Restorer(frozen)
+        restorer = self._restorer
 
         def make(chosen: list[int]) -> Tensor:
             part = views[chosen].to(frozen.word.weight.dtype)
@@ -102,9 +107,9 @@ class BridgeStage(Networks):
                 return noise.normal(shape[0] // len(chosen), shape[1]).flatten(0, 1)
 
             if self.own_tokens:
-                return frozen.vqvae.quantized(part[:, 0], frozen.restorer.schedule_for(part).grids)
+                return frozen.vqvae.quantized(part[:, 0], restorer.fit_scales(part).grids)
             guides = part[:, 1:] if part.shape[1] > 1 else None
-            f_hat = frozen.restore(part[:, 0], guides, draw=draw, refiner_steps=REFINER_STEPS)
+            f_hat = restorer.restore(part[:, 0], guides, draw=draw, refiner_steps=REFINER_STEPS)
             return f_hat.float()
 
         if self.cache is None or self.own_tokens:

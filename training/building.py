@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoints
-from models.gsvar import GSVAR, GSVARConfig
-from models.gsvar.adapting import adapt
+from models.gsvar import GSVAR, GSVARConfig, loading
 from models.gsvar.config import PRESETS
 from models.gsvar.init import initialise
-from models.var.schedule import Schedule
+from models.gsvar.lora import add_lora
+from models.var.scales import ScaleSchedule
+from runtime.arguments import naming_flags
 from training.flags import Model
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def config_of(flags: Model) -> GSVARConfig:
             config = GSVARConfig(**sizes)
             if config.depth < 1:
                 raise ValueError("depth must be at least 1")
-            checkpoints.empty(config, bridge=False)  # what is wrong shows where it is built
+            loading.empty(config, bridge=False)  # what is wrong shows where it is built
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"--preset={path}: {error}") from None
     else:
@@ -63,14 +63,14 @@ def config_of(flags: Model) -> GSVARConfig:
     if flags.depth is not None and flags.depth < 1:
         raise ValueError(f"--depth={flags.depth} must be at least 1")
     if flags.pn is not None:
-        schedule_of(flags.pn)
+        scales_of(flags.pn)
     return replace(config, **{k: v for k, v in changes.items() if v is not None})
 
 
-def schedule_of(pn: str) -> Schedule:
+def scales_of(pn: str) -> ScaleSchedule:
     """The schedule that --pn names."""
     try:
-        return Schedule.of(SCHEDULES.get(pn, pn))
+        return ScaleSchedule.of(SCHEDULES.get(pn, pn))
     except ValueError as error:
         raise ValueError(f"--pn={pn}: {error}") from None
 
@@ -97,7 +97,7 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
                 "VQVAE_train.py and name it (--vae_model_path)"
             )
         model = new_model(flags, seed)
-        model = checkpoints.with_vqvae(model, vqvae, "cpu", torch.float32)
+        model = loading.with_vqvae(model, vqvae, "cpu", torch.float32)
     else:
         model = pretrained(flags)
         check_schedule(flags, model.config)
@@ -143,17 +143,18 @@ def pretrained(flags: Model) -> GSVAR:
             f"anew with --preset ({', '.join(PRESETS)})"
         )
     if vqvae is None and DEFAULT_VQVAE.is_file():
-        parts = checkpoints.inspect(path)["parts"]
+        parts = loading.inspect(path)["parts"]
         if not any(part.startswith(("vae_local", "vqvae")) for part in parts):
             vqvae = DEFAULT_VQVAE
-    return checkpoints.load(path, vqvae=vqvae, depth=flags.depth)
+    with naming_flags(vqvae="--vae_model_path", base="--var_pretrain_path", depth="--depth"):
+        return loading.load(path, vqvae=vqvae, depth=flags.depth)
 
 
 def check_schedule(flags: Model, config: GSVARConfig) -> None:
     """ValueError if --pn is not the weights' schedule."""
     if flags.pn is None:
         return
-    asked = schedule_of(flags.pn).text
+    asked = scales_of(flags.pn).text
     if asked != config.patch_nums:
         raise ValueError(
             f"--pn={flags.pn} is not the schedule of {flags.var_pretrain_path}, which is "
@@ -168,7 +169,8 @@ def prepare_latent(model: GSVAR, flags: Model, checkpointing: bool | None, seed:
     model.requires_grad_(True)
     if flags.use_lora:
         torch.manual_seed(seed)
-        adapt(model, flags.lora_r, flags.lora_alpha, flags.lora_target_modules)
+        with naming_flags(targets="--lora_target_modules", rank="--lora_r"):
+            add_lora(model, flags.lora_r, flags.lora_alpha, flags.lora_target_modules)
     model.vqvae.requires_grad_(False)
     on = model.config.depth >= 16 if checkpointing is None else checkpointing
     model.transformer.checkpointing = on

@@ -13,8 +13,7 @@ import torch.distributed as dist
 
 from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
-from models import checkpoints
-from models.gsvar import GSVAR
+from models.gsvar import GSVAR, loading
 from runtime.files import make_writable_folder
 from runtime.seeds import mix_seeds
 from training import building, distributed, weights
@@ -58,7 +57,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
         model = building.new_model(flags.model, mix_seeds(run.seed, 8))
         if flags.model.vae_model_path is not None and run.found is None:
             path = existing(flags.model.vae_model_path, "--vae_model_path")
-            model = checkpoints.with_vqvae(model, path, "cpu", torch.float32)
+            model = loading.with_vqvae(model, path, "cpu", torch.float32)
             model.vqvae.bridge = None
         new = flags.model.vae_model_path is None
         revive = own.revive_every

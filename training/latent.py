@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from models.gsvar import GSVAR, diffusion
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from runtime.seeds import mix_seeds
 from training.cache import Cache, fingerprint
 from training.draws import Draws
@@ -61,24 +61,24 @@ class LatentStage(Networks):
         views = batch.views
         if dropped(batch.step_seed, self.drop_references):
             views = views[:, :1]
-        schedule = self.schedule(views)
+        scales = self.fit_scales(views)
         V, predicted = views.shape[1], views.shape[1] if self.both_views else 1
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             latents, render = self.latents(batch, views)
-            indices, residuals, inputs = self.targets(latents, schedule, draws)
-            rest = None if render is None else model.rest(render, inputs[:, 0], schedule)
+            indices, residuals, inputs = self.targets(latents, scales, draws)
+            rest = None if render is None else model.rest(render, inputs[:, 0], scales)
         labels = model.default_labels(V)
         with self.autocast():
             coins = draws.uniform(model.config.depth, 2)
             hidden = model(views, inputs, labels, coins, rest)[:, :predicted]
-            logits = model.logits(hidden, labels[:, :predicted], rest, schedule)
+            logits = model.logits(hidden, labels[:, :predicted], rest, scales)
         indices, residuals = indices[:, :predicted], residuals[:, :predicted]
         entropy = F.cross_entropy(
             logits.flatten(0, 2).float(),
             indices.flatten(),
             label_smoothing=self.label_smoothing,
         )
-        last = schedule.lengths[-1]
+        last = scales.lengths[-1]
         losses = {"loss": entropy, "cross_entropy": entropy.detach()}
         if model.config.sampler != "none":
             guess = logits[:, :, -last:].detach().argmax(-1)
@@ -112,9 +112,9 @@ class LatentStage(Networks):
         squared, bound = diffusion.losses(output.float(), x0, x, steps, noise)
         return (squared + bound).mean()
 
-    def schedule(self, views: Tensor) -> Schedule:
+    def fit_scales(self, views: Tensor) -> ScaleSchedule:
         stride = self.model.config.vqvae.stride
-        return self.model.schedule(*(n // stride for n in views.shape[-2:]))
+        return self.model.fit_scales(*(n // stride for n in views.shape[-2:]))
 
     def latents(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents of the truth and of the references [B,V,Cz,h,w], and for a render prior the
@@ -145,7 +145,7 @@ class LatentStage(Networks):
         return made[:, :shown], made[:, -1] if prior else None
 
     def targets(
-        self, latents: Tensor, schedule: Schedule, draws: Draws
+        self, latents: Tensor, scales: ScaleSchedule, draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token indices [B,V,L], last residuals [B,V,l,Cz] and inputs [B,V,L-1,Cz]."""
         quantizer = self.model.vqvae.quantizer
@@ -163,9 +163,9 @@ class LatentStage(Networks):
         if self.corrupt > 0 and self.neighbours is None:
             self.neighbours = quantizer.neighbours(NEIGHBOURS)
         tokens = quantizer.encode(
-            latents.flatten(0, 1), schedule.grids, corrupted if self.corrupt > 0 else None
+            latents.flatten(0, 1), scales.grids, corrupted if self.corrupt > 0 else None
         )
-        inputs = quantizer.inputs(tokens.context, schedule.grids)
+        inputs = quantizer.inputs(tokens.context, scales.grids)
         parts = torch.cat(tokens.indices, 1), tokens.residual, inputs
         indices, residuals, inputs = (part.unflatten(0, (B, V)) for part in parts)
         return indices, residuals, inputs

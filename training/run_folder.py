@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoints
+from models.checkpoints import io
 from runtime.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RunFolder:
         found, foreign = [], []
         for file in files:
             try:
-                content, _ = checkpoints.read(file)
+                content, _ = io.read(file)
             except ValueError as error:
                 log.warning("%s; an earlier checkpoint is taken", error)
                 continue

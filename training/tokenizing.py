@@ -53,7 +53,7 @@ class TokenizerStage(Networks):
         model.requires_grad_(False)
         model.vqvae.requires_grad_(True)
         model.vqvae.quantizer.phis.requires_grad_(False)  # a short schedule leaves some unused
-        for phi in model.vqvae.quantizer.used_phis(len(model.config.schedule)):
+        for phi in model.vqvae.quantizer.used_phis(len(model.config.scales)):
             phi.requires_grad_(True)
         self.objective = (objective,)
         self.discriminator = Discriminator() if gan > 0 else None
@@ -66,7 +66,7 @@ class TokenizerStage(Networks):
     def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
         if player == "discriminator":
             return self.judged(batch.truth)
-        vqvae, grids = self.model.vqvae, self.model.config.schedule.grids
+        vqvae, grids = self.model.vqvae, self.model.config.scales.grids
         images = batch.truth
         with self.autocast():
             lowest = vqvae.encoder(images)

@@ -138,7 +138,7 @@ def by_tokenizer(vqvae: VQVAE, model: GSVAR) -> Answer:
     def answer(shown: Shown) -> Tensor:
         image = shown.truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
         rows, columns = (n // vqvae.config.stride for n in image.shape[-2:])
-        grids = model.schedule(rows, columns).grids
+        grids = model.fit_scales(rows, columns).grids
         return ((vqvae.reconstruct(image, grids)[0] + 1) / 2).permute(1, 2, 0).float()
 
     return answer

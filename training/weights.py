@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models import checkpoints
-from models.gsvar import GSVAR, adapter
+from models.gsvar import GSVAR, adapter, loading
 from training.stages import Stage
 
 
@@ -27,16 +26,16 @@ def content(stage: Stage, args: dict, epoch: int, step: int, fsdp: bool = False)
 def put(model: GSVAR, told: dict, file: Path) -> None:
     """Fill a model of the same sizes with a checkpoint's weights. Raises ValueError where they do
     not fit."""
-    original = checkpoints.recognised(file, told)
+    original = loading.recognize(file, told)
     transformer = original.transformer
     if adapter.is_lora(transformer):
         adapter.put_lora(model, transformer, original.args, merge=False)
         return
     if not transformer:  # stage 0
         transformer = adapter.to_original(model)["trainer"]["var_wo_ddp"]
-    state, complaints = adapter.own_state(model, transformer, original.vqvae)
-    if complaints:
-        raise ValueError(f"{file} does not fit: {'; '.join(complaints[:5])}")
+    state, misfits = adapter.own_state(model, transformer, original.vqvae)
+    if misfits:
+        raise ValueError(f"{file} does not fit: {'; '.join(misfits[:5])}")
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             tensor.copy_(state[name])
@@ -67,7 +66,7 @@ def whole(stage: Stage, fsdp: bool) -> GSVAR:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     state = get_model_state_dict(stage, options=StateDictOptions(full_state_dict=True))
-    model = checkpoints.empty(stage.model.config, bridge=stage.model.has_bridge)
+    model = loading.empty(stage.model.config, bridge=stage.model.has_bridge)
     own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     model.load_state_dict(own, assign=True)
     return model.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ class BridgeOnly(GSVARFixer):
         return None
 
     def _restore(self, images: Tensor, guides: None) -> Tensor:
-        grids = self.model.restorer.schedule_for(images).grids
+        grids = self.restorer.fit_scales(images).grids
         return self.model.vqvae.quantized(images, grids)
 
 

@@ -15,7 +15,7 @@ import tyro
 from evaluation.metrics import Metrics
 from evaluation.pictures import save_png
 from fixers.gsvar import GSVARFixer
-from models import checkpoints
+from models.gsvar import loading
 from reconstruction import Config, optimise
 from reconstruction.rendering import render_view
 from runtime.command import run_command
@@ -92,9 +92,9 @@ def main() -> None:
         began = time.monotonic()
         run(parse_train(kind, [*shared, *own, f"--steps={steps}", f"--exp_name={name}"], "", ""))
         minutes.append((time.monotonic() - began) / 60)
-    model = checkpoints.load(a.results / "vae/vae-ckpt-last.pth")
+    model = loading.load(a.results / "vae/vae-ckpt-last.pth")
     validation = Validation(manifest.read(data, ["train"]), Metrics(None))
-    undecoded = checkpoints.load(latent)  # stage 2 teaches the decoder to lean on the bridge
+    undecoded = loading.load(latent)  # stage 2 teaches the decoder to lean on the bridge
     tokens, _ = validation(by_tokenizer(undecoded.vqvae, undecoded))
     fixed, pictures = validation(by_fixer(GSVARFixer(model, bridge=True)))
     for key, picture in pictures.items():

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import SIDE, best, measurable, product
 from models.gsvar import GSVAR, GSVARConfig
+from models.gsvar.restorer import Restorer
 from runtime.command import run_command
 from runtime.files import atomic_path
 
@@ -70,19 +71,19 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
     views = (torch.rand(shape, generator=generator) * 2 - 1).to(options.device)
     render, references = views[:, 0], views[:, 1:]
     labels = model.default_labels(1 + options.references)
-    schedule, restorer = model.config.schedule, model.restorer
-    f_hat = model.restore(render, references, refiner="none")
-    tokens = schedule.lengths[-1]
+    scales, restorer = model.config.scales, Restorer(model)
+    f_hat = restorer.restore(render, references, refiner="none")
+    tokens = scales.lengths[-1]
     condition = torch.randn(tokens, model.config.width, device=options.device).to(dtype)
     unit = product(options.device)
 
     def restore() -> torch.Tensor:
-        return model.restore(render, references, refiner_steps=options.refiner_steps)
+        return restorer.restore(render, references, refiner_steps=options.refiner_steps)
 
     parts: dict[str, Callable[[], object]] = {
         "prefix encoder, all views": lambda: model.prefix_tokens(views, labels),
-        "reference tokens": lambda: restorer.reference_inputs(references, schedule),
-        "restore without refiner": lambda: model.restore(render, references, refiner="none"),
+        "reference tokens": lambda: restorer.reference_inputs(references, scales),
+        "restore without refiner": lambda: restorer.restore(render, references, refiner="none"),
         f"refiner, {options.refiner_steps} steps": lambda: restorer.refine(
             condition, refiner="ancestral", steps=options.refiner_steps
         ),

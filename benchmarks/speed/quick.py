@@ -56,13 +56,13 @@ def fixing(device: str, dtype: torch.dtype) -> Cases:
     parts."""
     fixer = fixers.load("gsvar", device=device, dtype=dtype)
     name = "bf16" if dtype == torch.bfloat16 else "float32"
-    model, (width, height) = fixer.model, SIZE
+    model, restorer, (width, height) = fixer.model, fixer.restorer, SIZE
     draw = torch.Generator().manual_seed(0)
     render = torch.rand(1, height, width, 3, generator=draw)
     photo = torch.rand(1, 1, height, width, 3, generator=draw)
     alpha = torch.ones(1, height, width)
     inside = [2 * x.flatten(0, -4).movedim(-1, 1).to(device) - 1 for x in (render, photo)]
-    memory, f_hat = model.encode_references(inside[1][:, None]), model.restore(inside[0])
+    memory, f_hat = restorer.encode_references(inside[1][:, None]), restorer.restore(inside[0])
     fused = {"guide": inside[1], "alpha": alpha[:, None].to(device)}
 
     def fix() -> None:
@@ -71,8 +71,8 @@ def fixing(device: str, dtype: torch.dtype) -> Cases:
 
     return {
         f"fixer, {name}": fix,
-        f"reference's tokens, {name}": lambda: model.encode_references(inside[1][:, None]),
-        f"all scales, {name}": lambda: model.restore(inside[0], memory),
+        f"reference's tokens, {name}": lambda: restorer.encode_references(inside[1][:, None]),
+        f"all scales, {name}": lambda: restorer.restore(inside[0], memory),
         f"decoder and bridge, {name}": lambda: model.decode(f_hat, inside[0], bridge=True, **fused),
     }
 

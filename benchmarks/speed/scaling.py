@@ -18,8 +18,7 @@ import torch
 import tyro
 
 from benchmarks.timing import tell_if_busy
-from models import checkpoints
-from models.gsvar import GSVAR
+from models.gsvar import GSVAR, loading
 from models.gsvar.config import PRESETS
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
@@ -127,7 +126,7 @@ def training(folder: Path, options: Options) -> list[float]:
     """Samples a second of stage 1 with one process and with two, each with its whole batch."""
     listed, cores, rates = triplets(folder, options), sorted(os.sched_getaffinity(0))[:2], []
     weights = folder / "new.safetensors"
-    checkpoints.save(GSVAR(PRESETS[options.preset]()), weights)
+    loading.save(GSVAR(PRESETS[options.preset]()), weights)
     for count in (1, 2):
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         command += ["VAR_train.py", f"--json_path={listed}", f"--results={folder}"]

@@ -56,7 +56,7 @@ class Options:
 def transformer_flops(config: GSVARConfig, references: int) -> float:
     """Of one sample's forward pass: linear layers and the attention that the mask lets through."""
     C, V = config.width, 1 + references
-    lengths = GSVAR.segment_lengths(config.schedule)
+    lengths = GSVAR.segment_lengths(config.scales)
     seen, pairs = 0, 0
     for length in lengths:
         seen += length
@@ -79,7 +79,7 @@ def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int 
     """Of one sample's step: a trained part's forward pass three times, a frozen one's once. For
     stage 2 without stage 1's inference, which is not training."""
     V, size = 1 + references, (1, 3, *config.image_size)
-    latent = (1, config.latent_channels, *config.schedule.latent)
+    latent = (1, config.latent_channels, *config.scales.latent)
     with torch.device("meta"):
         model = GSVAR(config)
         model.vqvae.add_bridge(identity=False)
@@ -90,9 +90,9 @@ def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int 
         return 3 * (encoder + decoder)
     if stage == 1:
         prefix = convolution_flops(model.prefix, size) * V
-        head = 2 * config.width * config.vocabulary * config.schedule.length
+        head = 2 * config.width * config.vocabulary * config.scales.length
         with FlopCounterMode(display=False) as counter:
-            n = config.schedule.lengths[-1]
+            n = config.scales.lengths[-1]
             x = torch.empty(n * repeats, config.latent_channels, device="meta")
             z = torch.empty(n * repeats, model.refiner.input.out_features, device="meta")
             model.refiner.denoise(x, z, z)

@@ -15,6 +15,7 @@ import reconstruction
 import scenes
 from fixers.gsvar import fastest
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, fit, original
+from runtime.arguments import naming_flags
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
 
@@ -147,16 +148,17 @@ def load_fixer(flags: Flags, device: torch.device) -> FixerInUse:
     if own.fixer != "gsvar":
         return FixerInUse(fixers.load(own.fixer), told, use_ref=own.use_ref)
     dtype = own.fixer_dtype or fastest(device)
-    fixer = fixers.load(
-        "gsvar",
-        checkpoint=own.var_test_path,
-        vqvae=own.vae_model_path,
-        depth=own.depth,
-        bridge=own.use_bridge or (False if own.without_bridge else None),
-        mode="tile" if own.tiling else "auto",
-        device=device,
-        dtype=dtype,
-    )
+    with naming_flags(vqvae="--vae_model_path", depth="--depth"):
+        fixer = fixers.load(
+            "gsvar",
+            checkpoint=own.var_test_path,
+            vqvae=own.vae_model_path,
+            depth=own.depth,
+            bridge=own.use_bridge or (False if own.without_bridge else None),
+            mode="tile" if own.tiling else "auto",
+            device=device,
+            dtype=dtype,
+        )
     warped = fixer.model.config.warped_references
     if not (own.tiling or warped):
         fixer.mode = "resize"

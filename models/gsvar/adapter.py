@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from models.gsvar.config import GSVARConfig
 from models.gsvar.model import GSVAR
 from models.layers.lora import add_lora, merge_lora
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 
 # ours -> the original's, first match of each rule in order; applied to whole names
 VQVAE_RULES = [
@@ -94,7 +94,7 @@ def foreign_name(name: str) -> str:
     return inner
 
 
-def recognise(content: object) -> Original | None:
+def recognize(content: object) -> Original | None:
     """A loaded file as the original's, or None if it is something else."""
     if not isinstance(content, Mapping):
         return None
@@ -168,15 +168,15 @@ def transformer_sizes(tensors: Mapping[str, Tensor], original: Original) -> dict
 
 
 def patch_nums(tensors: Mapping[str, Tensor], original: Original) -> str:
-    """The schedule: from the trainer's configuration, else from the level of each token."""
+    """The scales: from the trainer's configuration, else from the level of each token."""
     if original.settings.get("patch_nums"):
-        return Schedule.of(original.settings["patch_nums"]).text
+        return ScaleSchedule.of(original.settings["patch_nums"]).text
     if "lvl_1L" not in tensors:
         raise ValueError(
             "the file does not tell its patch_nums: neither lvl_1L nor the trainer's config"
         )
     lengths = torch.bincount(tensors["lvl_1L"].flatten()).tolist()
-    return Schedule.of([1, *(round(n**0.5) for n in lengths[1:])]).text
+    return ScaleSchedule.of([1, *(round(n**0.5) for n in lengths[1:])]).text
 
 
 def vqvae_sizes(tensors: Mapping[str, Tensor]) -> dict:
@@ -258,7 +258,7 @@ def to_original(
 
     The original can read it where the sizes are ones it knows (square scales, 32 groups, one mask).
     """
-    config, schedule = model.config, model.config.schedule
+    config, scales = model.config, model.config.scales
     parts: dict[str, dict[str, Tensor]] = {"var_wo_ddp": {}, "vae_local": {}}
     for name, tensor in model.state_dict().items():
         foreign = foreign_name(name)
@@ -268,16 +268,16 @@ def to_original(
             tensor = tensor.view(1, 1, *tensor.shape)
         part = "vae_local" if name.startswith("vqvae.") else "var_wo_ddp"
         parts[part][foreign] = tensor.detach().float().cpu().contiguous()
-    levels = torch.arange(len(schedule))
+    levels = torch.arange(len(scales))
     parts["var_wo_ddp"]["lvl_1L"] = levels.repeat_interleave(
-        torch.tensor(model.segment_lengths(schedule))
+        torch.tensor(model.segment_lengths(scales))
     )[None]
     for i in range(config.depth):
         parts["var_wo_ddp"][f"blocks.{i}.attn.{ZERO_BUFFER}"] = torch.zeros(config.width)
-    parts["vae_local"]["quantize.ema_vocab_hit_SV"] = torch.zeros(len(schedule), config.vocabulary)
-    square = all(rows == columns for rows, columns in schedule.grids)
+    parts["vae_local"]["quantize.ema_vocab_hit_SV"] = torch.zeros(len(scales), config.vocabulary)
+    square = all(rows == columns for rows, columns in scales.grids)
     settings = {
-        "patch_nums": [rows if square else [rows, columns] for rows, columns in schedule.grids],
+        "patch_nums": [rows if square else [rows, columns] for rows, columns in scales.grids],
         "gsvar": json.dumps(asdict(config)),
     }
     return {

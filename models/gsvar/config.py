@@ -3,7 +3,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from models.gsvar.diffusion import Sampler
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from models.var.segments import RefAttends
 from models.vqvae.config import VQVAEConfig
 
@@ -64,7 +64,7 @@ class GSVARConfig:
     as the original, whose decoder ends at full resolution."""
 
     def __post_init__(self):
-        object.__setattr__(self, "patch_nums", Schedule.of(self.patch_nums).text)
+        object.__setattr__(self, "patch_nums", ScaleSchedule.of(self.patch_nums).text)
         for field in fields(self):  # lists arrive from JSON
             value = getattr(self, field.name)
             if isinstance(value, list):
@@ -97,8 +97,9 @@ class GSVARConfig:
             raise ValueError(f"ref_attends is 'all' or 'self', not {self.ref_attends!r}")
 
     @cached_property
-    def schedule(self) -> Schedule:
-        return Schedule.of(self.patch_nums)
+    def scales(self) -> ScaleSchedule:
+        """The grids of `patch_nums`."""
+        return ScaleSchedule.of(self.patch_nums)
 
     @cached_property
     def vqvae(self) -> VQVAEConfig:
@@ -121,7 +122,7 @@ class GSVARConfig:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels that the model was made for."""
-        rows, columns = self.schedule.latent
+        rows, columns = self.scales.latent
         return rows * self.vqvae.stride, columns * self.vqvae.stride
 
 

@@ -1,6 +1,5 @@
 # GS-VAR: prefix encoder, next-scale transformer, refiner and VQ-VAE put together.
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -9,18 +8,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.gsvar import diffusion
 from models.gsvar.config import GSVARConfig
-from models.gsvar.inference import Observer, Restorer
 from models.gsvar.init import initialise
-from models.gsvar.memory import ReferenceMemory
 from models.gsvar.prefix import PrefixEncoder
 from models.gsvar.prior import RenderPrior
 from models.gsvar.refiner import Refiner
-from models.layers import winograd
 from models.layers.blocks import EPS, AdaLN, Attend, modulate
 from models.layers.rope import rope_table
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from models.var.segments import views_by_scale
 from models.var.transformer import ByScale, Masked, Transformer
 from models.vqvae.model import VQVAE
@@ -28,26 +23,24 @@ from models.vqvae.model import VQVAE
 # B batch, V view (0 the render, then the references), R references, L tokens, C channels, Cz
 # latent channels
 
-log = logging.getLogger(__name__)
-
 
 class GSVAR(nn.Module):
     """Next-scale restoration of a render, guided by any number of reference views.
 
     Images are [B,3,H,W] in [-1,1]. A new model is initialised for training; weights come from
-    `models.checkpoints.load`.
+    `models.gsvar.loading.load`.
     """
 
     def __init__(self, config: GSVARConfig):
         super().__init__()
         self.config = config
         width, latent = config.width, config.latent_channels
-        rows, columns = config.schedule.latent
+        rows, columns = config.scales.latent
         self.vqvae = VQVAE(config.vqvae)
         self.prefix = PrefixEncoder(config.prefix_channels, width, config.vqvae_patch)
         self.prefix_position = nn.Parameter(torch.empty(1, rows * columns + 1, width))
         self.label = nn.Embedding(config.labels, width)
-        self.scale_embedding = nn.Embedding(len(config.schedule), width)
+        self.scale_embedding = nn.Embedding(len(config.scales), width)
         self.word = nn.Linear(latent, width)
         self.transformer = Transformer(
             config.depth,
@@ -60,12 +53,9 @@ class GSVAR(nn.Module):
         )
         self.head_adaln = AdaLN(width, 2)
         self.head = nn.Linear(width, config.vocabulary)
-        self.prior = (
-            RenderPrior(width, latent, len(config.schedule)) if config.render_prior else None
-        )
+        self.prior = RenderPrior(width, latent, len(config.scales)) if config.render_prior else None
         self.refiner_norm = nn.LayerNorm(width, eps=EPS)
         self.refiner = Refiner(latent, width, config.refiner_width, config.refiner_blocks)
-        self._restorer: Restorer | None = None
         initialise(self)
 
     # what the model is -------------------------------------------------------------------------
@@ -83,21 +73,21 @@ class GSVAR(nn.Module):
         """Whether a latent of this shape can be restored in one piece (not that the weights have
         seen its like)."""
         try:
-            self.schedule(rows, columns)
+            self.fit_scales(rows, columns)
         except ValueError:
             return False
         return True
 
-    def schedule(self, rows: int, columns: int) -> Schedule:
+    def fit_scales(self, rows: int, columns: int) -> ScaleSchedule:
         """The scales for a latent of this shape; ValueError if it is less than half or more than
         twice the trained."""
-        own = self.config.schedule.latent
+        own = self.config.scales.latent
         for have, made_for in zip((rows, columns), own, strict=True):
             if not made_for <= 2 * have <= 4 * made_for:
                 raise ValueError(
                     f"a latent of {rows}x{columns} is not within half to twice {own[0]}x{own[1]}"
                 )
-        return self.config.schedule.fitted(rows, columns)
+        return self.config.scales.fitted(rows, columns)
 
     def mix_in(self, blocks: Sequence[int]) -> None:
         """Let render and references see each other in these blocks only; those beyond the depth are
@@ -109,7 +99,6 @@ class GSVAR(nn.Module):
         mixing = None if len(chosen) == depth else chosen
         self.config = replace(self.config, mixing_blocks=mixing)
         self.transformer.mixes = tuple(i in chosen for i in range(depth))
-        self._restorer = None
 
     def read_alpha(self) -> None:
         """See VQVAE.read_alpha."""
@@ -137,23 +126,23 @@ class GSVAR(nn.Module):
     def positions(self, rows: int, columns: int) -> Tensor:
         """Learned positions of the prefix and label tokens [1,P+1,C], interpolated for another
         latent shape."""
-        own = self.config.schedule.latent
+        own = self.config.scales.latent
         if (rows, columns) == own:
             return self.prefix_position
         grid = rearrange(self.prefix_position[:, :-1], "b (r c) d -> b d r c", r=own[0])
         grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
         return torch.cat((rearrange(grid, "b d r c -> b (r c) d"), self.prefix_position[:, -1:]), 1)
 
-    def rope(self, schedule: Schedule) -> Tensor:
+    def rope(self, scales: ScaleSchedule) -> Tensor:
         """Rotary table [2, P+1+L-1, d/2] of a whole view: prefix grid, label, scales 1, 2, ..."""
         dtype = torch.promote_types(self.word.weight.dtype, torch.float32)
         head_dim = self.config.width // self.config.heads
-        return cached_rope(schedule, head_dim, self.config.rope_extent, dtype, self.device)
+        return cached_rope(scales, head_dim, self.config.rope_extent, dtype, self.device)
 
     @staticmethod
-    def segment_lengths(schedule: Schedule) -> tuple[int, ...]:
+    def segment_lengths(scales: ScaleSchedule) -> tuple[int, ...]:
         """Tokens of a view at each scale; the first has the prefix before its one token."""
-        return (schedule.lengths[-1] + 1, *schedule.lengths[1:])
+        return (scales.lengths[-1] + 1, *scales.lengths[1:])
 
     # training ----------------------------------------------------------------------------------
 
@@ -175,20 +164,20 @@ class GSVAR(nn.Module):
         """
         V = views.shape[1]
         rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
-        schedule = self.schedule(rows, columns)
-        lengths = self.segment_lengths(schedule)
+        scales = self.fit_scales(rows, columns)
+        lengths = self.segment_lengths(scales)
         if labels is None:
             labels = self.default_labels(V)
-        scales = scale_of_tokens(lengths, self.device)
+        at = scale_of_tokens(lengths, self.device)
         with torch.autocast(self.device.type, enabled=False):  # pictures enter unrounded
-            x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(scales)
+            x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(at)
             if self.prior is not None:
                 told = self.prior.word(rest[:, :, 1:].to(x.dtype))
                 x = torch.cat((x[:, :1] + told, x[:, 1:]), 1)
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
-        x = self.transformer(x, modulations, self.rope(schedule), attends, coins)
+        x = self.transformer(x, modulations, self.rope(scales), attends, coins)
         return x[:, :, lengths[0] - 1 :]
 
     def attends(self, lengths: tuple[int, ...], views: int, dtype: torch.dtype) -> list[Attend]:
@@ -209,13 +198,13 @@ class GSVAR(nn.Module):
         """Labels [1,V]: 0 for the render, 1 for the references."""
         return torch.arange(views, device=self.device).clamp(max=1)[None]
 
-    def rest(self, latent: Tensor, inputs: Tensor, schedule: Schedule) -> Tensor | None:
+    def rest(self, latent: Tensor, inputs: Tensor, scales: ScaleSchedule) -> Tensor | None:
         """What a render's latent [B,Cz,h,w] says beyond the scales so far, whose `inputs`
         [B,L-1,Cz] are the transformer's: [B,1,L,Cz]; None without a render prior."""
         if self.prior is None:
             return None
         shrink = self.vqvae.quantizer.shrink
-        whole = torch.cat([shrink(latent, grid) for grid in schedule.grids], 1)
+        whole = torch.cat([shrink(latent, grid) for grid in scales.grids], 1)
         return torch.cat((whole[:, :1], whole[:, 1:] - inputs), 1)[:, None]
 
     def logits(
@@ -223,19 +212,19 @@ class GSVAR(nn.Module):
         hidden: Tensor,
         labels: Tensor,
         rest: Tensor | None = None,
-        schedule: Schedule | None = None,
+        scales: ScaleSchedule | None = None,
     ) -> Tensor:
         """Code logits [B,V,L,vocabulary] for the last block's output [B,V,L,C], labels [1 or
-        B,V]; a render prior needs `rest` of the render, which is view 0, and the schedule."""
+        B,V]; a render prior needs `rest` of the render, which is view 0, and the scales."""
         scale, shift = self.head_adaln(self.label(labels)).unsqueeze(-3).unbind(-2)
         hidden = modulate(hidden, scale, shift)
         logits = self.head(hidden)
         if self.prior is None:
             return logits
-        lengths = schedule.lengths
-        scales = F.pad(scale_of_tokens(lengths, self.device), (1, 0))
+        lengths = scales.lengths
+        at = F.pad(scale_of_tokens(lengths, self.device), (1, 0))
         codes = self.vqvae.quantizer.codebook.weight
-        render = logits[:, :1] + self.prior.logits(hidden[:, :1], rest, codes, scales)
+        render = logits[:, :1] + self.prior.logits(hidden[:, :1], rest, codes, at)
         return torch.cat((render, logits[:, 1:]), 1)
 
     def refiner_condition(
@@ -249,52 +238,7 @@ class GSVAR(nn.Module):
             told = told + self.prior.word(rest.to(hidden.dtype))
         return self.refiner_norm(told)
 
-    # inference ---------------------------------------------------------------------------------
-
-    @property
-    def restorer(self) -> Restorer:
-        """The model prepared for restoring; made at the first use after weights, device or mode
-        change."""
-        if self._restorer is None:
-            self._restorer = Restorer(self)
-        return self._restorer
-
-    @torch.no_grad()
-    def restore(
-        self,
-        render: Tensor,
-        references: "Tensor | ReferenceMemory | None" = None,
-        *,
-        generator: torch.Generator | None = None,
-        refiner: diffusion.Sampler | None = None,
-        refiner_steps: int = 10,
-        draw: Callable[[int, tuple[int, int]], Tensor] | None = None,
-        observer: Observer | None = None,
-    ) -> Tensor:
-        """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
-
-        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the
-        likeliest ones; only the refiner (None: the config's `sampler`) draws: from `generator`,
-        or `draw(k, shape)` gives draw number k. `observer(scale, hidden)` sees the last block's
-        output [B,V,L,C] at each scale. Raises ValueError for sizes the schedule cannot take.
-        """
-        return self.restorer.restore(
-            render,
-            references,
-            generator=generator,
-            refiner=refiner or self.config.sampler,
-            refiner_steps=refiner_steps,
-            draw=draw,
-            observer=observer,
-        )
-
-    @torch.no_grad()
-    def encode_references(self, references: Tensor) -> ReferenceMemory:
-        """Keys and values of references [B,R,3,H,W], to be used with any number of renders.
-
-        Only with `ref_attends="self"`, where they see nothing but their own view; else ValueError.
-        """
-        return self.restorer.encode_references(references)
+    # images ------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def decode(
@@ -323,42 +267,28 @@ class GSVAR(nn.Module):
 
     def compile_parts(self, mode: str | None = None) -> None:
         """torch.compile the transformer's blocks, one program for each scale's shape, and on a GPU
-        the VQ-VAE and bridge (a CPU has kernels of its own there)."""
-        limit = 4 * len(self.config.schedule) + 8  # with and without references, and some batches
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+        the VQ-VAE and bridge (a CPU has kernels of its own there). The caller sees to it that
+        torch keeps that many programs (`torch._dynamo.config.recompile_limit`)."""
         for block in self.transformer.blocks:
             block.compile(mode=mode, dynamic=False)
         if self.device.type != "cpu":
             self.vqvae.compile_parts(mode=mode, dynamic=False)
 
-    def train(self, mode: bool = True) -> "GSVAR":
-        self._restorer = None
-        winograd.forget(self)
-        return super().train(mode)
-
-    def load_state_dict(self, *args, **kwargs):
-        self._restorer = None
-        return super().load_state_dict(*args, **kwargs)
-
-    def _apply(self, *args, **kwargs):
-        self._restorer = None
-        return super()._apply(*args, **kwargs)
-
 
 @lru_cache(maxsize=16)
 def cached_rope(
-    schedule: Schedule, head_dim: int, extent: float, dtype: torch.dtype, device: torch.device
+    scales: ScaleSchedule, head_dim: int, extent: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """`rope_table` of a view's whole sequence: prefix grid, label, scales 1, 2, ..."""
-    grids = (schedule.latent, *schedule.grids)
+    grids = (scales.latent, *scales.grids)
     return rope_table(grids, head_dim, extent).to(device, dtype)
 
 
 @lru_cache(maxsize=16)
 def scale_of_tokens(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """The scale of each token from scale 1 on, int64 [L-1]."""
-    scales = torch.arange(1, len(lengths))
-    return scales.repeat_interleave(torch.tensor(lengths[1:])).to(device)
+    at = torch.arange(1, len(lengths))
+    return at.repeat_interleave(torch.tensor(lengths[1:])).to(device)
 
 
 @lru_cache(maxsize=16)

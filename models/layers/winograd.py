@@ -80,18 +80,26 @@ def array(x: Tensor) -> np.ndarray:
 
 
 def prepared(conv: nn.Conv2d, kind: str) -> Tensor:
-    """The convolution's weight in another form, computed anew only when it changed."""
+    """The convolution's weight in another form; a frozen one's is computed anew only when it
+    changed (of one in training that cannot be known: fused optimizers change weights unseen)."""
     weight = conv.weight
+    if weight.requires_grad:
+        conv.__dict__.pop("_prepared", None)
+        return in_form(weight.detach(), kind)
     stamp = weight.data_ptr(), weight._version
     kept = conv.__dict__.setdefault("_prepared", {})
     if kept.get(kind, (None,))[0] != stamp:
-        w = weight.detach()
-        kept[kind] = stamp, winograd_weight(w) if kind == "winograd" else folded(w, kind)
+        kept[kind] = stamp, in_form(weight.detach(), kind)
     return kept[kind][1]
 
 
+def in_form(weight: Tensor, kind: str) -> Tensor:
+    """A weight [K,C,3,3] for `convolved` ("winograd") or for `upsample_conv` ("up00" to "up11")."""
+    return winograd_weight(weight) if kind == "winograd" else folded(weight, kind)
+
+
 def forget(module: nn.Module) -> None:
-    """Drop what `prepared` keeps below a module: fused optimisers change weights unseen."""
+    """Drop what `prepared` keeps below a module, whose weights may have changed unseen."""
     for layer in module.modules():
         layer.__dict__.pop("_prepared", None)
 

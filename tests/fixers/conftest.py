@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from fixers.gsvar import GSVARFixer
-from models import checkpoints
-from models.gsvar import GSVAR, GSVARConfig
+from models.gsvar import GSVAR, GSVARConfig, loading
 
 
 def micro(**changes) -> GSVARConfig:
@@ -56,5 +55,5 @@ def fixer(model):
 def weights(model, tmp_path):
     """A file of ours with a micro model."""
     path = tmp_path / "weights" / "micro.safetensors"
-    checkpoints.save(model(), path)
+    loading.save(model(), path)
     return path

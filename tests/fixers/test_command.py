@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluation.video import write_video
 from fixers import __main__ as command
-from models import checkpoints
+from models.gsvar import loading
 from runtime.command import run_command
 from triplets.pictures import read_image
 
@@ -177,7 +177,7 @@ def test_help_teaches():
 
 def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, tmp_path):
     weights = tmp_path / "w.safetensors"
-    checkpoints.save(model(warped_references=True, render_alpha=True), weights)
+    loading.save(model(warped_references=True, render_alpha=True), weights)
     picture = (torch.rand(32, 40, 3, generator=torch.Generator().manual_seed(0)) * 255).byte()
     hole = torch.full((32, 40, 1), 255, dtype=torch.uint8)
     hole[8:20, 10:30] = 0

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixers.graphs import Graphs
 from models.gsvar.model import cached_rope, scale_of_tokens
+from models.gsvar.restorer import Restorer
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SHAPES = [({}, None), ({"refiner": "ancestral"}, 2), ({"bridge": True, "refiner": "none"}, 1)]
@@ -49,6 +50,7 @@ def test_nothing_that_is_captured_waits_for_the_host(fixer, attends, options, re
     )  # the host's own tables
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         f.model.to("cuda")
+        f.restorer = Restorer(f.model)
         strict = []
 
         def run(name, work, *inputs):
@@ -65,7 +67,7 @@ def test_nothing_that_is_captured_waits_for_the_host(fixer, attends, options, re
             guides = torch.empty(2, references, 3, 32, 32, device="cuda")
         seen = guides
         if references is not None and attends == "self":
-            tensors = run("encode", lambda x: f.model.encode_references(x).tensors, guides)
+            tensors = run("encode", lambda x: f.restorer.encode_references(x).tensors, guides)
             seen = f._memory(tensors, images)
         f_hat = f._restore(images, seen)
         decoded = f._decode(f_hat, images, guides, None)

@@ -42,7 +42,7 @@ def test_one_image_of_the_trained_size_is_the_model_itself(fixer):
     def inside(x):
         return x.movedim(-1, -3) * 2 - 1
 
-    f_hat = f.model.restore(inside(render), inside(guide), refiner="mean")
+    f_hat = f.restorer.restore(inside(render), inside(guide), refiner="mean")
     expected = (f.model.decode(f_hat).movedim(1, -1) + 1) / 2
     torch.testing.assert_close(f.fix(render, guide), expected, rtol=0, atol=1e-5)
 
@@ -50,8 +50,8 @@ def test_one_image_of_the_trained_size_is_the_model_itself(fixer):
 def test_a_reference_photo_is_encoded_once(fixer, monkeypatch):
     f = fixer({"ref_attends": "self"}, batch_size=2)
     calls = []
-    real = f.model.encode_references
-    monkeypatch.setattr(f.model, "encode_references", lambda x: calls.append(1) or real(x))
+    real = f.restorer.encode_references
+    monkeypatch.setattr(f.restorer, "encode_references", lambda x: calls.append(1) or real(x))
     guide = pictures(1, 1, 32, 32, seed=1)
     f.fix(pictures(5, 32, 32), guide.expand(5, -1, -1, -1, -1))
     f.fix(pictures(2, 32, 32, seed=2), guide.expand(2, -1, -1, -1, -1))

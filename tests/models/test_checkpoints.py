@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoints
-from models.gsvar import GSVARConfig, adapter, original_d16, original_d24
+from models.gsvar import GSVARConfig, adapter, loading, original_d16, original_d24
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -28,8 +27,8 @@ def test_a_model_comes_back_as_it_was(build, tmp_path, suffix, ours, bridge):
     sizes = {"ref_attends": "self", "mixing_blocks": (1,), "patch_nums": "1_2_3x2_4x3"}
     model = build(bridge, **sizes, **ours)
     path = tmp_path / f"model{suffix}"
-    (checkpoints.save if suffix == ".safetensors" else checkpoints.save_original)(model, path)
-    loaded = checkpoints.load(path)
+    (loading.save if suffix == ".safetensors" else loading.save_original)(model, path)
+    loaded = loading.load(path)
     assert loaded.config == model.config
     assert loaded.has_bridge == bridge
     assert same(model, loaded)
@@ -40,13 +39,13 @@ def test_files_of_torchs_old_format_are_read(build, tmp_path):
     model = build()
     content = adapter.to_original(model)
     torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert same(model, checkpoints.load(tmp_path / "old.pth"))
+    assert same(model, loading.load(tmp_path / "old.pth"))
 
 
 def test_shared_adaln_and_no_qk_norm_round_trip(build, tmp_path):
     model = build(shared_adaln=True, qk_norm=False)
-    checkpoints.save_original(model, tmp_path / "m.pth")
-    assert same(model, checkpoints.load(tmp_path / "m.pth"))
+    loading.save_original(model, tmp_path / "m.pth")
+    assert same(model, loading.load(tmp_path / "m.pth"))
 
 
 def original_file(model, path, **changes):
@@ -65,7 +64,7 @@ PLAIN = {"vqvae_groups": 8, "width": 128, "heads": 2}  # what the original's fil
 def test_sizes_are_read_off_the_tensors(build, tmp_path):
     model = build(True, **PLAIN)
     content = original_file(model, tmp_path / "vae-ckpt-last.pth")
-    original = adapter.recognise(content)
+    original = adapter.recognize(content)
     told = adapter.known_sizes(original)
     ours = asdict(model.config)
     for field in told:
@@ -73,14 +72,14 @@ def test_sizes_are_read_off_the_tensors(build, tmp_path):
             assert told[field] == ours[field], field
     assert (original.epoch, original.iteration) == (3, 70)
     del content["trainer"]["config"]
-    assert adapter.known_sizes(adapter.recognise(content))["patch_nums"] == "1_2_3_4"
+    assert adapter.known_sizes(adapter.recognize(content))["patch_nums"] == "1_2_3_4"
 
 
 @pytest.mark.parametrize("depth", [16, 24])
 def test_names_and_shapes_are_the_originals(depth):
     if not (SHARED / "keys").is_dir():
         pytest.skip("../shared/keys is not here")
-    model = checkpoints.empty(original_d24() if depth == 24 else original_d16(), bridge=True)
+    model = loading.empty(original_d24() if depth == 24 else original_d16(), bridge=True)
     for part, file in (("var", f"keys_gsvar_var_d{depth}"), ("vae", "keys_gsvar_vae")):
         keys = json.loads((SHARED / "keys" / f"{file}.json").read_text())["keys"]
         theirs = {
@@ -110,13 +109,13 @@ def test_a_varsr_file_with_its_mask_and_more_labels_takes_the_tokenizer_from_ano
         tmp_path / "VARSR.pth",
     )
     torch.save({"trainer": {"vae_local": vae}}, tmp_path / "VQVAE.pth")
-    loaded = checkpoints.load(tmp_path / "VARSR.pth", vqvae=tmp_path / "VQVAE.pth")
+    loaded = loading.load(tmp_path / "VARSR.pth", vqvae=tmp_path / "VQVAE.pth")
     assert loaded.config.labels == 5
     assert same(model, loaded)
-    with pytest.raises(ValueError, match=r"VARSR.pth holds no VQ-VAE.*vae_model_path"):
-        checkpoints.load(tmp_path / "VARSR.pth")
+    with pytest.raises(ValueError, match=r"VARSR.pth holds no VQ-VAE.*vqvae"):
+        loading.load(tmp_path / "VARSR.pth")
     with pytest.raises(ValueError, match=r"VQVAE.pth holds a VQ-VAE and no transformer"):
-        checkpoints.load(tmp_path / "VQVAE.pth")
+        loading.load(tmp_path / "VQVAE.pth")
 
 
 def test_the_random_bridge_of_a_stage_1_file_is_left_out_and_said(build, tmp_path, caplog):
@@ -124,24 +123,24 @@ def test_the_random_bridge_of_a_stage_1_file_is_left_out_and_said(build, tmp_pat
     content["trainer"]["var_opt"] = {"optimizer": {}}
     torch.save(content, tmp_path / "model.pth")
     caplog.set_level("INFO")
-    assert not checkpoints.load(tmp_path / "model.pth").has_bridge
+    assert not loading.load(tmp_path / "model.pth").has_bridge
     assert "untrained" in caplog.text
 
 
 def test_bridge_and_tokenizer_from_a_stage_2_file_join_our_own(build, tmp_path):
     model, other = build(), build(True, seed=1)
-    checkpoints.save(model, tmp_path / "a.safetensors")
+    loading.save(model, tmp_path / "a.safetensors")
     for name in ("b.safetensors", "vae-ckpt-last.pth"):
-        save = checkpoints.save if name.endswith("s") else checkpoints.save_original
+        save = loading.save if name.endswith("s") else loading.save_original
         save(other, tmp_path / name)
-        joined = checkpoints.load(tmp_path / "a.safetensors", vqvae=tmp_path / name)
+        joined = loading.load(tmp_path / "a.safetensors", vqvae=tmp_path / name)
         assert same(joined.vqvae, other.vqvae)
         assert same(joined.transformer, model.transformer)
 
 
 def test_lora_factors_go_on_a_base(build, tmp_path):
     model = build()
-    checkpoints.save(model, tmp_path / "base.safetensors")
+    loading.save(model, tmp_path / "base.safetensors")
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(4, 32, generator=generator), torch.randn(64, 2, generator=generator)
     factors = {"blocks.1.attn.mat_qkv.lora_A": a, "blocks.1.attn.mat_qkv.lora_B": b}
@@ -153,8 +152,8 @@ def test_lora_factors_go_on_a_base(build, tmp_path):
         tmp_path / "lora.pth",
     )
     with pytest.raises(ValueError, match="LoRA factors only"):
-        checkpoints.load(tmp_path / "lora.pth")
-    loaded = checkpoints.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
+        loading.load(tmp_path / "lora.pth")
+    loaded = loading.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
     before = model.transformer.blocks[1].attention.qkv.weight
     change = torch.zeros_like(before)
     change[:32], change[64:] = 3 * b[:32] @ a[:2], 3 * b[32:] @ a[2:]
@@ -163,7 +162,7 @@ def test_lora_factors_go_on_a_base(build, tmp_path):
     factors["blocks.7.attn.proj.lora_A"] = a
     torch.save({"trainer": {"var_wo_ddp": factors}}, tmp_path / "lora.pth")
     with pytest.raises(ValueError, match=r"blocks.7"):
-        checkpoints.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
+        loading.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
 
 
 def test_every_misfit_is_listed(build, tmp_path):
@@ -175,7 +174,7 @@ def test_every_misfit_is_listed(build, tmp_path):
     var["blocks.0.attn.zero_k_bias"] = torch.ones(32)
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(ValueError) as error:
-        checkpoints.load(tmp_path / "m.pth")
+        loading.load(tmp_path / "m.pth")
     for part in (
         "m.pth",
         "word_embed.bias is missing",
@@ -187,9 +186,9 @@ def test_every_misfit_is_listed(build, tmp_path):
 
 
 def test_depth_must_be_the_one_expected(build, tmp_path):
-    checkpoints.save(build(), tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match="has depth 2, not --depth=24"):
-        checkpoints.load(tmp_path / "m.safetensors", depth=24)
+    loading.save(build(), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="has depth 2, not depth=24"):
+        loading.load(tmp_path / "m.safetensors", depth=24)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -197,9 +196,9 @@ def test_nan_names_its_tensor(build, tmp_path, suffix):
     model = build()
     model.word.bias[3] = float("nan")
     path = tmp_path / f"m{suffix}"
-    (checkpoints.save if suffix == ".safetensors" else checkpoints.save_original)(model, path)
+    (loading.save if suffix == ".safetensors" else loading.save_original)(model, path)
     with pytest.raises(ValueError, match=r"word.bias.*NaN"):
-        checkpoints.load(path)
+        loading.load(path)
 
 
 class Bomb:
@@ -213,7 +212,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
     Path("worse.pth").write_bytes(pickle.dumps(Bomb()))
     for name in ("bad.pth", "worse.pth"):
         with pytest.raises(ValueError, match=name):
-            checkpoints.load(name)
+            loading.load(name)
     assert not Path("bomb-went-off").exists()
 
 
@@ -221,11 +220,11 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.999])
 def test_truncated_files_are_told(build, tmp_path, suffix, keep):
     path = tmp_path / f"m{suffix}"
-    (checkpoints.save if suffix == ".safetensors" else checkpoints.save_original)(build(), path)
+    (loading.save if suffix == ".safetensors" else loading.save_original)(build(), path)
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     with pytest.raises(ValueError, match=path.name):
-        checkpoints.load(path)
+        loading.load(path)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_truncated_files_are_told(build, tmp_path, suffix, keep):
 def test_other_systems_files_are_told(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth is no GS-VAR checkpoint"):
-        checkpoints.load(tmp_path / "other.pth")
+        loading.load(tmp_path / "other.pth")
 
 
 def test_a_config_of_nonsense_is_told(tmp_path):
@@ -252,7 +251,7 @@ def test_a_config_of_nonsense_is_told(tmp_path):
             {"a": torch.zeros(1)}, tmp_path / "m.safetensors", {"format": "gsvar", "config": config}
         )
         with pytest.raises(ValueError, match=r"m.safetensors: its config"):
-            checkpoints.load(tmp_path / "m.safetensors")
+            loading.load(tmp_path / "m.safetensors")
 
 
 def test_configs_that_cannot_be_are_refused():
@@ -276,12 +275,12 @@ def run(*arguments):
 
 
 def test_the_command_inspects_and_converts(build, tmp_path):
-    checkpoints.save_original(build(True), tmp_path / "vae-ckpt-last.pth", epoch=4)
+    loading.save_original(build(True), tmp_path / "vae-ckpt-last.pth", epoch=4)
     done = run("convert", tmp_path / "vae-ckpt-last.pth", tmp_path / "ours.safetensors")
     assert done.returncode == 0, done.stderr
     assert same(
-        checkpoints.load(tmp_path / "ours.safetensors"),
-        checkpoints.load(tmp_path / "vae-ckpt-last.pth"),
+        loading.load(tmp_path / "ours.safetensors"),
+        loading.load(tmp_path / "vae-ckpt-last.pth"),
     )
     shown = run("inspect", tmp_path / "vae-ckpt-last.pth").stdout
     assert "depth: 2" in shown

@@ -5,10 +5,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from models import checkpoints
-from models.gsvar import GSVAR, PRESETS, adapter
+from models.gsvar import GSVAR, PRESETS, adapter, loading
 from models.gsvar.config import original_d24
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from tests.training.conftest import sizes
 from training import building
 from training.flags import Model
@@ -28,7 +27,7 @@ def files(tmp_path_factory):
     other = adapter.to_original(GSVAR(sizes()))["trainer"]
     torch.save({"trainer": {**other, "var_wo_ddp": {}}}, folder / "other.pth")
     torch.save(adapter.to_original(GSVAR(sizes(depth=3))), folder / "deep.pth")
-    checkpoints.save(model, folder / "ours.safetensors")
+    loading.save(model, folder / "ours.safetensors")
     return folder
 
 
@@ -48,7 +47,7 @@ def same(a, b):
 
 
 def loaded(file, **options):
-    return checkpoints.load(file, **options)
+    return loading.load(file, **options)
 
 
 # sizes -----------------------------------------------------------------------------------------
@@ -74,11 +73,11 @@ def test_flags_change_a_preset(preset):
 
 def test_schedules_by_the_original_s_names():
     """By the picture's side in pixels, 16 or 8 to a token."""
-    assert Schedule.of(building.SCHEDULES["512"]).text == original_d24().patch_nums
+    assert ScaleSchedule.of(building.SCHEDULES["512"]).text == original_d24().patch_nums
     for name, text in building.SCHEDULES.items():
         config = building.config_of(Model(preset="original-d24", pn=name))
         assert config.patch_nums == text
-        assert config.schedule.latent == (int(name) // 16,) * 2
+        assert config.scales.latent == (int(name) // 16,) * 2
 
 
 @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ def test_weights_may_learn_to_read_alpha(tmp_path):
     assert model.vqvae.bridge.reader.conv_in.in_channels == 7
     again = tmp_path / "again.pth"
     torch.save(adapter.to_original(model), again)
-    assert checkpoints.load(again).config == model.config
+    assert loading.load(again).config == model.config
     assert building.starting_model(Model(var_pretrain_path=again), 0).config.render_alpha
     with pytest.raises(ValueError, match=r"--render_alpha=False, but .*again\.pth has True"):
         building.starting_model(Model(var_pretrain_path=again, render_alpha=False), 0)
@@ -259,7 +258,7 @@ def test_weights_may_get_a_level_at_full_resolution(tmp_path):
     made = GSVAR(sizes(warped_references=True, vqvae_patch=2))
     made.vqvae.add_bridge()
     file = tmp_path / "guided.safetensors"
-    checkpoints.save(made, file)
+    loading.save(made, file)
     model = building.starting_model(Model(var_pretrain_path=file, fine_width=16), 0)
     assert model.config == sizes(warped_references=True, vqvae_patch=2, fine_width=16)
     assert model.vqvae.bridge.fine.conv_in.out_channels == 16
@@ -270,7 +269,7 @@ def test_weights_may_get_a_level_at_full_resolution(tmp_path):
         with pytest.raises(ValueError, match=rf"--fine_width={width} and .*again.pth: .*{why}"):
             building.starting_model(Model(var_pretrain_path=again, fine_width=width), 0)
     plain = tmp_path / "plain.safetensors"
-    checkpoints.save(GSVAR(sizes()), plain)
+    loading.save(GSVAR(sizes()), plain)
     with pytest.raises(ValueError, match="fine_width wants warped_references"):
         building.starting_model(Model(var_pretrain_path=plain, fine_width=16), 0)
 
@@ -297,13 +296,13 @@ def test_stage_1_trains_all_but_the_tokenizer():
     [(16, None, True), (15, None, False), (16, False, False), (2, True, True)],
 )
 def test_activations_are_recomputed_in_deep_models(depth, asked, on):
-    model = checkpoints.empty(sizes(depth=depth), bridge=False)
+    model = loading.empty(sizes(depth=depth), bridge=False)
     building.prepare_latent(model, Model(), asked)
     assert model.transformer.checkpointing is on
 
 
 def test_lora_trains_the_original_s_number_of_factors():
-    model = checkpoints.empty(original_d24(), bridge=False)
+    model = loading.empty(original_d24(), bridge=False)
     building.prepare_latent(model, Model(use_lora=True), None)
     factors = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.numel() for p in factors) == 2_359_296
@@ -330,7 +329,7 @@ def test_factors_are_drawn_from_the_seed():
 )
 def test_lora_flags_that_make_no_sense_are_refused(changes, why):
     with pytest.raises(ValueError, match=why):
-        building.prepare_latent(checkpoints.empty(sizes(), bridge=False), Model(**changes), None)
+        building.prepare_latent(loading.empty(sizes(), bridge=False), Model(**changes), None)
 
 
 def test_flags_of_sizes_are_told_from_those_of_training():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import checkpoints
+from models.gsvar import loading
 from tests.training.conftest import sizes
 from training.cache import Cache, fingerprint
 
@@ -131,7 +131,7 @@ def test_other_weights_have_another_fingerprint():
 def test_what_no_weight_tells_is_in_the_fingerprint():
     """The blocks in which views see each other change what is restored, not the weights."""
     torch.manual_seed(0)
-    model = checkpoints.empty(sizes(), bridge=False).to_empty(device="cpu")
+    model = loading.empty(sizes(), bridge=False).to_empty(device="cpu")
     for p in model.parameters():
         nn.init.zeros_(p)
     before = fingerprint(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoints
+from models.checkpoints import io
 from training import commands
 from training.flags import LatentFlags, TokenizerFlags, parse_train
 
@@ -55,9 +55,7 @@ def test_codes_are_revived_alike_and_unused_convolutions_left_alone(triplets, pr
         parse_train(TokenizerFlags, [*shared, "--batch_size=4", "--exp_name=one"], "", "")
     )
     torchrun("VQVAE_train.py", *shared, "--batch_size=2", "--exp_name=two")
-    one, two = (
-        checkpoints.read(tmp_path / name / "vqvae-ckpt-last.pth")[0] for name in ("one", "two")
-    )
+    one, two = (io.read(tmp_path / name / "vqvae-ckpt-last.pth")[0] for name in ("one", "two"))
     for name, tensor in one["trainer"]["vae_local"].items():
         torch.testing.assert_close(
             two["trainer"]["vae_local"][name], tensor, rtol=1e-3, atol=2e-5, msg=name
@@ -84,9 +82,7 @@ def test_a_sharded_run_stops_goes_on_and_ends_as_one_process_does(triplets, pres
     commands.train_latent(parse_train(LatentFlags, part, *about))
     told = torchrun("VAR_train.py", *sharded)
     assert "step 5" in told
-    one, two = (
-        checkpoints.read(tmp_path / name / "ar-ckpt-last.pth")[0] for name in ("one", "two")
-    )
+    one, two = (io.read(tmp_path / name / "ar-ckpt-last.pth")[0] for name in ("one", "two"))
     assert two["resume"]["step"] == 8
     for name, tensor in one["trainer"]["var_wo_ddp"].items():
         torch.testing.assert_close(

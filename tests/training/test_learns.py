@@ -6,7 +6,7 @@ import torch
 
 from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
-from models import checkpoints
+from models.gsvar import loading
 from training import commands
 from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
 from training.latent import LatentStage
@@ -50,7 +50,7 @@ def curve(folder, name):
 
 
 def test_models_are_small(trained):
-    model = checkpoints.load(trained / "vae/vae-ckpt-last.pth")
+    model = loading.load(trained / "vae/vae-ckpt-last.pth")
     assert sum(p.numel() for p in model.parameters()) < 1e6
 
 
@@ -70,14 +70,14 @@ def test_losses_fall_well_below_their_start(trained, stage, name, below):
 
 
 def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
-    model = checkpoints.load(trained / "ar/ar-ckpt-last.pth")
+    model = loading.load(trained / "ar/ar-ckpt-last.pth")
     dataset = TripletDataset(manifest.read(triplets, ["train"]), (64, 64))
     batch = Batch.of([dataset[i, i] for i in range(len(dataset))]).to("cpu")
     stage = LatentStage(model.eval())
     with torch.no_grad():
         accuracy = stage(batch, detail=True)["accuracy"].item()
         latents, _ = stage.latents(batch, batch.views)
-        tokens, *_ = stage.targets(latents[:, :1], stage.schedule(batch.views), None)
+        tokens, *_ = stage.targets(latents[:, :1], stage.fit_scales(batch.views), None)
     habit = tokens.flatten().bincount().max().item() / tokens.numel()
     assert habit < 0.5
     assert accuracy > 20 / model.config.vocabulary
@@ -85,7 +85,7 @@ def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
 
 
 def test_the_fixed_view_beats_the_render_on_training_views(trained, triplets):
-    model = checkpoints.load(trained / "vae/vae-ckpt-last.pth")
+    model = loading.load(trained / "vae/vae-ckpt-last.pth")
     validation = Validation(manifest.read(triplets, ["train"]), Metrics(None))
     values, _ = validation(by_fixer(GSVARFixer(model, bridge=True)))
     assert values["psnr"] > values["render_psnr"] + 1

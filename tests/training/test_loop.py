@@ -6,7 +6,8 @@ import logging
 import pytest
 import torch
 
-from models import checkpoints
+from models.checkpoints import io
+from models.gsvar import loading
 from training import commands
 from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
 from training.triplets import TripletDataset
@@ -87,12 +88,12 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(chain, kind, monkeyp
         train(kind, *again)
     monkeypatch.undo()
     last = f"{kind}-ckpt-last.pth"
-    interrupted, _ = checkpoints.read(results / f"{kind}-again" / last)
+    interrupted, _ = io.read(results / f"{kind}-again" / last)
     assert interrupted["resume"]["step"] == (4 if kind != "ar" else 6)
     train(kind, *again)
     assert rows(results / f"{kind}-again") == rows(results / kind)
     ours, theirs = (
-        dict(leaves(checkpoints.read(results / name / last)[0])) for name in (f"{kind}-again", kind)
+        dict(leaves(io.read(results / name / last)[0])) for name in (f"{kind}-again", kind)
     )
     assert ours.keys() == theirs.keys()
     for place, value in theirs.items():
@@ -120,20 +121,20 @@ def test_what_a_run_leaves(chain):
 
 def test_checkpoints_are_what_the_other_commands_read(chain):
     results, _ = chain
-    model = checkpoints.load(results / "ar" / "ar-ckpt-last.pth")
+    model = loading.load(results / "ar" / "ar-ckpt-last.pth")
     assert not model.has_bridge
-    model = checkpoints.load(results / "vae" / "vae-ckpt-last.pth")
+    model = loading.load(results / "vae" / "vae-ckpt-last.pth")
     assert model.has_bridge
-    told = checkpoints.inspect(results / "vae" / "vae-ckpt-last.pth")
+    told = loading.inspect(results / "vae" / "vae-ckpt-last.pth")
     assert (told["stage"], told["iteration"]) == (2, 8)
     with pytest.raises(ValueError, match="no transformer"):
-        checkpoints.load(results / "vqvae" / "vqvae-ckpt-last.pth")
+        loading.load(results / "vqvae" / "vqvae-ckpt-last.pth")
 
 
 def test_stage_2_trains_bridge_and_decoder_only(chain):
     results, _ = chain
-    before = checkpoints.load(results / "ar" / "ar-ckpt-last.pth").state_dict()
-    after = checkpoints.load(results / "vae" / "vae-ckpt-last.pth").state_dict()
+    before = loading.load(results / "ar" / "ar-ckpt-last.pth").state_dict()
+    after = loading.load(results / "vae" / "vae-ckpt-last.pth").state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(n.startswith(("vqvae.decoder", "vqvae.post_quant_conv")) for n in changed)
@@ -154,7 +155,7 @@ def test_a_run_goes_on_longer_with_more_steps(chain, caplog):
     train("vae", *arguments["vae"], "--exp_name=longer")
     train("vae", *arguments["vae"], "--exp_name=longer", "--steps=10")
     assert "going on with --steps=10; the run had 8 so far" in caplog.text
-    content, _ = checkpoints.read(results / "longer" / "vae-ckpt-last.pth")
+    content, _ = io.read(results / "longer" / "vae-ckpt-last.pth")
     assert content["resume"]["step"] == 10
 
 
@@ -193,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_entries(chain, mo
     assert "not finite at step 7" in text
     assert all(key in text for key in bad)
     assert "nan/ar-ckpt-last.pth is the last good checkpoint" in text
-    content, _ = checkpoints.read(results / "nan" / "ar-ckpt-last.pth")
+    content, _ = io.read(results / "nan" / "ar-ckpt-last.pth")
     assert content["resume"]["step"] == 4
     assert all(v.isfinite().all() for v in content["trainer"]["var_wo_ddp"].values())
 
@@ -233,12 +234,10 @@ def test_a_loss_that_was_negative_once_is_no_measure_of_an_explosion(chain, monk
 def test_minutes_stop_a_run_that_then_goes_on(chain):
     results, arguments = chain
     train("vae", *arguments["vae"], "--exp_name=short", "--minutes=1e-9")
-    content, _ = checkpoints.read(results / "short" / "vae-ckpt-last.pth")
+    content, _ = io.read(results / "short" / "vae-ckpt-last.pth")
     assert content["resume"]["step"] == 1
     train("vae", *arguments["vae"], "--exp_name=short", "--minutes=60")
-    ours, theirs = (
-        checkpoints.read(results / n / "vae-ckpt-last.pth")[0] for n in ("short", "vae")
-    )
+    ours, theirs = (io.read(results / n / "vae-ckpt-last.pth")[0] for n in ("short", "vae"))
     for name, tensor in theirs["trainer"]["vae_local"].items():
         assert torch.equal(ours["trainer"]["vae_local"][name], tensor), name
 
@@ -251,13 +250,13 @@ def test_lora_trains_its_factors_only_and_goes_on(chain, preset, triplets):
         *("--use_lora=True", "--lora_r=4", "--lora_target_modules=qvo", "--exp_name=lora"),
     )
     train("ar", *given, "--steps=4")
-    content, _ = checkpoints.read(results / "lora" / "ar-ckpt-last.pth")
+    content, _ = io.read(results / "lora" / "ar-ckpt-last.pth")
     names = content["trainer"]["var_wo_ddp"]
     assert names
     assert all(".lora_" in name for name in names)
     train("ar", *given, "--steps=6")
-    merged = checkpoints.load(results / "lora" / "ar-ckpt-last.pth", base=base).state_dict()
-    before = checkpoints.load(base).state_dict()
+    merged = loading.load(results / "lora" / "ar-ckpt-last.pth", base=base).state_dict()
+    before = loading.load(base).state_dict()
     changed = {name for name in before if not torch.equal(before[name], merged[name])}
     expected = {"attention.qkv.weight", "attention.proj.weight"}
     assert {name.split(".", 3)[-1] for name in changed} == expected

@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import checkpoints
-from models.gsvar import GSVAR
+from models.gsvar import GSVAR, loading
 from models.gsvar.config import original_d24
 from tests.training.conftest import sizes as sizes_of
 from training import building, optimiser
@@ -13,7 +12,7 @@ from training.flags import Model
 
 @pytest.fixture(scope="module")
 def original() -> GSVAR:
-    return checkpoints.empty(original_d24(), bridge=True)
+    return loading.empty(original_d24(), bridge=True)
 
 
 def sizes(groups):
@@ -54,7 +53,7 @@ def test_each_parameter_goes_where_the_original_s_words_say(original):
 
 
 def test_shared_adaln_s_offsets_are_spared():
-    model = checkpoints.empty(sizes_of(shared_adaln=True), bridge=False)
+    model = loading.empty(sizes_of(shared_adaln=True), bridge=False)
     spared = [n for n, p in model.named_parameters() if optimiser.is_spared(n, p)]
     assert "transformer.blocks.0.offset" in spared
     assert "transformer.shared_adaln.1.weight" not in spared

@@ -47,12 +47,12 @@ def test_stage_1_is_cross_entropy_and_twice_the_refiners_loss(batch, both):
     made = model(ref_attends="all")
     stage = LatentStage(made, both_views=both, label_smoothing=0.1)
     losses = stage(batch)
-    quantizer, grids = made.vqvae.quantizer, made.config.schedule.grids
+    quantizer, grids = made.vqvae.quantizer, made.config.scales.grids
     images = torch.cat((batch.truth[:, None], batch.views[:, 1:]), 1)
     tokens = [made.vqvae.tokens(images[:, v], grids) for v in range(3)]
     inputs = torch.stack([quantizer.inputs(t.indices, grids) for t in tokens], 1)
     labels = torch.tensor([[0, 1, 1]])
-    draws, last = Draws(batch.seeds), made.config.schedule.lengths[-1]
+    draws, last = Draws(batch.seeds), made.config.scales.lengths[-1]
     hidden = made(batch.views, inputs, labels, draws.uniform(made.config.depth, 2))
     logits = made.logits(hidden, labels)
     entropies, refined = [], []
@@ -98,11 +98,11 @@ def test_dropped_references_leave_the_inference_without_them(batch):
 
 def test_corruption_changes_what_is_given_not_how_much_is_asked(batch):
     plain, corrupt = LatentStage(model()), LatentStage(model(), corrupt=0.5)
-    schedule = plain.schedule(batch.views)
+    scales = plain.fit_scales(batch.views)
     latents, _ = plain.latents(batch, batch.views)
     with torch.no_grad():
-        before = plain.targets(latents, schedule, Draws(batch.seeds))
-        after = corrupt.targets(latents, schedule, Draws(batch.seeds))
+        before = plain.targets(latents, scales, Draws(batch.seeds))
+        after = corrupt.targets(latents, scales, Draws(batch.seeds))
     assert torch.equal(before[0][:, 1:], after[0][:, 1:])  # references are as they are
     assert torch.equal(before[2][:, 1:], after[2][:, 1:])
     changed = (before[2][:, 0] != after[2][:, 0]).any(-1).float().mean()
@@ -207,7 +207,7 @@ def test_reviving_replaces_unused_codes_only(batch):
 def test_a_render_prior_starts_at_the_render_s_tokens_and_learns(batch, tmp_path):
     torch.manual_seed(0)
     made = GSVAR(sizes(render_prior=True, sampler="none"))
-    grids = made.config.schedule.grids
+    grids = made.config.scales.grids
     with torch.no_grad():
         own, truth = (
             torch.cat(made.vqvae.tokens(images, grids).indices, 1)
@@ -233,7 +233,7 @@ def test_the_bridge_may_learn_on_the_render_s_own_tokens(batch):
     made = model()
     made.vqvae.add_bridge()
     stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
-    own = made.vqvae.quantized(batch.views[:, 0], made.config.schedule.grids)
+    own = made.vqvae.quantized(batch.views[:, 0], made.config.scales.grids)
     torch.testing.assert_close(stage.restored(batch, batch.views), own)
 
 

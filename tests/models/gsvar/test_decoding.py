@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from models.gsvar import GSVAR
+from models.gsvar.restorer import Restorer
 
 
 def teacher_forced(model: GSVAR, render, references, indices):
     """The last block's output of the masked pass over the tokens that decoding chose."""
-    grids = model.config.schedule.grids
+    grids = model.config.scales.grids
     quantizer = model.vqvae.quantizer
     inputs = [quantizer.inputs(indices, grids)]
     for r in range(references.shape[1]):
@@ -21,12 +22,13 @@ def teacher_forced(model: GSVAR, render, references, indices):
 def decode(model: GSVAR, render, references, **options):
     """f_hat, and the render's output [B,L,C] and token choices at each scale."""
     hidden, indices = [], []
+    restorer = Restorer(model)
 
     def observe(scale, h):
         hidden.append(h[:, 0, -1:] if scale == 0 else h[:, 0])
-        indices.append(model.restorer.predict(hidden[-1]))
+        indices.append(restorer.predict(hidden[-1]))
 
-    f_hat = model.restore(render, references, observer=observe, **options)
+    f_hat = restorer.restore(render, references, observer=observe, **options)
     return f_hat, torch.cat(hidden, 1), indices
 
 
@@ -59,18 +61,18 @@ def test_the_tokens_are_the_likeliest_of_the_masked_pass(build, images):
 def test_a_batch_equals_its_samples_one_by_one(build, images, attends):
     model = build(ref_attends=attends).double()
     render, references = images(3, 3, 32, 32).double(), images(3, 2, 3, 32, 32).double()
-    together = model.restore(render, references, refiner="mean")
+    together = Restorer(model).restore(render, references, refiner="mean")
     for i in range(3):
-        alone = model.restore(render[i : i + 1], references[i : i + 1], refiner="mean")
+        alone = Restorer(model).restore(render[i : i + 1], references[i : i + 1], refiner="mean")
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-10)
 
 
 def test_the_reference_changes_the_result_and_none_means_none(build, images):
     model = build()
     render, references = images(2, 3, 32, 32), images(2, 1, 3, 32, 32)
-    none = model.restore(render, refiner="none")
-    assert torch.equal(none, model.restore(render, references[:, :0], refiner="none"))
-    assert not torch.equal(none, model.restore(render, references, refiner="none"))
+    none = Restorer(model).restore(render, refiner="none")
+    assert torch.equal(none, Restorer(model).restore(render, references[:, :0], refiner="none"))
+    assert not torch.equal(none, Restorer(model).restore(render, references, refiner="none"))
 
 
 def test_without_reference_tokens_are_predicted_not_copied_from_the_render(build, images):
@@ -78,34 +80,34 @@ def test_without_reference_tokens_are_predicted_not_copied_from_the_render(build
     model = build()
     render = images(1, 3, 32, 32)
     _, _, indices = decode(model, render, None, refiner="none")
-    own = model.vqvae.tokens(render, model.config.schedule.grids).indices
+    own = model.vqvae.tokens(render, model.config.scales.grids).indices
     assert not torch.equal(torch.cat(indices, 1), torch.cat(own, 1))
 
 
 def test_a_photo_is_encoded_once_for_many_renders(build, images):
     model = build(ref_attends="self", mixing_blocks=(1,)).double()
     renders, photo = images(3, 3, 32, 32).double(), images(1, 2, 3, 32, 32).double()
-    memory = model.encode_references(photo)
-    many = model.restore(renders, memory, refiner="mean")
-    direct = model.restore(renders, photo.expand(3, -1, -1, -1, -1), refiner="mean")
+    memory = Restorer(model).encode_references(photo)
+    many = Restorer(model).restore(renders, memory, refiner="mean")
+    direct = Restorer(model).restore(renders, photo.expand(3, -1, -1, -1, -1), refiner="mean")
     torch.testing.assert_close(many, direct, rtol=0, atol=1e-10)
 
 
 def test_memory_is_refused_where_references_see_the_render(build, images):
     with pytest.raises(ValueError, match="ref_attends"):
-        build().encode_references(images(1, 1, 3, 32, 32))
+        Restorer(build()).encode_references(images(1, 1, 3, 32, 32))
 
 
 def test_folded_modulations_follow_the_weights(build, images):
-    """Training between two restores must not leave stale tables behind."""
+    """A restorer made after training has no stale tables."""
     model = build()
     render = images(1, 3, 32, 32)
-    before = model.restore(render, refiner="none")
+    before = Restorer(model).restore(render, refiner="none")
     model.train()
     with torch.no_grad():
         model.label.weight.mul_(-2)
     model.eval()
-    assert not torch.equal(before, model.restore(render, refiner="none"))
+    assert not torch.equal(before, Restorer(model).restore(render, refiner="none"))
 
 
 def test_the_attention_temperature_is_clamped(build, images):
@@ -123,7 +125,10 @@ def test_the_attention_temperature_is_clamped(build, images):
 def test_draws_come_from_the_generator(build, images):
     model = build()
     render = images(1, 3, 32, 32)
-    runs = [model.restore(render, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    runs = [
+        Restorer(model).restore(render, generator=torch.Generator().manual_seed(s))
+        for s in (1, 1, 2)
+    ]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
@@ -133,11 +138,11 @@ def test_other_shapes_are_taken_within_reason(build, images):
     assert model.accepts(5, 10)
     assert not model.accepts(3, 8)
     assert not model.accepts(8, 17)
-    f_hat = model.restore(images(1, 3, 40, 80), images(1, 1, 3, 40, 80))
+    f_hat = Restorer(model).restore(images(1, 3, 40, 80), images(1, 1, 3, 40, 80))
     assert f_hat.shape == (1, 8, 5, 10)
     assert model.decode(f_hat).shape == (1, 3, 40, 80)
     with pytest.raises(ValueError, match="multiples of 8"):
-        model.restore(images(1, 3, 41, 80))
+        Restorer(model).restore(images(1, 3, 41, 80))
 
 
 def test_half_precision_stays_close(build, images):
@@ -152,7 +157,7 @@ def test_gradients_reach_every_part_in_teacher_forcing(build, images):
     model = build(ref_attends="self").train().requires_grad_(True)
     render, references = images(2, 3, 32, 32), images(2, 1, 3, 32, 32)
     with torch.no_grad():
-        tokens = model.vqvae.tokens(render, model.config.schedule.grids)
+        tokens = model.vqvae.tokens(render, model.config.scales.grids)
     hidden = teacher_forced(model, render, references, tokens.indices)
     labels = model.default_labels(2)
     condition = model.refiner_condition(hidden[:, 0, -16:], tokens.indices[-1])

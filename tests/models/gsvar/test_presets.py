@@ -1,8 +1,7 @@
 # The presets build, and have the sizes they claim (millions of parameters, without the bridge).
 import pytest
 
-from models import checkpoints
-from models.gsvar import PRESETS
+from models.gsvar import PRESETS, loading
 
 MILLIONS = {
     "original-d24": (1101.9 + 109.0, (512, 512)),
@@ -17,7 +16,7 @@ MILLIONS = {
 def test_presets_have_the_sizes_they_claim(name):
     millions, size = MILLIONS[name]
     config = PRESETS[name]()
-    model = checkpoints.empty(config, bridge=False)
+    model = loading.empty(config, bridge=False)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.01)
     assert config.image_size == size

@@ -2,12 +2,13 @@
 import torch
 
 from models.gsvar import GSVAR
+from models.gsvar.restorer import Restorer
 from tests.models.conftest import micro
 
 
 def spread_codes(model: GSVAR, images) -> None:
     """Codes that are vectors of these images, so that tokens differ."""
-    grids = model.config.schedule.grids
+    grids = model.config.scales.grids
     for _ in range(3):
         vectors = model.vqvae.quantizer.quantize(model.vqvae.latent(images), grids).vectors
         chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
@@ -21,8 +22,8 @@ def test_a_new_model_says_the_render_s_own_tokens(images):
     model = GSVAR(micro(render_prior=True, sampler="none")).eval().requires_grad_(False)
     render, reference = images(2, 3, 32, 32), images(2, 1, 3, 32, 32)
     spread_codes(model, render)
-    own = model.vqvae.quantized(render, model.config.schedule.grids)
-    torch.testing.assert_close(model.restore(render, reference), own)
+    own = model.vqvae.quantized(render, model.config.scales.grids)
+    torch.testing.assert_close(Restorer(model).restore(render, reference), own)
     assert own.std() > 0.01
 
 
@@ -32,22 +33,23 @@ def test_decoding_is_the_teacher_forced_pass(build, images):
     render, reference = images(2, 3, 32, 32).double(), images(2, 3, 32, 32).double()
     spread_codes(model, render)
     hidden, indices = [], []
-    predict = model.restorer.predict
+    restorer = Restorer(model)
+    predict = restorer.predict
 
     def observed(last, rest, scale):
         hidden.append(last)
         indices.append(predict(last, rest, scale))
         return indices[-1]
 
-    model.restorer.predict = observed
-    model.restore(render, reference[:, None], refiner="none")
-    schedule, quantizer = model.config.schedule, model.vqvae.quantizer
-    theirs = model.vqvae.tokens(reference, schedule.grids).indices
-    inputs = [quantizer.inputs(given, schedule.grids) for given in (indices, theirs)]
-    rest = model.rest(model.vqvae.latent(render), inputs[0], schedule)
+    restorer.predict = observed
+    restorer.restore(render, reference[:, None], refiner="none")
+    scales, quantizer = model.config.scales, model.vqvae.quantizer
+    theirs = model.vqvae.tokens(reference, scales.grids).indices
+    inputs = [quantizer.inputs(given, scales.grids) for given in (indices, theirs)]
+    rest = model.rest(model.vqvae.latent(render), inputs[0], scales)
     whole = model(torch.stack((render, reference), 1), torch.stack(inputs, 1), rest=rest)
     torch.testing.assert_close(whole[:, 0], torch.cat(hidden, 1))
-    logits = model.logits(whole, model.default_labels(2), rest, schedule)
+    logits = model.logits(whole, model.default_labels(2), rest, scales)
     assert torch.equal(logits[:, 0].argmax(-1), torch.cat(indices, 1))
     without = model.head(torch.zeros_like(whole[:, :1]))  # the prior has a say
     assert not torch.allclose(logits[:, :1], without)

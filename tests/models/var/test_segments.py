@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from models.var.segments import views_by_scale
 
 
@@ -46,17 +46,17 @@ def test_lonely_references_come_one_segment_at_a_time():
 
 
 def test_schedules_read_write_and_refuse():
-    assert Schedule.of("1_2_2x3_4x6").grids == ((1, 1), (2, 2), (2, 3), (4, 6))
-    assert Schedule.of([1, 2, [2, 3]]).text == "1_2_2x3"
+    assert ScaleSchedule.of("1_2_2x3_4x6").grids == ((1, 1), (2, 2), (2, 3), (4, 6))
+    assert ScaleSchedule.of([1, 2, [2, 3]]).text == "1_2_2x3"
     for wrong, why in (("2_3", "begin with 1"), ("1_3_2", "grow"), ("1_a", "list such as")):
         with pytest.raises(ValueError, match=why):
-            Schedule.of(wrong)
+            ScaleSchedule.of(wrong)
 
 
 def test_a_schedule_stretches_to_another_shape():
-    wide = Schedule.of("1_2_3_4_6_9_13_18_24_32").fitted(18, 32)
+    wide = ScaleSchedule.of("1_2_3_4_6_9_13_18_24_32").fitted(18, 32)
     assert wide.latent == (18, 32)
     assert len(wide) == 10
-    assert Schedule.of("1_2_4_8").fitted(7, 12).grids == ((1, 1), (2, 3), (4, 6), (7, 12))
+    assert ScaleSchedule.of("1_2_4_8").fitted(7, 12).grids == ((1, 1), (2, 3), (4, 6), (7, 12))
     with pytest.raises(ValueError, match="too small"):
-        Schedule.of("1_2_3_4_6_9_13_18_24_32").fitted(3, 3)
+        ScaleSchedule.of("1_2_3_4_6_9_13_18_24_32").fitted(3, 3)

@@ -4,10 +4,9 @@ import copy
 import pytest
 import torch
 
-from models import checkpoints
-from models.gsvar import adapter
-from models.gsvar.adapting import adapt
+from models.gsvar import adapter, loading
 from models.gsvar.config import original_d24
+from models.gsvar.lora import add_lora
 
 
 def trained(model, seed=0):
@@ -22,7 +21,7 @@ def trained(model, seed=0):
 
 def adapted(build, targets="qv", rank=3, alpha=6, seed=0):
     model = build()
-    adapt(model, rank, alpha, targets)
+    add_lora(model, rank, alpha, targets)
     return trained(model, seed)
 
 
@@ -32,8 +31,8 @@ def adapted(build, targets="qv", rank=3, alpha=6, seed=0):
     [("qv", 2_359_296), ("q", 1_179_648), ("qkvo", 4_718_592), ("o", 1_179_648)],
 )
 def test_the_original_s_number_of_factors(targets, count):
-    model = checkpoints.empty(original_d24(), bridge=False)
-    adapt(model, 16, 32, targets)
+    model = loading.empty(original_d24(), bridge=False)
+    add_lora(model, 16, 32, targets)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in trainable.values()) == count
     assert all(n.startswith("transformer.blocks.") for n in trainable)
@@ -41,8 +40,8 @@ def test_the_original_s_number_of_factors(targets, count):
 
 def test_the_original_s_names_and_shapes():
     with torch.device("meta"):
-        model = checkpoints.empty(original_d24(), bridge=False)
-        adapt(model, 16, 32, "qvo")
+        model = loading.empty(original_d24(), bridge=False)
+        add_lora(model, 16, 32, "qvo")
     model.transformer.to_empty(device="cpu")
     tensors = adapter.lora_tensors(model)
     assert len(tensors) == 24 * 4
@@ -59,7 +58,7 @@ def test_adapting_changes_nothing_at_first_and_the_named_parts_later(build):
     model = build()
     qkv = model.transformer.blocks[0].attention.qkv
     before = qkv.weight.clone()
-    adapt(model, 4, 8, "qk")
+    add_lora(model, 4, 8, "qk")
     assert torch.equal(qkv.weight, before)
     trained(model)
     q, k, v = (qkv.weight - before).chunk(3)
@@ -77,7 +76,7 @@ def test_factors_come_back_from_the_original_s_layout(build, images, tmp_path, t
     tensors = adapter.lora_tensors(model)
     assert adapter.is_lora(tensors)
 
-    views, inputs = images(1, 2, 3, 32, 32), images(1, 2, model.config.schedule.length - 1, 8)
+    views, inputs = images(1, 2, 3, 32, 32), images(1, 2, model.config.scales.length - 1, 8)
     with torch.no_grad():
         expected, plain = model(views, inputs), build()(views, inputs)
         assert not torch.allclose(expected, plain, atol=1e-2)
@@ -88,9 +87,9 @@ def test_factors_come_back_from_the_original_s_layout(build, images, tmp_path, t
             assert (len(adapter.lora_tensors(again)) == 0) is merge
 
     # and as a file, on its base
-    checkpoints.save(build(), tmp_path / "base.safetensors")
+    loading.save(build(), tmp_path / "base.safetensors")
     torch.save({"trainer": {"var_wo_ddp": tensors}, "args": args}, tmp_path / "lora.pth")
-    loaded = checkpoints.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
+    loaded = loading.load(tmp_path / "lora.pth", base=tmp_path / "base.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(loaded(views, inputs), expected, atol=1e-5, rtol=1e-5)
 
@@ -173,18 +172,18 @@ def test_targets_of_another_layout_are_refused(build):
 
 @pytest.mark.parametrize(
     ("rank", "targets", "why"),
-    [(4, "", "--lora_target_modules=''"), (4, "qx", "must name some of"), (0, "qv", "--lora_r=0")],
+    [(4, "", "targets=''"), (4, "qx", "must name some of"), (0, "qv", "rank=0")],
 )
 def test_adapting_refuses_what_makes_no_sense(build, rank, targets, why):
     model = build()
     with pytest.raises(ValueError, match=why):
-        adapt(model, rank, 8, targets)
+        add_lora(model, rank, 8, targets)
     assert not adapter.lora_tensors(model)
 
 
 def test_only_factors_get_gradients(build, images):
     model = adapted(build, "qvo")
-    views, inputs = images(1, 2, 3, 32, 32), images(1, 2, model.config.schedule.length - 1, 8)
+    views, inputs = images(1, 2, 3, 32, 32), images(1, 2, model.config.scales.length - 1, 8)
     model(views, inputs).square().mean().backward()
     given = {n for n, p in model.named_parameters() if p.grad is not None}
     assert given == {n for n, p in model.named_parameters() if p.requires_grad}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -11,25 +10,28 @@ from torch import Tensor
 
 from models.gsvar import diffusion
 from models.gsvar.memory import ReferenceMemory
+from models.gsvar.model import GSVAR
+from models.layers import winograd
 from models.layers.blocks import modulate
 from models.layers.cache import KVCache
-from models.var.schedule import Schedule
+from models.var.scales import ScaleSchedule
 from models.var.transformer import Cached, Keeping
-
-if TYPE_CHECKING:
-    from models.gsvar.model import GSVAR
 
 Observer = Callable[[int, Tensor], None]
 Draw = Callable[[int, tuple[int, int]], Tensor]
 
 
 class Restorer:
-    """A model with what inference needs computed once: modulation tables of the labels, the
-    refiner's time codes."""
+    """Restores renders with a model, whose label-dependent modulations it computes once.
+
+    Made when the weights are final and lie on their device: another one is needed after they
+    changed or moved.
+    """
 
     def __init__(self, model: GSVAR):
         self.model = model
         self._times: dict[int, Tensor] = {}
+        winograd.forget(model)
         with torch.no_grad():
             self.tables = model.transformer.modulations(model.label.weight)  # each [labels,6,C]
             self.head_table = model.head_adaln(model.label.weight)  # [labels,2,C]
@@ -73,30 +75,34 @@ class Restorer:
         model = self.model
         return model.word(maps.to(model.word.weight.dtype)) + model.scale_embedding.weight[scale]
 
-    def reference_inputs(self, references: Tensor, schedule: Schedule) -> list[Tensor]:
+    def reference_inputs(self, references: Tensor, scales: ScaleSchedule) -> list[Tensor]:
         """What references [B,R,3,H,W] feed at scales 1, 2, ...: [B,R,L,Cz] each, from their own
         tokens."""
         vqvae = self.model.vqvae
-        tokens = vqvae.tokens(references.flatten(0, 1), schedule.grids)
-        inputs = vqvae.quantizer.inputs(tokens.indices, schedule.grids)
+        tokens = vqvae.tokens(references.flatten(0, 1), scales.grids)
+        inputs = vqvae.quantizer.inputs(tokens.indices, scales.grids)
         inputs = rearrange(inputs, "(b r) l z -> b r l z", b=references.shape[0])
-        return list(inputs.split(schedule.lengths[1:], 2))
+        return list(inputs.split(scales.lengths[1:], 2))
 
     # public ------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def encode_references(self, references: Tensor) -> ReferenceMemory:
-        """See GSVAR.encode_references."""
+        """Keys and values of references [B,R,3,H,W], to be used with any number of renders.
+
+        Only with `ref_attends="self"`, where they see nothing but their own view; else ValueError.
+        """
         model = self.model
         if model.config.ref_attends != "self":
             raise ValueError(
                 'references are encoded ahead only with ref_attends="self", seeing themselves alone'
             )
         B, R = references.shape[:2]
-        schedule = self.schedule_for(references)
-        lengths, rope = model.segment_lengths(schedule), model.rope(schedule)
+        scales = self.fit_scales(references)
+        lengths, rope = model.segment_lengths(scales), model.rope(scales)
         flat = references.reshape(B * R, 1, *references.shape[2:])
         labels = torch.ones(1, 1, dtype=torch.long, device=model.device)
-        inputs = self.reference_inputs(flat, schedule)  # known ahead: all scales go in one pass
+        inputs = self.reference_inputs(flat, scales)  # known ahead: all scales go in one pass
         words = [self.words(part, scale) for scale, part in enumerate(inputs, 1)]
         x = torch.cat((model.prefix_tokens(flat, labels), *words), 2)
         attends = [Keeping(lengths, "self", mixing=False) for _ in self.tables]
@@ -109,22 +115,30 @@ class Restorer:
         )
         return ReferenceMemory(blocks, B, R, tuple(references.shape[-2:]))
 
+    @torch.no_grad()
     def restore(
         self,
         render: Tensor,
-        references: Tensor | ReferenceMemory | None,
+        references: Tensor | ReferenceMemory | None = None,
         *,
-        generator: torch.Generator | None,
-        refiner: diffusion.Sampler,
-        refiner_steps: int,
-        draw: Draw | None,
-        observer: Observer | None,
+        generator: torch.Generator | None = None,
+        refiner: diffusion.Sampler | None = None,
+        refiner_steps: int = 10,
+        draw: Draw | None = None,
+        observer: Observer | None = None,
     ) -> Tensor:
-        """See GSVAR.restore."""
+        """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
+
+        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the
+        likeliest ones; only the refiner (None: the config's `sampler`) draws: from `generator`,
+        or `draw(k, shape)` gives draw number k. `observer(scale, hidden)` sees the last block's
+        output [B,V,L,C] at each scale. Raises ValueError for sizes the scales cannot take.
+        """
+        refiner = refiner or self.model.config.sampler
         model = self.model
         quantizer = model.vqvae.quantizer
-        schedule = self.schedule_for(render)
-        lengths, rope = model.segment_lengths(schedule), model.rope(schedule)
+        scales = self.fit_scales(render)
+        lengths, rope = model.segment_lengths(scales), model.rope(scales)
         B = render.shape[0]
         views, inputs = render[:, None], []
         if references is None or (isinstance(references, Tensor) and references.shape[1] == 0):
@@ -140,13 +154,13 @@ class Restorer:
                 raise ValueError("references and render must have the same size")
             views = torch.cat((views, references), 1)
             caches = self.caches(B, views.shape[1], lengths)
-            inputs = self.reference_inputs(references, schedule)
+            inputs = self.reference_inputs(references, scales)
 
         labels = model.default_labels(views.shape[1])[0]
         f_hat, rest = 0.0, None
         latent = None if model.prior is None else model.vqvae.latent(render)
         if latent is not None:
-            rest = quantizer.shrink(latent, schedule.grids[0])
+            rest = quantizer.shrink(latent, scales.grids[0])
         x = model.prefix_tokens(views, labels[None])
         for scale, table in enumerate(rope.split(lengths, 1)):
             hidden = self.step(x, scale, caches, table, labels)
@@ -156,15 +170,15 @@ class Restorer:
                 hidden[:, 0, -1:] if scale == 0 else hidden[:, 0]
             )  # [B,L,C]: only the render is predicted
             indices = self.predict(last, rest, scale)
-            part = quantizer.spread(quantizer.codebook(indices), scale, schedule.grids)
+            part = quantizer.spread(quantizer.codebook(indices), scale, scales.grids)
             f_hat = f_hat + part
-            if scale + 1 < len(schedule):
-                map_ = quantizer.shrink(f_hat, schedule.grids[scale + 1])[:, None]
+            if scale + 1 < len(scales):
+                map_ = quantizer.shrink(f_hat, scales.grids[scale + 1])[:, None]
                 if inputs:
                     map_ = torch.cat((map_, inputs[scale]), 1)
                 x = self.words(map_, scale + 1)
                 if latent is not None:
-                    rest = quantizer.shrink(latent - f_hat, schedule.grids[scale + 1])
+                    rest = quantizer.shrink(latent - f_hat, scales.grids[scale + 1])
                     told = model.prior.word(rest.to(x.dtype))
                     x = torch.cat((x[:, :1] + told[:, None], x[:, 1:]), 1)
         if refiner == "none":
@@ -173,20 +187,20 @@ class Restorer:
         residual = self.refine(
             condition, refiner=refiner, steps=refiner_steps, generator=generator, draw=draw
         )
-        rows, columns = schedule.latent
+        rows, columns = scales.latent
         return f_hat + rearrange(residual, "(b r c) z -> b z r c", r=rows, c=columns)
 
-    def predict(self, hidden: Tensor, rest: Tensor | None = None, at: int = 0) -> Tensor:
+    def predict(self, hidden: Tensor, rest: Tensor | None = None, scale: int = 0) -> Tensor:
         """The likeliest codes [B,L] for the render's last output [B,L,C]; with a render prior,
         `rest` [B,L,Cz] at this scale."""
         model = self.model
-        scale, shift = self.head_table[0]
-        hidden = modulate(hidden, scale, shift)
+        gain, shift = self.head_table[0]
+        hidden = modulate(hidden, gain, shift)
         logits = model.head(hidden)
         if model.prior is not None:
             codes = model.vqvae.quantizer.codebook.weight
-            scales = torch.full((1,), at, device=hidden.device)
-            logits = logits + model.prior.logits(hidden, rest, codes, scales)
+            at = torch.full((1,), scale, device=hidden.device)
+            logits = logits + model.prior.logits(hidden, rest, codes, at)
         return logits.argmax(-1)
 
     def times(self, steps: int) -> Tensor:
@@ -227,15 +241,15 @@ class Restorer:
 
     # parts -------------------------------------------------------------------------------------
 
-    def schedule_for(self, images: Tensor) -> Schedule:
-        """The schedule for images [...,H,W]."""
+    def fit_scales(self, images: Tensor) -> ScaleSchedule:
+        """The scales for images [...,H,W]."""
         stride = self.model.config.vqvae.stride
         height, width = images.shape[-2:]
         if height % stride or width % stride:
             raise ValueError(
                 f"images must be multiples of {stride} pixels a side, not {height}x{width}"
             )
-        return self.model.schedule(height // stride, width // stride)
+        return self.model.fit_scales(height // stride, width // stride)
 
     def remembering(
         self, memory: ReferenceMemory, batch: int, size: tuple[int, int], lengths: tuple[int, ...]
@@ -250,8 +264,8 @@ class Restorer:
             if block is None:
                 continue
             for view in range(memory.references):
-                scales = [t[:, view].split(lengths, 2) for t in block]
-                for scale, (keys, values) in enumerate(zip(*scales, strict=True)):
+                parts = [t[:, view].split(lengths, 2) for t in block]
+                for scale, (keys, values) in enumerate(zip(*parts, strict=True)):
                     start = cached.starts[scale] + (view + 1) * lengths[scale]
                     cached.cache.write(keys, values, start)
         return caches

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ScaleSchedule:
     """Grids (rows, columns) of the scales, from 1x1 to the latent's own size."""
 
     grids: tuple[tuple[int, int], ...]
@@ -20,9 +20,11 @@ class Schedule:
                 raise ValueError(f"patch_nums must grow from scale to scale, not {self.text}")
 
     @classmethod
-    def of(cls, patch_nums: "Schedule | str | Sequence[int | Sequence[int]]") -> "Schedule":
+    def of(
+        cls, patch_nums: "ScaleSchedule | str | Sequence[int | Sequence[int]]"
+    ) -> "ScaleSchedule":
         """From side lengths or (rows, columns), or a text such as 1_2_3_4 or 1_2_2x3_4x6."""
-        if isinstance(patch_nums, Schedule):
+        if isinstance(patch_nums, ScaleSchedule):
             return patch_nums
         if isinstance(patch_nums, str):
             try:
@@ -57,7 +59,7 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.grids)
 
-    def fitted(self, rows: int, columns: int) -> "Schedule":
+    def fitted(self, rows: int, columns: int) -> "ScaleSchedule":
         """The same number of scales, stretched to a latent of another size or shape.
 
         Raises ValueError where the latent is too small for that many scales.
@@ -70,7 +72,7 @@ class Schedule:
         ]
         grids = [(1, 1), *grids]
         try:
-            return Schedule(tuple(grids))
+            return ScaleSchedule(tuple(grids))
         except ValueError:
             raise ValueError(
                 f"a latent of {rows}x{columns} is too small for the {len(self)} scales {self.text}"
