@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 from runtime.lazy import exports
 
 if TYPE_CHECKING:
-    from fixers.call import Fixer
+    from fixers.fixer import Fixer
     from fixers.registry import NAMES, load
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 __getattr__ = exports(
-    Fixer="fixers.call",
+    Fixer="fixers.fixer",
     NAMES="fixers.registry",
     load="fixers.registry",
 )

@@ -22,7 +22,7 @@ from fixers.sources import Pair, Video, find_pairs, is_video
 from runtime.arguments import naming_flags
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
-from triplets.pictures import read_image, read_render
+from triplets.pictures import read_image, read_render, resize
 
 log = logging.getLogger(__name__)
 
@@ -183,22 +183,14 @@ def fix(
     """One picture [H,W,3], through --height and --width if they are given."""
     H, W, _ = image.shape
     size = options.height or H, options.width or W
-    small = scaled(image, size)
+    small = resize(image, *size)
     if reference is not None and options.warped:
-        reference = scaled(reference, size)
+        reference = resize(reference, *size)
         reference = torch.where(reference.amax(-1, keepdim=True) > 0, reference, small)
     used = reference is not None and (options.warped or takes_photos(fixer))
     guide = reference[None, None] if used else None
-    alphas = None if alpha is None else scaled(alpha[..., None], size)[None, ..., 0]
-    return scaled(fixer.fix(small[None], guide, alphas=alphas)[0].cpu(), (H, W))
-
-
-def scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if image.shape[:2] == size:
-        return image
-    planes = image.permute(2, 0, 1)[None]
-    planes = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True)
-    return planes[0].permute(1, 2, 0).clamp(0, 1)
+    alphas = None if alpha is None else resize(alpha[..., None], *size)[None, ..., 0]
+    return resize(fixer.fix(small[None], guide, alphas=alphas)[0].cpu(), H, W)
 
 
 def chosen_range(options: Options) -> slice:
@@ -235,7 +227,7 @@ def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | N
             guide = references[pair.reference]
         fixed = fix(fixer, options, image, guide, alpha)
         if options.compare:
-            shown = [image, *([] if guide is None else [scaled(guide, image.shape[:2])]), fixed]
+            shown = [image, *([] if guide is None else [resize(guide, *image.shape[:2])]), fixed]
             save_png(
                 options.output_dir / "compare" / targets[pair.name].name,
                 join_side_by_side(shown, 4),
@@ -247,10 +239,7 @@ def fix_pictures(options: Options, pairs: list[Pair], alphas: dict[str, Path | N
         )
     if options.video:
         pictures = [read_image(target) for target in targets.values()]
-        same = [
-            p if p.shape == pictures[0].shape else scaled(p, pictures[0].shape[:2])
-            for p in pictures
-        ]
+        same = [resize(picture, *pictures[0].shape[:2]) for picture in pictures]
         write_video(options.output_dir / "output.mp4", same, fps=30)
     log.info("%d fixed, in %s", len(todo), options.output_dir)
 

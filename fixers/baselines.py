@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixers.call import checked, trusting
+from fixers.fixer import blend_by_confidence, validate_inputs
 
 
 class Identity:
@@ -21,7 +21,7 @@ class Identity:
         alphas: Tensor | None = None,
     ) -> Tensor:
         """See `fixers.Fixer`."""
-        return checked(renders, references, confidence, alphas)[0]
+        return validate_inputs(renders, references, confidence, alphas)[0]
 
 
 class Classical:
@@ -44,12 +44,12 @@ class Classical:
         alphas: Tensor | None = None,
     ) -> Tensor:
         """See `fixers.Fixer`."""
-        renders, _ = checked(renders, references, confidence, alphas)
+        renders, _ = validate_inputs(renders, references, confidence, alphas)
         fixed = [self._one((image * 255).round().byte().cpu().numpy()) for image in renders]
         if not fixed:
             return renders
         answer = torch.from_numpy(np.stack(fixed)).float().div(255).to(renders.device)
-        return trusting(renders, answer, confidence)
+        return blend_by_confidence(renders, answer, confidence)
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         if self.strength == 0:

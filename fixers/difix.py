@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.pictures import to_uint8
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 
 log = logging.getLogger(__name__)
 

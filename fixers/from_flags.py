@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from fixers import testing
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 from fixers.registry import load
 from models.gsvar import loading
 from runtime.arguments import naming_flags
 from runtime.command import choose_device
 from runtime.shards import Shard
 from triplets.guides import Guides
+from triplets.manifest import Triplet
 
 DEFAULT_VQVAE = Path("checkpoints/VQVAE.pth")
 
 
-def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: str) -> None:
+def test(flags: Any, triplets: Sequence[Triplet], *, mode: str, suffix: str) -> None:
     """Test what the flags name; `mode` where they do not, `suffix` is put behind the experiment's
     name.
 
@@ -51,7 +52,7 @@ def test(flags: Any, triplets: Sequence[testing.Triplet], *, mode: str, suffix: 
     )
 
 
-def chosen(flags: Any, triplets: Sequence[testing.Triplet]) -> Sequence[testing.Triplet]:
+def chosen(flags: Any, triplets: Sequence[Triplet]) -> Sequence[Triplet]:
     """The entries to test. Raises ValueError if none is left or a reference is missing."""
     limit = flags.results.eval_img_num
     if limit is not None and limit < 1:

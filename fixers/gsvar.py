@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fixers import colour as colours
-from fixers.call import checked, trusting
+from fixers.fixer import blend_by_confidence, validate_inputs
 from fixers.graphs import Graphs, Work
 from fixers.tiles import Tile, blend, cover
 from models.gsvar import GSVAR, loading
 from models.gsvar.diffusion import Sampler
 from models.gsvar.memory import ReferenceMemory
 from models.gsvar.restorer import Restorer
+from runtime.precision import choose_dtype
 from scenes.cameras import Cameras
-from triplets.windows import shift
+from triplets.pictures import resize_planes
+from triplets.windows import find_window
 
 log = logging.getLogger(__name__)
 
@@ -109,17 +111,18 @@ class GSVARFixer:
         mixing_blocks: Sequence[int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str = torch.float32,
+        force_bf16: bool = False,
         **options,
     ) -> GSVARFixer:
         """The fixer with the weights of a file (`models.gsvar.loading.load`), on the best device;
         without one, with those that come with this project.
 
         mixing_blocks: where render and references see each other, if not as the file tells. dtype:
-        of the networks; "auto" is bf16 where that is faster.
+        of the networks (`runtime.precision.choose_dtype`).
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = precision(fastest(device) if dtype == "auto" else dtype)
+        dtype = choose_dtype(dtype, device, force_bf16=force_bf16)
         model = loading.load(
             checkpoint or SHIPPED, vqvae=vqvae, base=base, depth=depth, device=device, dtype=dtype
         )
@@ -159,7 +162,7 @@ class GSVARFixer:
         is; with `depths` [N,H,W] by the surface, else by the turn alone. Without them it is the
         tile's own.
         """
-        renders, references = checked(renders, references, confidence, alphas)
+        renders, references = validate_inputs(renders, references, confidence, alphas)
         if not len(renders):
             return renders
         given = (renders, references, confidence, alphas, cameras, reference_cameras, depths)
@@ -189,21 +192,21 @@ class GSVARFixer:
             fixed = self._whole(renders, references, alphas, windows)
         fixed = fixed.to(renders.device)
         fixed = colours.correct(fixed, renders, references, self.colour)
-        return trusting(renders, fixed, confidence)
+        return blend_by_confidence(renders, fixed, confidence)
 
     # modes ------------------------------------------------------------------------------------
 
     def _resized(self, renders: Tensor, references: Tensor | None, alphas: Tensor | None) -> Tensor:
         """Squashed to the trained size and back."""
         size, (H, W) = self.model.config.image_size, renders.shape[1:3]
-        images = resize(self._inside(renders), size)
+        images = resize_planes(self._inside(renders), size)
         if references is not None:
-            guides = resize(self._inside(references.flatten(0, 1)), size)
+            guides = resize_planes(self._inside(references.flatten(0, 1)), size)
             references = guides.unflatten(0, references.shape[:2])
         if alphas is not None:
-            alphas = resize(self._inside(alphas[..., None]), size)
+            alphas = resize_planes(self._inside(alphas[..., None]), size)
         f_hat = self._restore(images, None if references is None else self._encoded(references))
-        return outside(resize(self._decode(f_hat, images, references, alphas), (H, W)))
+        return outside(resize_planes(self._decode(f_hat, images, references, alphas), (H, W)))
 
     def _whole(
         self,
@@ -401,30 +404,22 @@ class Windows:
         """The window of view n's tile in its reference r, inside the image."""
         if self.cameras is None or self.reference_cameras is None:
             return tile
-        box = (
-            tile.left * stride,
-            tile.top * stride,
-            (tile.left + size[1]) * stride,
-            (tile.top + size[0]) * stride,
-        )
         depth = None if self.depths is None else self.depths[n]
-        moved = shift(box, self.cameras[n], self.reference_cameras[n][r], depth)
-        if moved is None:
-            return tile
-        left, top = tile.left + round(moved[0] / stride), tile.top + round(moved[1] / stride)
-        return Tile(min(max(top, 0), limit[0]), min(max(left, 0), limit[1]))
+        top, left = find_window(
+            (tile.top * stride, tile.left * stride),
+            (size[0] * stride, size[1] * stride),
+            self.cameras[n],
+            self.reference_cameras[n][r],
+            depth,
+            step=stride,
+            within=((limit[0] + size[0]) * stride, (limit[1] + size[1]) * stride),
+        )
+        return Tile(top // stride, left // stride)
 
 
 def outside(images: Tensor) -> Tensor:
     """[N,3,H,W] in [-1,1] as [N,H,W,3] in [0,1], float32."""
     return ((images.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
-
-
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """[N,3,H,W] at another size, antialiased."""
-    if images.shape[-2:] == size:
-        return images
-    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def pad(images: Tensor, height: int, width: int) -> Tensor:
@@ -447,27 +442,6 @@ def within(rows: int, columns: int, cells: int) -> tuple[int, int]:
     if min(rows, columns) <= side:
         side = max(1, cells // min(rows, columns))
     return min(rows, side), min(columns, side)
-
-
-def fastest(device: torch.device | str) -> str:
-    """Bf16 where the device multiplies it faster (fixes differ by 0.02 dB), else float32."""
-    if torch.device(device).type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 and later
-        fast = bool(told.get("avx512_bf16") or told.get("amx_bf16"))
-    return "bf16" if fast else "float32"
-
-
-def precision(dtype: torch.dtype | str) -> torch.dtype:
-    """A type by name: float32, bf16 (bfloat16) or fp16 (float16). Raises ValueError otherwise."""
-    names = {"float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
-    names |= {"fp16": "float16", "float16": "float16"}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in names:
-        raise ValueError(f"dtype must be auto, float32, bf16 or fp16, not {dtype!r}")
-    return getattr(torch, names[dtype])
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 
 from fixers.baselines import Classical, Identity
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 from fixers.gsvar import GSVARFixer
 
 _KINDS = {"gsvar": GSVARFixer.load, "identity": Identity, "classical": Classical}

@@ -9,10 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.fixing import FixingMetrics
@@ -27,20 +25,14 @@ from evaluation.fixing_report import (
 from evaluation.metrics import SSIM_WINDOW, Metrics
 from evaluation.pictures import save_png
 from evaluation.sheet import draw_comparison
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 from runtime.files import make_writable_folder, write_json
 from runtime.shards import Shard
-from triplets.guides import Guided, Guides
-from triplets.pictures import read_image, shown, size
+from triplets.guides import Guides, Pictures
+from triplets.manifest import Triplet
+from triplets.pictures import read_image, read_size, size_text
 
 log = logging.getLogger(__name__)
-
-
-class Triplet(Guided, Protocol):
-    """What is needed of an entry."""
-
-    render: Path
-    truth: Path
 
 
 @dataclass(frozen=True)
@@ -57,29 +49,6 @@ class Folders:
         return self.predictions / f"{key}.png"
 
 
-@dataclass(frozen=True)
-class Images:
-    """A triplet's pictures, [H,W,3] in [0,1]; the references [R,H,W,3], at the render's size."""
-
-    render: Tensor
-    truth: Tensor
-    references: Tensor | None
-    alpha: Tensor | None = None
-    """[H,W], where it is known and used."""
-
-    @classmethod
-    def read(cls, triplet: Triplet, guides: Guides) -> Images:
-        render, truth = read_image(triplet.render), read_image(triplet.truth)
-        references = guides.read(triplet, render)
-        alpha = guides.opacity(triplet, render)
-        return cls(render, truth, torch.stack(references) if references else None, alpha)
-
-    @property
-    def reference(self) -> Tensor | None:
-        """The first, to be shown."""
-        return None if self.references is None else self.references[0]
-
-
 def check(triplets: Sequence[Triplet], guides: Guides) -> None:
     """Sizes, from the files' headers, before the work begins.
 
@@ -88,26 +57,27 @@ def check(triplets: Sequence[Triplet], guides: Guides) -> None:
     """
     others = []
     for t in triplets:
-        render, truth = size(t.key, t.render), size(t.key, t.truth)
+        files = guides.files(t)
+        try:
+            render, truth, *references = map(read_size, (t.render, t.truth, *files))
+        except ValueError as error:
+            raise ValueError(f"{t.key}: {error}") from None
         if render != truth:
             raise ValueError(
-                f"{t.key}: the render {t.render} is {shown(render)}, "
-                f"the ground truth {t.truth} {shown(truth)}"
+                f"{t.key}: the render {t.render} is {size_text(render)}, "
+                f"the ground truth {t.truth} {size_text(truth)}"
             )
         if min(render) < SSIM_WINDOW:
             raise ValueError(
-                f"{t.key}: {t.render} is {shown(render)} pixels; "
+                f"{t.key}: {t.render} is {size_text(render)} pixels; "
                 f"measuring needs at least {SSIM_WINDOW} a side"
             )
-        for file in guides.of(t):
-            reference = size(t.key, file)
-            if reference != render:
-                others.append((t.key, reference, render))
+        others += [(t.key, reference, render) for reference in references if reference != render]
     if others:
         key, reference, render = others[0]
         log.info(
             "%d references of %d entries are resized, first that of %s from %s to %s",
-            *(len(others), len(triplets), key, shown(reference), shown(render)),
+            *(len(others), len(triplets), key, size_text(reference), size_text(render)),
         )
 
 
@@ -126,7 +96,7 @@ def predict(
     that are there.
     """
     seconds: dict[str, float] = {}
-    waiting: list[tuple[str, Images]] = []
+    waiting: list[tuple[str, Pictures]] = []
 
     def flush() -> None:
         if not waiting:
@@ -153,7 +123,7 @@ def predict(
             if resume and folders.prediction(key).exists():
                 bar.update()
                 continue
-            images = Images.read(triplet, guides)
+            images = Pictures.read(triplet, guides)
             copies = {"renders": images.render, "gt": images.truth, "ref": images.reference}
             for kind, image in copies.items():
                 if image is not None:
@@ -167,7 +137,7 @@ def predict(
     return seconds
 
 
-def form(images: Images) -> tuple:
+def form(images: Pictures) -> tuple:
     """What pictures must share to go to the fixer together."""
     references = 0 if images.references is None else len(images.references)
     return images.render.shape, references, images.alpha is None
@@ -197,11 +167,11 @@ def measure(
     rows: dict[str, dict] = {}
     pictures: dict[str, dict] = {}
     for triplet in tqdm(triplets, "measuring", unit="picture"):
-        images = Images.read(triplet, guides)
+        images = Pictures.read(triplet, guides)
         path = folders.prediction(triplet.key)
         fixed = read_image(path)
         if fixed.shape != images.render.shape:
-            sizes = [shown((x.shape[1], x.shape[0])) for x in (fixed, images.render)]
+            sizes = [size_text(image) for image in (fixed, images.render)]
             raise ValueError(f"{path} is {sizes[0]} and the render {sizes[1]}: make it anew")
         row = judge(images.render, fixed, images.truth)
         rows[triplet.key] = row | {"seconds": seconds.get(triplet.key)}

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from runtime.seeds import mix_seeds
-from scenes.cameras import Cameras
 from scenes.photos import list_photos
-from triplets.guides import Guides
-from triplets.manifest import Reference, Triplet, View
-from triplets.pictures import read_image, resized, shown, size
-from triplets.windows import shift
+from triplets.guides import Guides, Pictures
+from triplets.manifest import Reference, Triplet
+from triplets.pictures import read_size, resize, size_text
+from triplets.windows import cut_window, draw_corner, find_window, to_cameras
 
 log = logging.getLogger(__name__)
 
@@ -107,29 +105,30 @@ class TripletDataset(Dataset):
         number = seed % self.crops if self.crops else seed
         name = int.from_bytes(triplet.key.encode(), "little") if self.crops else 0
         generator = torch.Generator().manual_seed(mix_seeds(3, number, name))
-        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        whole = Pictures.read(triplet, self.guides)
+        render, truth, alpha = whole.render, whole.truth, whole.alpha
         if render.shape != truth.shape:
             raise ValueError(different(triplet, render, truth))
-        size = shown((render.shape[1], render.shape[0]))
-        guides = self.guides.read(triplet, render)
-        alpha = self.guides.opacity(triplet, render)
+        size = size_text(render)
+        guides = [] if whole.references is None else list(whole.references)
         known = alpha is not None
         alpha = alpha[..., None] if known else render[..., :1]
         flip = self.hflip and torch.rand((), generator=generator).item() < 0.5
         if self.fit == "squash":
-            pictures = [squash(image, self.window) for image in (render, truth, *guides)]
+            pictures = [resize(image, *self.window) for image in (render, truth, *guides)]
             windows, place = [(0, 0)] * len(pictures), "squashed"
-            alpha = squash(alpha, self.window)
+            alpha = resize(alpha, *self.window)
         else:
-            top, left = corner(render, self.window, generator)
+            top, left = draw_corner(render, self.window, generator)
             windows = [(top, left), (top, left)]
             for reference, guide in zip(triplet.references, guides, strict=False):
                 windows.append(self._matching(triplet, reference, guide, (top, left)))
             images = (render, truth, *guides)
             pictures = [
-                cut(image, at, self.window) for image, at in zip(images, windows, strict=True)
+                cut_window(image, at, self.window)
+                for image, at in zip(images, windows, strict=True)
             ]
-            alpha = cut(alpha, windows[0], self.window)
+            alpha = cut_window(alpha, windows[0], self.window)
             place = "cut"
         if flip:
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
@@ -141,7 +140,7 @@ class TripletDataset(Dataset):
             alpha = torch.full_like(alpha, UNKNOWN)
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
-        files += self.guides.of(triplet)
+        files += self.guides.files(triplet)
         # a photo has a window of its own in each triplet that looks at it
         ours, *others = (
             f"{stamped(file)}/{size}/{top}-{left}"
@@ -158,13 +157,8 @@ class TripletDataset(Dataset):
         if self.guides.warped or triplet.camera is None or reference.camera is None:
             return at
         H, W = guide.shape[:2]
-        height, width = self.window
-        box = (at[1], at[0], min(at[1] + width, W), min(at[0] + height, H))
-        moved = shift(box, camera(triplet.camera, W, H), camera(reference.camera, W, H), None)
-        if moved is None:
-            return at
-        top, left = at[0] + moved[1], at[1] + moved[0]
-        return min(max(top, 0), max(0, H - height)), min(max(left, 0), max(0, W - width))
+        cameras = (to_cameras([view], (W, H)) for view in (triplet.camera, reference.camera))
+        return find_window(at, self.window, *cameras, within=(H, W))
 
 
 @dataclass
@@ -250,16 +244,19 @@ def check(triplet: Triplet, references: int, warped: bool, alpha: bool = False) 
             f"{triplet.key}: {has} reference{'' if has == 1 else 's'} (ref_image or ref), and "
             f"{references} asked for: give them, or --use_ref=False"
         )
-    guides = Guides(references, warped).of(triplet)
+    guides = Guides(references, warped).files(triplet)
     told = [triplet.alpha] if alpha and triplet.alpha is not None else []
     for file in (triplet.render, triplet.truth, *guides, *told):
         if not file.is_file():
             raise FileNotFoundError(f"{triplet.key}: {file} is not there")
-    sizes = [size(triplet.key, file) for file in (triplet.render, triplet.truth, *guides)]
+    try:
+        sizes = [read_size(file) for file in (triplet.render, triplet.truth, *guides)]
+    except ValueError as error:
+        raise ValueError(f"{triplet.key}: {error}") from None
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"{triplet.key}: the render {triplet.render} is {shown(sizes[0])}, the ground truth "
-            f"{triplet.truth} {shown(sizes[1])}"
+            f"{triplet.key}: the render {triplet.render} is {size_text(sizes[0])}, the ground "
+            f"truth {triplet.truth} {size_text(sizes[1])}"
         )
 
 
@@ -270,32 +267,8 @@ def stamped(file: Path) -> str:
 
 
 def different(triplet: Triplet, render: Tensor, truth: Tensor) -> str:
-    sizes = [shown((image.shape[1], image.shape[0])) for image in (render, truth)]
+    sizes = [size_text(image) for image in (render, truth)]
     return f"the render {triplet.render} is {sizes[0]}, the ground truth {triplet.truth} {sizes[1]}"
-
-
-def corner(image: Tensor, window: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
-    """Top and left of a random window in an image [H,W,3]."""
-    rooms = [max(0, n - w) + 1 for n, w in zip(image.shape[:2], window, strict=True)]
-    top, left = (int(torch.randint(room, (), generator=generator)) for room in rooms)
-    return top, left
-
-
-def cut(image: Tensor, at: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """A window [h,w,C] of an image [H,W,C], continued by its last row and column if it is
-    smaller."""
-    (top, left), (height, width) = at, window
-    part = image[top : top + height, left : left + width]
-    lack = height - part.shape[0], width - part.shape[1]
-    if not any(lack):
-        return part
-    part = F.pad(part.permute(2, 0, 1)[None], (0, lack[1], 0, lack[0]), mode="replicate")
-    return part[0].permute(1, 2, 0)
-
-
-def squash(image: Tensor, window: tuple[int, int]) -> Tensor:
-    """An image [H,W,C] at the window's size, whatever its shape; as the fixer's mode "resize"."""
-    return resized(image[None], *window)[0]
 
 
 def relit(pictures: list[Tensor], generator: torch.Generator) -> tuple[list[Tensor], str]:
@@ -305,14 +278,6 @@ def relit(pictures: list[Tensor], generator: torch.Generator) -> tuple[list[Tens
     gain = GAIN[0] + (GAIN[1] - GAIN[0]) * (0.7 * draws[1] + 0.3 * draws[1:])
     changed = [(x.clamp(0, 1) ** gamma * gain).clamp(0, 1) for x in pictures]
     return changed, f"relit-{gamma:.4f}-{'-'.join(f'{g:.4f}' for g in gain.tolist())}"
-
-
-def camera(view: View, width: int, height: int) -> Cameras:
-    """An entry's camera for its picture at another size."""
-    K = torch.tensor(view.K)
-    K[0] *= width / view.width
-    K[1] *= height / view.height
-    return Cameras(torch.tensor(view.viewmat)[None], K[None], torch.tensor([[width, height]]))
 
 
 def folder_images(folder: Path) -> list[Triplet]:

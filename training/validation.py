@@ -3,21 +3,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 from models.gsvar import GSVAR
 from models.vqvae.model import VQVAE
 from training.distributed import any_of, mean_of, rank, world
-from training.triplets import cut
-from triplets.guides import Guides
+from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
-from triplets.pictures import read_image
+from triplets.windows import cut_window
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +24,7 @@ PICTURES = 8  # of a validation, kept to be looked at
 Values = dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A triplet's pictures: render and truth [H,W,3], references [R,H,W,3], the render's alpha
-    [H,W]; None where there are none."""
-
-    render: Tensor
-    truth: Tensor
-    references: Tensor | None
-    alpha: Tensor | None
-
-
-Answer = Callable[[Shown], Tensor]
+Answer = Callable[[Pictures], Tensor]
 """What is judged [H,W,3]."""
 
 
@@ -105,25 +92,31 @@ class Validation:
         values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
         return values, pictures
 
-    def images(self, triplet: Triplet) -> Shown:
+    def images(self, triplet: Triplet) -> Pictures:
         """A triplet's pictures, cut to the window if there is one."""
-        render, truth = read_image(triplet.render), read_image(triplet.truth)
-        guides = self.guides.read(triplet, render)
-        alpha = self.guides.opacity(triplet, render)
-        if self.window is not None:
-            middle = [max(0, (n - w) // 2) for n, w in zip(render.shape, self.window, strict=False)]
-            render, truth, *guides = (
-                cut(image, tuple(middle), self.window) for image in (render, truth, *guides)
-            )
-            if alpha is not None:
-                alpha = cut(alpha[..., None], tuple(middle), self.window)[..., 0]
-        return Shown(render, truth, torch.stack(guides) if guides else None, alpha)
+        pictures = Pictures.read(triplet, self.guides)
+        if self.window is None:
+            return pictures
+        window = self.window
+        size = zip(pictures.render.shape[:2], window, strict=True)
+        top, left = (max(0, (n - w) // 2) for n, w in size)
+
+        def cut(image: Tensor) -> Tensor:
+            return cut_window(image, (top, left), window)
+
+        references, alpha = pictures.references, pictures.alpha
+        return Pictures(
+            cut(pictures.render),
+            cut(pictures.truth),
+            None if references is None else torch.stack([cut(image) for image in references]),
+            None if alpha is None else cut(alpha[..., None])[..., 0],
+        )
 
 
 def by_fixer(fixer: Fixer) -> Answer:
     """The fixed render."""
 
-    def answer(shown: Shown) -> Tensor:
+    def answer(shown: Pictures) -> Tensor:
         references, alphas = (
             None if told is None else told[None] for told in (shown.references, shown.alpha)
         )
@@ -135,7 +128,7 @@ def by_fixer(fixer: Fixer) -> Answer:
 def by_tokenizer(vqvae: VQVAE, model: GSVAR) -> Answer:
     """The truth through the tokens: the tokenizer's ceiling."""
 
-    def answer(shown: Shown) -> Tensor:
+    def answer(shown: Pictures) -> Tensor:
         image = shown.truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
         rows, columns = (n // vqvae.config.stride for n in image.shape[-2:])
         grids = model.fit_scales(rows, columns).grids

@@ -1,80 +1,80 @@
-# The references of a triplet as a fixer takes them: as taken, or warped into the render's view.
+# What of a triplet a fixer is given beside the render, and its pictures in memory.
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from triplets.pictures import read_image, resized
+from triplets.manifest import Reference, Triplet
+from triplets.pictures import read_image, resize
 
 VALID = 0.5  # of a mask
 
 
-class Reference(Protocol):
-    """A photo of the same scene, and the same warped into the render's view with a mask of where
-    that is valid."""
-
-    path: Path
-    warped: Path | None
-    mask: Path | None
-
-
-class Guided(Protocol):
-    """What is needed of an entry; references nearest first."""
-
-    key: str
-    references: Sequence[Reference]
-    alpha: Path | None
-
-
 @dataclass(frozen=True)
 class Guides:
-    """What of an entry is used beside its render: how many references, whether the warped ones,
-    and whether the render's alpha."""
+    """What of a triplet is used beside its render: how many references, nearest first; whether
+    the warped ones; and whether the render's alpha."""
 
     count: int = 1
     warped: bool = False
     alpha: bool = False
 
-    def of(self, entry: Guided) -> list[Path]:
-        """Their files; ValueError if they should be warped and are not."""
-        files = [self.file(r) for r in entry.references[: self.count]]
+    def files(self, triplet: Triplet) -> list[Path]:
+        """The references' files; ValueError if they should be warped and are not."""
+        files = [self._file(r) for r in triplet.references[: self.count]]
         if None in files:
             raise ValueError(
-                f"{entry.key}: no warped reference: make them (gen_data_json.py --warp), or "
+                f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or "
                 "--use_warped=False for photos as taken"
             )
         return files
 
-    def file(self, reference: Reference) -> Path | None:
-        return reference.warped if self.warped else reference.path
+    def read_references(self, triplet: Triplet, render: Tensor) -> list[Tensor]:
+        """The references [H,W,3] at the render's size; a warped one is the render [H,W,3] where it
+        is not valid. Raises ValueError and OSError."""
+        return [self._read_reference(r, render) for r in triplet.references[: self.count]]
 
-    def read(self, entry: Guided, render: Tensor) -> list[Tensor]:
-        """Their pictures [H,W,3] at the render's size. Raises ValueError and OSError."""
-        return [self.picture(r, render) for r in entry.references[: self.count]]
-
-    def opacity(self, entry: Guided, render: Tensor) -> Tensor | None:
+    def read_alpha(self, triplet: Triplet, render: Tensor) -> Tensor | None:
         """The render's alpha [H,W], if it is used and there is one. Raises ValueError and
         OSError."""
-        if not self.alpha or entry.alpha is None:
+        if not self.alpha or triplet.alpha is None:
             return None
-        return sized(read_image(entry.alpha), render)[..., 0]
+        return resize(read_image(triplet.alpha), *render.shape[:2])[..., 0]
 
-    def picture(self, reference: Reference, render: Tensor) -> Tensor:
-        """One of them; where a warped one is not valid it is the render [H,W,3]."""
-        picture = sized(read_image(self.file(reference)), render)
+    def _file(self, reference: Reference) -> Path | None:
+        return reference.warped if self.warped else reference.path
+
+    def _read_reference(self, reference: Reference, render: Tensor) -> Tensor:
+        size = render.shape[:2]
+        picture = resize(read_image(self._file(reference)), *size)
         if self.warped and reference.mask is not None:
-            valid = sized(read_image(reference.mask), render) > VALID
+            valid = resize(read_image(reference.mask), *size) > VALID
             picture = torch.where(valid, picture, render)
         return picture
 
 
-def sized(image: Tensor, render: Tensor) -> Tensor:
-    """An image [h,w,3] at the render's size."""
-    if image.shape == render.shape:
-        return image
-    return resized(image[None], *render.shape[:2])[0]
+@dataclass(frozen=True)
+class Pictures:
+    """A triplet in memory: images [H,W,3] in [0,1], references [R,H,W,3] of the render's size and
+    alpha [H,W]; None where there are none or they are not used."""
+
+    render: Tensor
+    truth: Tensor
+    references: Tensor | None = None
+    alpha: Tensor | None = None
+
+    @classmethod
+    def read(cls, triplet: Triplet, guides: Guides) -> Pictures:
+        """Raises ValueError and OSError for what cannot be read."""
+        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        references = guides.read_references(triplet, render)
+        alpha = guides.read_alpha(triplet, render)
+        return cls(render, truth, torch.stack(references) if references else None, alpha)
+
+    @property
+    def reference(self) -> Tensor | None:
+        """The first reference [H,W,3]."""
+        return None if self.references is None else self.references[0]

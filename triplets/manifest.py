@@ -166,30 +166,30 @@ class RepeatedKey(ValueError):
     """A key that a JSON object has twice: the reader would keep one silently."""
 
 
-def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def reject_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; raises RepeatedKey."""
-    found: dict[str, object] = {}
+    unique: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in unique:
             raise RepeatedKey(repr(key))
-        found[key] = value
-    return found
+        unique[key] = value
+    return unique
 
 
 def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
     try:
-        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=reject_repeated)
     except RepeatedKey as error:
         raise ValueError(f"{path}: the key {error} is there twice") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error})") from None
-    found = [split for split in splits if isinstance(content, dict) and split in content]
-    if not found:
+    there = [split for split in splits if isinstance(content, dict) and split in content]
+    if not there:
         has = ", ".join(map(str, content)) if isinstance(content, dict) else "no splits"
         raise ValueError(f"{path} has no split {' or '.join(splits)} (it has {has or 'none'})")
-    entries = content[found[0]]
+    entries = content[there[0]]
     if not isinstance(entries, dict):
-        raise ValueError(f"{path}: the split {found[0]!r} must map keys to entries")
+        raise ValueError(f"{path}: the split {there[0]!r} must map keys to entries")
     triplets = []
     for key, entry in entries.items():
         if not isinstance(entry, dict):

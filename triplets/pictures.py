@@ -1,4 +1,4 @@
-# Pictures of triplets on disk: their sizes, their pixels, their alpha.
+# Pictures on disk and in memory: their pixels, alpha and sizes; one way to resize them.
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,31 +26,45 @@ def read_image(path: Path) -> Tensor:
 def read_render(path: Path) -> tuple[Tensor, Tensor | None]:
     """A picture [H,W,3] and its alpha [H,W], None where it has none, both in [0,1]; what is
     transparent is black. Raises ValueError naming the file."""
-    plain = read_image(path)
+    opaque = read_image(path)
     with Image.open(path) as picture:
         if not picture.has_transparency_data:
-            return plain, None
+            return opaque, None
         pixels = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
-    colours = torch.from_numpy(pixels).float() / 255
-    alpha = colours[..., 3]
-    return colours[..., :3] * alpha[..., None], alpha
+    rgba = torch.from_numpy(pixels).float() / 255
+    alpha = rgba[..., 3]
+    return rgba[..., :3] * alpha[..., None], alpha
 
 
-def size(key: str, path: Path) -> tuple[int, int]:
-    """Width and height of a picture, upright."""
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, upright, from its header. Raises ValueError naming the
+    file."""
     try:
         width, height, orientation = read_header(path)
     except UnreadablePhoto as error:
-        raise ValueError(f"{key}: {path} {error}") from None
+        raise ValueError(f"{path} {error}") from None
     return (height, width) if orientation in TURNED else (width, height)
 
 
-def shown(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def size_text(picture: Tensor | tuple[int, int]) -> str:
+    """<width>x<height> of a picture [H,W,C], or of its width and height."""
+    width, height = picture if isinstance(picture, tuple) else reversed(picture.shape[:2])
+    return f"{width}x{height}"
 
 
-def resized(images: Tensor, height: int, width: int) -> Tensor:
-    """Images [N,H',W',3] in [0,1] at another size, antialiased."""
-    planes = images.permute(0, 3, 1, 2)
-    planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
-    return planes.permute(0, 2, 3, 1).clamp(0, 1)
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """Images [...,H,W,C] in [0,1] at another size: bicubic, antialiased."""
+    if images.shape[-3:-1] == (height, width):
+        return images
+    planes = images.flatten(0, -4) if images.ndim > 3 else images[None]
+    planes = resize_planes(planes.permute(0, 3, 1, 2), (height, width), (0, 1))
+    return planes.permute(0, 2, 3, 1).reshape(*images.shape[:-3], height, width, images.shape[-1])
+
+
+def resize_planes(
+    planes: Tensor, size: tuple[int, int], values: tuple[float, float] = (-1, 1)
+) -> Tensor:
+    """As `resize`, in the layout of networks: [N,C,H,W] with `values` from least to most."""
+    if planes.shape[-2:] == size:
+        return planes
+    return F.interpolate(planes, size, mode="bicubic", antialias=True).clamp(*values)

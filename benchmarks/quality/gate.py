@@ -18,7 +18,7 @@ from tqdm import tqdm
 import fixers
 import reconstruction
 import scenes
-from fixers.call import checked, trusting
+from fixers.fixer import blend_by_confidence, validate_inputs
 from reconstruction import FixConfig
 from reconstruction.rounds.guidance import Guidance
 from reconstruction.rounds.repair import Repair, trustworthy
@@ -44,9 +44,9 @@ class Harm:
         alphas: Tensor | None = None,
     ) -> Tensor:
         """See `fixers.Fixer`."""
-        renders, _ = checked(renders, references, confidence, alphas)
+        renders, _ = validate_inputs(renders, references, confidence, alphas)
         changed = self.change(renders.movedim(-1, 1)).movedim(1, -1).clamp(0, 1)
-        return trusting(renders, changed, confidence)
+        return blend_by_confidence(renders, changed, confidence)
 
 
 def patches(images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from evaluation.metrics import Metrics
 from evaluation.pictures import draw_error_map, join_side_by_side, save_png, to_uint8
 from evaluation.sheet import Cell, draw_caption
 from fixers import load
-from fixers.call import Fixer
+from fixers.fixer import Fixer
 from fixers.gsvar import SHIPPED, GSVARFixer
 from runtime.command import run_command
 from runtime.files import write_json
@@ -142,10 +142,10 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
         if isinstance(fixer, TruthTokens):
             fixer.truth = read_image(triplet.truth)
-        guides.of(triplet)
-        references = guides.read(triplet, render) if guides.count else []
+        guides.files(triplet)
+        references = guides.read_references(triplet, render)
         references = torch.stack(references)[None] if references else None
-        alpha = guides.opacity(triplet, render)
+        alpha = guides.read_alpha(triplet, render)
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
@@ -153,8 +153,8 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
 
 def nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
     """The render [H,W,3], and the reference where that is nearer to the truth."""
-    guides.of(triplet)
-    truth, reference = read_image(triplet.truth), guides.read(triplet, render)[0]
+    guides.files(triplet)
+    truth, reference = read_image(triplet.truth), guides.read_references(triplet, render)[0]
     before, after = ((image - truth).square().sum(-1) for image in (render, reference))
     return torch.where((after < before)[..., None], reference, render)
 
@@ -260,7 +260,7 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
             render, truth = read_image(triplet.render), read_image(triplet.truth)
             fixed = read_image(out / name / "fixed" / f"{key}.png")
             warped = all(r.warped for r in triplet.references)
-            guides = Guides(1, warped).read(triplet, render)
+            guides = Guides(1, warped).read_references(triplet, render)
             pictures = [render, *guides, fixed, truth, draw_error_map(render, truth)]
             line = join_side_by_side([*pictures, draw_error_map(fixed, truth)], gap=2)
             before, after = (rows[key][f"{which}psnr"] for which in ("render_", ""))

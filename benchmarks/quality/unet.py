@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.call import checked, trusting
+from fixers.fixer import blend_by_confidence, validate_inputs
 from fixers.gsvar import outside, pad
 from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 from runtime.command import run_command
@@ -106,7 +106,7 @@ class UNetFixer:
         confidence: Tensor | None = None,
         alphas: Tensor | None = None,
     ) -> Tensor:
-        renders, references = checked(renders, references, confidence, alphas)
+        renders, references = validate_inputs(renders, references, confidence, alphas)
         H, W = renders.shape[1:3]
         views = [renders]
         if self.net.views > 1:
@@ -120,7 +120,7 @@ class UNetFixer:
         half = self.dtype != torch.float32
         with torch.autocast(renders.device.type, self.dtype, enabled=half):
             fixed = torch.cat([self.net(image[None]) for image in images])
-        return trusting(renders, outside(fixed[..., :H, :W]), confidence)
+        return blend_by_confidence(renders, outside(fixed[..., :H, :W]), confidence)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import tyro
 import fixers
 import reconstruction
 import scenes
-from fixers.gsvar import fastest
 from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, Start, fit, original
 from runtime.arguments import naming_flags
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
+from runtime.precision import multiplies_bf16
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def load_fixer(flags: Flags, device: torch.device) -> FixerInUse:
     told = {"fixer": own.fixer, "use_ref": own.use_ref}
     if own.fixer != "gsvar":
         return FixerInUse(fixers.load(own.fixer), told, use_ref=own.use_ref)
-    dtype = own.fixer_dtype or fastest(device)
+    dtype = own.fixer_dtype or ("bf16" if multiplies_bf16(device) else "float32")
     with naming_flags(vqvae="--vae_model_path", depth="--depth"):
         fixer = fixers.load(
             "gsvar",

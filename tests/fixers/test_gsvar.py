@@ -5,7 +5,8 @@ import torch
 import fixers
 from fixers.gsvar import GSVARFixer, within
 from scenes.cameras import Cameras
-from triplets.pictures import resized
+from triplets.pictures import resize
+from triplets.windows import find_shift
 
 
 def pictures(*shape, seed=0):
@@ -221,15 +222,13 @@ def camera(x: float, turn: float = 0.0) -> Cameras:
 
 
 def test_windows_follow_the_content():
-    from triplets.windows import shift
-
     depth = torch.full((100, 200), 4.0)
     box = (60, 20, 92, 52)
     # one unit to the right at depth 4: content moves 100 * 1 / 4 pixels to the left
-    assert shift(box, camera(0), camera(1.0), depth) == (-25, 0)
-    assert shift(box, camera(0), camera(1.0), None) == (0, 0)
-    assert shift(box, camera(0), camera(0, turn=3.1), depth) is None
-    dx, dy = shift((84, 34, 116, 66), camera(0), camera(0, turn=0.2), None)
+    assert find_shift(box, camera(0), camera(1.0), depth) == (-25, 0)
+    assert find_shift(box, camera(0), camera(1.0), None) == (0, 0)
+    assert find_shift(box, camera(0), camera(0, turn=3.1), depth) is None
+    dx, dy = find_shift((84, 34, 116, 66), camera(0), camera(0, turn=0.2), None)
     assert abs(dx) == pytest.approx(100 * torch.tensor(0.2).tan().item(), abs=2)
     assert dy == 0
 
@@ -272,7 +271,7 @@ def test_parts_too_small_to_decode_are_refused(model):
 def test_the_shipped_weights_are_the_default_and_change_a_render_a_little():
     fixer = fixers.load("gsvar", device="cpu")
     assert fixer.bridge and fixer.model.config.warped_references
-    render = resized(pictures(1, 12, 16), 192, 256)
+    render = resize(pictures(1, 12, 16), 192, 256)
     fixed = fixer.fix(render, render[:, None])
     assert 0 < (fixed - render).abs().mean() < 0.2
 

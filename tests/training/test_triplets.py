@@ -18,14 +18,13 @@ from training.triplets import (
     Batch,
     Broken,
     TripletDataset,
-    cut,
     folder_images,
-    squash,
     usable,
 )
 from triplets import manifest
 from triplets.manifest import Reference, Triplet, View
-from triplets.pictures import read_image, resized
+from triplets.pictures import read_image, resize, resize_planes
+from triplets.windows import cut_window
 
 RENDER, TRUTH, GUIDE = 10, 20, 30  # the blue of each picture
 IDENTITY = tuple(tuple(float(r == c) for c in range(4)) for r in range(4))
@@ -142,7 +141,7 @@ def test_small_pictures_are_continued_as_the_fixer_does(tmp_path, size):
 
 def test_cut_continues_the_last_row_and_column():
     image = torch.arange(6.0).view(2, 3, 1).expand(2, 3, 3)
-    part = cut(image, (0, 1), (3, 4))[..., 0]
+    part = cut_window(image, (0, 1), (3, 4))[..., 0]
     assert part.tolist() == [[1, 2, 2, 2], [4, 5, 5, 5], [4, 5, 5, 5]]
 
 
@@ -157,9 +156,9 @@ def test_squashing_is_the_fixer_s(tmp_path):
         (*got.views[0], got.truth[0]), (files[0], files[2], files[1]), strict=True
     ):
         inside = read_image(file).permute(2, 0, 1)[None] * 2 - 1
-        expected = gsvar.resize(inside, (32, 48))[0]
+        expected = resize_planes(inside, (32, 48))[0]
         torch.testing.assert_close(view, expected, atol=2e-5, rtol=0)
-    assert torch.equal(squash(read_image(files[0]), (50, 90)), read_image(files[0]))
+    assert torch.equal(resize(read_image(files[0]), 50, 90), read_image(files[0]))
 
 
 def test_references_of_another_size_are_brought_to_the_render_s(tmp_path):
@@ -168,7 +167,7 @@ def test_references_of_another_size_are_brought_to_the_render_s(tmp_path):
     one = replace(one, references=(Reference(small),), reference=small)
     sample = TripletDataset([one], (48, 64))[0, 5]
     top, left, _ = place(sample.truth)
-    whole = resized(read_image(small)[None], 120, 160)[0]
+    whole = resize(read_image(small), 120, 160)
     assert torch.equal(sample.views[1], whole[top : top + 48, left : left + 64])
 
 

@@ -1,19 +1,35 @@
-# The call that every fixer answers, and what is checked before the work begins.
+# What a fixer is, and what all of them share: checked inputs and blending by confidence.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from triplets.pictures import resized
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a fixer makes use of beside the renders; without it, it still answers."""
+
+    references: bool = False
+    """Photos of the same scene."""
+    warped: bool = False
+    """References warped into the renders' own views (`splats.warp`), the render itself where they
+    have nothing to show; False: photos as taken."""
+    alpha: bool = False
+    """The renders' opacity."""
+    cameras: bool = False
+    """Poses of renders and references."""
+
+
 class Fixer(Protocol):
     """Anything that fixes renders."""
+
+    needs: Needs
 
     def fix(
         self,
@@ -33,7 +49,7 @@ class Fixer(Protocol):
         ...
 
 
-def checked(
+def validate_inputs(
     renders: Tensor,
     references: Tensor | None,
     confidence: Tensor | None,
@@ -46,10 +62,11 @@ def checked(
     if renders.ndim != 4 or renders.shape[-1] != 3 or 0 in renders.shape[1:]:
         raise ValueError(f"renders must be [N,H,W,3], not {list(renders.shape)}")
     N, H, W, _ = renders.shape
-    for name, told in (("confidence", confidence), ("alphas", alphas)):
-        if told is not None and told.shape != (N, H, W):
+    maps = {"confidence": confidence, "alphas": alphas}
+    for name, values in maps.items():
+        if values is not None and values.shape != (N, H, W):
             raise ValueError(
-                f"{name}: {list(told.shape)}; renders of {list(renders.shape)} need [N,H,W]"
+                f"{name}: {list(values.shape)}; renders of {list(renders.shape)} need [N,H,W]"
             )
     if references is not None:
         shape = references.shape
@@ -57,34 +74,33 @@ def checked(
             raise ValueError(f"references must be [{N},R,H,W,3], not {list(shape)}")
         if shape[1] == 0:
             references = None
-    for name, images in (
-        ("renders", renders),
-        ("references", references),
-        ("confidence", confidence),
-        ("alphas", alphas),
-    ):
-        if images is not None and not images.isfinite().all():
+    for name, values in ({"renders": renders, "references": references} | maps).items():
+        if values is not None and not values.isfinite().all():
             raise ValueError(f"the {name} hold NaN or infinity")
-    for name, told in (("confidence", confidence), ("alphas", alphas)):
-        if told is not None and told.numel() and not -0.01 <= told.min() <= told.max() <= 1.01:
-            raise ValueError(f"the {name} must lie in [0,1], not in [{told.min()}, {told.max()}]")
+    for name, values in maps.items():
+        if values is None or not values.numel():
+            continue
+        least, most = values.min(), values.max()
+        if not -0.01 <= least <= most <= 1.01:
+            raise ValueError(f"the {name} must lie in [0,1], not in [{least}, {most}]")
     if references is not None:
-        references = fitted(references.float().clamp(0, 1), H, W)
+        references = resize_references(references.float().clamp(0, 1), H, W)
     return renders.float().clamp(0, 1), references
 
 
-def fitted(references: Tensor, height: int, width: int) -> Tensor:
-    """References [N,R,H',W',3] at another size; said when it changes."""
+def resize_references(references: Tensor, height: int, width: int) -> Tensor:
+    """References [N,R,H',W',3] at another size; a change is logged."""
     if references.shape[2:4] == (height, width):
         return references
+    from triplets.pictures import resize
+
     sizes = "{}x{} to {}x{}".format(*reversed(references.shape[2:4]), width, height)
     log.info("references are resized from %s", sizes)
-    flat = resized(references.flatten(0, 1), height, width)
-    return flat.unflatten(0, references.shape[:2])
+    return resize(references, height, width)
 
 
-def trusting(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:
+def blend_by_confidence(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:
     """The render where it is trusted, the fixer's answer elsewhere."""
     if confidence is None:
         return fixed
-    return torch.lerp(fixed, renders, confidence[..., None].to(fixed).clamp(0, 1))
+    return fixed.lerp(renders, confidence[..., None].to(fixed).clamp(0, 1))
