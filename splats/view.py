@@ -81,24 +81,19 @@ def picture(
     """One view as uint8 [H,W,3], and how many Gaussians reach it; their confidence [N] in [0,1]
     for the mode of that name (without it: colour)."""
     device = splats["means"].device
-    features = None
+    background = torch.tensor(settings.background, device=device)
+    shown = {"sh_degree": min(settings.sh_degree, splats.sh_degree), "background": background}
     if settings.mode == "confidence" and confidence is not None:
-        features = CONFIDENCE_COLORS.to(device)[(confidence.to(device) * 255).long()]
-    render = rasterize(
-        splats,
-        camera.to(device),
-        sh_degree=min(settings.sh_degree, splats.sh_degree),
-        features=features,
-        background=torch.tensor(settings.background, device=device),
-        antialiased=settings.antialiased,
-    )
+        values = CONFIDENCE_COLORS.to(device)[(confidence.to(device) * 255).long()]
+        shown = {"signals": values, "signal_background": background, "colors": False}
+    render = rasterize(splats, camera.to(device), antialiased=settings.antialiased, **shown)
     alphas = render.alphas[0].cpu()
     if settings.mode == "alpha":
         image = alphas[..., None].expand(-1, -1, 3)
     elif settings.mode == "depth":
         image = _depth_colors(render.depths[0].cpu(), alphas)
     else:
-        image = render.colors[0].cpu()
+        image = (render.signals if render.colors is None else render.colors)[0].cpu()
     in_view = int((render.info["radii"][0] > 0).all(-1).sum())
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), in_view
 

@@ -201,11 +201,12 @@ def _absolute_moments(s, x, y, a, b, c, begin, end):
 @njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
 def blend_backward(
     means2d, conics, opacities, colors, reach, offsets, ids, background,
-    transmittance, last, v_image, v_alpha, absolute,
+    transmittance, last, v_image, v_alpha, attached, absolute,
 ):  # fmt: skip
     """Gradients of `blend_forward` for every (tile, Gaussian) pair, one row each, so that no two
     threads write to the same place: [M, 8 + D] float32 with columns mean x, y, |mean| x, y (zeros
-    unless `absolute`), conic a, b, c, opacity, colours. v_image [H,W,shown], v_alpha [H,W].
+    unless `absolute`), conic a, b, c, opacity, colours. v_image [H,W,shown], v_alpha [H,W]. Only
+    the first `attached` channels of the image reach the first eight columns.
     """
     D, shown = colors.shape[1], v_image.shape[2]
     height, width = transmittance.shape
@@ -236,7 +237,8 @@ def blend_backward(
                     for d in range(shown):
                         v = v_image[top + r, left + j, d]
                         s[CHANNELS + d * PIXELS + q] = v
-                        v_T += v * background[d]
+                        if d < attached:
+                            v_T += v * background[d]
                     s[q] = T
                     s[LAST + q] = F(rank)
                     s[BEHIND + q] = T * v_T
@@ -248,13 +250,16 @@ def blend_backward(
             g = ids[m]
             x, y, opacity = means2d[g, 0], means2d[g, 1], opacities[g]
             a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
-            c0, c1, c2, c3 = colors[g, 0], colors[g, 1], colors[g, 2], colors[g, 3]
+            c0 = colors[g, 0] if attached > 0 else ZERO
+            c1 = colors[g, 1] if attached > 1 else ZERO
+            c2 = colors[g, 2] if attached > 2 else ZERO
+            c3 = colors[g, 3] if attached > 3 else ZERO
             rank = F(m - start)
             first, end = _rows(y, reach[g], top, rows)
-            if D > INLINE:
+            if attached > INLINE:
                 for q in range(first * TILE, end * TILE):
                     s[U(DOT + q)] = ZERO
-                for d in range(INLINE, D):
+                for d in range(INLINE, attached):
                     color = colors[g, d]
                     for q in range(first * TILE, end * TILE):
                         s[U(DOT + q)] += color * s[U(CHANNELS + d * PIXELS + q)]

@@ -66,18 +66,23 @@ def blend(
     height: int,
     absgrad: bool = False,
     shown: int | None = None,
+    attached: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Blend projected Gaussians with colors [C,N,D] over background [D].
+    """Blend projected Gaussians with colors [C,N,D] over background [shown].
 
-    Returns images [C,H,W,shown] of the first channels (default: all) and alphas [C,H,W].
+    Returns images [C,H,W,shown] of the first channels (default: all) and alphas [C,H,W]. Of the
+    images only the first `attached` channels (default: all) send gradients to means2d, conics and
+    opacities; colors and background have theirs from all of them.
 
     With absgrad, backward also sets means2d.absgrad [C,N,2], the sum of absolute gradients.
     """
     channels = colors.shape[-1]
     shown = channels if shown is None else shown
+    attached = channels if attached is None else attached
     if channels < INLINE:
-        padding = (0, INLINE - channels)
-        colors, background = (torch.nn.functional.pad(t, padding) for t in (colors, background))
+        colors = torch.nn.functional.pad(colors, (0, INLINE - channels))
+    if len(background) < colors.shape[-1]:
+        background = torch.nn.functional.pad(background, (0, colors.shape[-1] - len(background)))
     return _Blend.apply(
         means2d,
         conics,
@@ -85,7 +90,7 @@ def blend(
         colors,
         background,
         (depths, extents, radii),
-        (shown, width, height, absgrad),
+        (shown, attached, width, height, absgrad),
     )
 
 
@@ -120,7 +125,7 @@ class _Project(torch.autograd.Function):
 class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means2d, conics, opacities, colors, background, order_by, options):
-        shown, width, height, absgrad = options
+        shown, attached, width, height, absgrad = options
         splats = _arrays(means2d, conics, opacities, colors)
         depths, extents, radii = _arrays(*order_by)
         (behind,) = _arrays(background)
@@ -140,7 +145,7 @@ class _Blend(torch.autograd.Function):
             ctx.views.append((lists, (starts, places)))
             images.append(image)
             alphas.append(1 - transmittance)
-        ctx.absgrad, ctx.shown = absgrad, shown
+        ctx.absgrad, ctx.shown, ctx.attached = absgrad, shown, attached
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(means2d, conics, opacities, colors)
         return _stacked(images), _stacked(alphas)
@@ -154,8 +159,9 @@ class _Blend(torch.autograd.Function):
         for c, (lists, pairs_of) in enumerate(ctx.views):
             with _one_at_a_time:
                 pairs = blend_backward(
-                    *(array[c] for array in splats), *lists, v_images[c], v_alphas[c], ctx.absgrad
-                )
+                    *(array[c] for array in splats), *lists, v_images[c], v_alphas[c],
+                    ctx.attached, ctx.absgrad,
+                )  # fmt: skip
                 sums.append(sum_pairs(pairs, *pairs_of))
         v_means2d, absolute, *v_others = map(_stacked, zip(*sums, strict=True))
         if ctx.absgrad:

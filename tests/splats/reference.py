@@ -48,14 +48,17 @@ def render(
     cameras: Cameras,
     *,
     sh_degree=3,
-    features=None,
+    signals=None,
     background=None,
     near=0.01,
     far=1e10,
     eps2d=0.3,
     antialiased=False,
 ):
-    """colors [C,H,W,D], alphas [C,H,W], depth sums [C,H,W], means2d (retains its gradient)."""
+    """colors [C,H,W,3 + D], alphas [C,H,W], depth sums [C,H,W], means2d (retains its gradient).
+
+    signals [N,D] or [C,N,D] are D more channels behind the three of colour; background [3 + D].
+    """
     like = raw["means"]
     width, height = cameras.size
     viewmats, Ks = cameras.viewmats.to(like), cameras.Ks.to(like)
@@ -68,16 +71,17 @@ def render(
     opacities = raw["opacities"].sigmoid().expand(len(cameras), -1)
     if antialiased:
         opacities = opacities * factors
-    if features is None:
-        directions = raw["means"] - torch.linalg.inv(viewmats)[:, None, :3, 3]
-        coefficients = torch.cat([raw["sh0"], raw["shN"]], 1).expand(len(cameras), -1, -1, -1)
-        colors = (_spherical_harmonics(sh_degree, directions, coefficients) + 0.5).clamp(min=0)
-    else:
-        colors = features.expand(len(cameras), -1, -1)
-    ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    directions = raw["means"] - torch.linalg.inv(viewmats)[:, None, :3, 3]
+    coefficients = torch.cat([raw["sh0"], raw["shN"]], 1).expand(len(cameras), -1, -1, -1)
+    colors = (_spherical_harmonics(sh_degree, directions, coefficients) + 0.5).clamp(min=0)
+    if signals is not None:
+        colors = torch.cat([colors, signals.expand(len(cameras), -1, -1)], -1)
+    # in the parameters' precision: a number minus an array of float32 would be float32
+    places = (torch.arange(size).to(like) + 0.5 for size in (height, width))
+    ys, xs = torch.meshgrid(*places, indexing="ij")
     images, alphas, sums = [], [], []
     for c in range(len(cameras)):
-        T, alive = torch.ones_like(xs).to(like), torch.ones_like(xs, dtype=torch.bool)
+        T, alive = torch.ones_like(xs), torch.ones_like(xs, dtype=torch.bool)
         image = torch.zeros(height, width, colors.shape[-1]).to(like)
         depth = torch.zeros(height, width).to(like)
         visible = (radii[c] > 0).all(-1).nonzero()[:, 0]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from splats.gaussians import NAMES, SH_C0, Splats, from_points, random_splats
+from splats.gaussians import NAMES, SH_C0, Gaussians, Splats, from_points, random_splats
 
 
 def brute_force_spacing(points):
@@ -55,3 +55,82 @@ def test_wrong_shapes_are_refused_by_name():
             Splats(**{**good, name: torch.zeros(shape)})
     with pytest.raises(ValueError, match="3 points are too few"):
         from_points(torch.zeros(3, 3), torch.zeros(3, 3))
+
+
+def some_gaussians(count=5, degree=2, dtype=torch.float32, seed=0) -> Gaussians:
+    g = torch.Generator().manual_seed(seed)
+    K = (degree + 1) ** 2 - 1
+    shapes = ((count, 3), (count, 3), (count, 4), (count,), (count, 1, 3), (count, K, 3))
+    return Gaussians(
+        *(torch.randn(shape, generator=g).to(dtype) for shape in shapes),
+        signals={"latent": torch.randn(count, 4, generator=g).to(dtype)},
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gaussians_are_the_tensors_themselves_of_any_precision(dtype):
+    gaussians = some_gaussians(dtype=dtype)
+    leaf = gaussians.means.requires_grad_()
+    again = Gaussians(*(getattr(gaussians, name) for name in NAMES))
+    assert again.means is leaf and again.means.dtype == dtype
+    assert len(again) == 5 and again.sh_degree == 2 and again.colors.shape == (5, 9, 3)
+    assert again.signals == {}
+
+
+def test_indices_moves_and_joins_stay_in_the_graph():
+    gaussians = some_gaussians()
+    leaves = [getattr(gaussians, name).requires_grad_() for name in NAMES]
+    latent = gaussians.signals["latent"].requires_grad_()
+    mask = torch.tensor([True, False, True, False, False])
+    joined = Gaussians.concatenate([gaussians[mask], gaussians[3], gaussians[1:2], gaussians[[4]]])
+    assert torch.equal(joined.means, leaves[0][[0, 2, 3, 1, 4]])
+    assert torch.equal(joined.signals["latent"], latent[[0, 2, 3, 1, 4]])
+    moved = joined.to("cpu").to(torch.float64).with_sh_degree(3)
+    assert moved.means.dtype == moved.signals["latent"].dtype == torch.float64
+    (sum(getattr(moved, name).sum() for name in NAMES) + moved.signals["latent"].sum()).backward()
+    for leaf in (*leaves, latent):
+        assert torch.equal(leaf.grad, torch.ones_like(leaf))
+    assert not moved.detach().means.requires_grad
+
+
+def test_gaussians_of_different_degrees_join_at_the_highest():
+    low, high = some_gaussians(2, degree=0), some_gaussians(3, degree=2)
+    joined = Gaussians.concatenate([low, high])
+    assert joined.sh_degree == 2 and len(joined) == 5
+    assert (joined.shN[:2] == 0).all() and torch.equal(joined.shN[2:], high.shN)
+    assert torch.equal(high.with_sh_degree(1).shN, high.shN[:, :3])
+    plain = Gaussians(*(getattr(low, name) for name in NAMES))
+    with pytest.raises(ValueError, match=r"different signals \(latent; none\)"):
+        Gaussians.concatenate([low, plain])
+    with pytest.raises(ValueError, match="no Gaussians"):
+        Gaussians.concatenate([])
+
+
+def test_wrong_tensors_of_gaussians_are_refused_by_name():
+    good = {name: getattr(some_gaussians(), name) for name in NAMES}
+    for name, value, message in (
+        ("scales", torch.zeros(4, 3), r"scales of shape \(5, 3\), got \(4, 3\)"),
+        ("means", torch.tensor(0.0), "means of shape"),
+        ("opacities", torch.zeros(5, dtype=torch.long), "opacities as floating point"),
+        ("sh0", torch.zeros(5, 1, 3, device="meta"), "sh0 is on meta"),
+        ("signals", {"latent": torch.zeros(4, 2)}, r"the signal latent of shape \(5, 2\)"),
+        ("signals", {"latent": torch.zeros(5)}, r"the signal latent of shape \(5, D\)"),
+        ("signals", {"means": torch.zeros(5, 3)}, "cannot be named 'means'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Gaussians(**{**good, name: value})
+
+
+def test_splats_give_their_parameters_and_are_copied_from_gaussians():
+    gaussians = some_gaussians(dtype=torch.float64)
+    gaussians.means.requires_grad_()
+    splats = Splats.from_gaussians(gaussians)
+    assert set(splats) == {*NAMES, "latent"}
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in splats.values())
+    assert all(getattr(splats.gaussians, name) is splats[name] for name in NAMES)
+    assert splats.gaussians.signals["latent"] is splats["latent"]
+    copy = Splats.from_gaussians(splats.gaussians)
+    copy["means"].data.zero_()
+    assert splats["means"].abs().sum() > 0 and splats["means"].is_leaf
+    assert Splats(*(getattr(gaussians, name) for name in NAMES)).gaussians.signals == {}
+    assert splats.with_sh_degree(1)["latent"].shape == (5, 4)

@@ -60,25 +60,6 @@ def test_gradients_match_float64_autograd(name):
     assert relative(ours.info["means2d"].grad, means2d.grad) < 2e-3
 
 
-def test_features_of_any_number_of_channels_match_the_reference():
-    splats, cameras = random_scene(seed=2)
-    features = torch.randn(splats.count, 7, requires_grad=True)
-    background = torch.rand(7, requires_grad=True)
-    ours = rasterize(splats, cameras, features=features, background=background)
-    features64, background64 = (
-        t.detach().double().requires_grad_() for t in (features, background)
-    )
-    colors, *_ = render(
-        raw_parameters(splats), cameras, features=features64, background=background64
-    )
-    assert (ours.colors - colors).abs().max() < 1e-4
-    weights = torch.randn(colors.shape)
-    (ours.colors * weights).sum().backward()
-    (colors * weights).sum().backward()
-    assert relative(features.grad, features64.grad) < 1e-3
-    assert relative(background.grad, background64.grad) < 1e-3
-
-
 def test_projection_matches_gsplats_torch_functions():
     splats, cameras = random_scene(count=500, n_cameras=3, seed=3)
     splats["opacities"].data.fill_(20)  # so that the opacity-aware box is the 3.33 sigma one
@@ -103,17 +84,20 @@ def test_without_depth_all_else_is_the_same(channels):
     answers = []
     for depth in (True, False):
         splats, cameras = random_scene(n_cameras=2, seed=2)
-        n = channels or 3
-        features = channels and torch.rand(splats.count, n, generator=torch.Generator())
-        behind = torch.linspace(0.1, 0.9, n).requires_grad_()
-        ours = rasterize(splats, cameras, features=features, background=behind, depth=depth)
+        behind = torch.linspace(0.1, 0.9, channels or 3).requires_grad_()
+        options = {"background": behind}
+        if channels:
+            values = torch.rand(splats.count, channels, generator=torch.Generator())
+            options = {"signals": values, "signal_background": behind, "colors": False}
+        ours = rasterize(splats, cameras, **options, depth=depth)
+        image = ours.signals if channels else ours.colors
         assert (ours.depths is None) == (not depth)
         if not answers:
-            weight = torch.randn(ours.colors.shape, generator=g)
-        assert depth or ours.colors.is_contiguous()
-        ((ours.colors * weight).sum() + ours.alphas.sum()).backward()
-        given = [splats[name].grad for name in NAMES if splats[name].grad is not None]
-        answers.append([ours.colors, ours.alphas, behind.grad, *given])
+            weight = torch.randn(image.shape, generator=g)
+        assert depth or image.is_contiguous()
+        ((image * weight).sum() + ours.alphas.sum()).backward()
+        gradients = [splats[name].grad for name in NAMES if splats[name].grad is not None]
+        answers.append([image, ours.alphas, behind.grad, *gradients])
     for one, other in zip(*answers, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
@@ -240,7 +224,7 @@ def test_gsplats_strategy_densifies_with_our_info():
     assert splats.count > 200
 
 
-def test_wrong_requests_are_told_in_words():
+def test_wrong_requests_are_refused_in_words():
     splats, cameras = random_scene(count=5, sh_degree=1)
     with pytest.raises(ValueError, match="sh_degree 3"):
         rasterize(splats, cameras, sh_degree=3)
@@ -248,8 +232,14 @@ def test_wrong_requests_are_told_in_words():
         rasterize(splats, cameras, background=torch.zeros(4))
     with pytest.raises(ValueError, match="choose auto, gsplat or cpu"):
         rasterize(splats, cameras, backend="metal")
-    with pytest.raises(ValueError, match="features need"):
-        rasterize(splats, cameras, features=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"signals need \[5, D\]"):
+        rasterize(splats, cameras, signals=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"view_signals need \[1, 5, D\]"):
+        rasterize(splats, cameras, view_signals=torch.zeros(2, 5, 2))
+    with pytest.raises(ValueError, match="signal_background needs 2"):
+        rasterize(splats, cameras, signals=torch.zeros(5, 2), signal_background=torch.zeros(3))
+    with pytest.raises(ValueError, match="no signal 'latent'; they have none"):
+        rasterize(splats, cameras, signals="latent")
     both = Cameras.concatenate([cameras, cameras.scaled(0.5)])
     with pytest.raises(ValueError, match="different image sizes"):
         rasterize(splats, both)
