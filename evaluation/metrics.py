@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from evaluation.backbones import fetch_backbone
 
@@ -81,6 +80,9 @@ class Metrics:
 
     @torch.inference_mode()
     def _view(self, prediction: Tensor, truth: Tensor) -> dict[str, float | None]:
+        # torchmetrics takes longer to load than torch itself
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
         prediction, truth = (
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]

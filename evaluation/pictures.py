@@ -3,17 +3,25 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
 from runtime.files import write_bytes
 
 ERROR_TOP = 0.25  # the error at the bright end of the scale; larger ones look the same
-ERROR_COLORS = (colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+ERROR_COLORMAP = "magma"  # perceptually uniform: black for no error, pale yellow at the top
+
+
+@cache
+def load_colormap(name: str) -> np.ndarray:
+    """The 256 colours of one of matplotlib's colormaps, uint8 [256, 3]; KeyError if unknown."""
+    from matplotlib import colormaps
+
+    return (colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
@@ -45,7 +53,7 @@ def draw_error_map(
             "an error map compares images of one size."
         )
     error = np.abs(prediction - truth).mean(-1) / top
-    return ERROR_COLORS[to_uint8(error)]
+    return load_colormap(ERROR_COLORMAP)[to_uint8(error)]
 
 
 def join_side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np.ndarray:

@@ -5,16 +5,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
 
 from evaluation import labels
 from evaluation.embed import embed_video, encode_jpeg, encode_png
 from evaluation.metrics import average
-from evaluation.pictures import ERROR_COLORS, ERROR_TOP, draw_error_map
+from evaluation.pictures import ERROR_COLORMAP, ERROR_TOP, draw_error_map, load_colormap
 from evaluation.plot import draw_curves
 from runtime.files import write_bytes
+
+if TYPE_CHECKING:
+    import jinja2
 
 TRUTH = "ground truth"
 NOT_PREDICTIONS = {TRUTH, "reference", "confidence"}  # no error map
@@ -87,6 +90,8 @@ def write_report(path: Path, report: Report) -> Path:
 
 
 def _template() -> jinja2.Template:
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -132,7 +137,7 @@ def _content(report: Report, folder: Path) -> dict[str, object]:
         "video": embed_video(report.video, folder) if report.video else None,
         "picture_side": round(PICTURE_SIDE * shrink),
         "error_top": ERROR_TOP,
-        "error_scale": encode_png(ERROR_COLORS[None].repeat(4, axis=0)),
+        "error_scale": encode_png(load_colormap(ERROR_COLORMAP)[None].repeat(4, axis=0)),
     }
 
 

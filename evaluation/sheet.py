@@ -5,18 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from evaluation.fixing import find_good_pixels
 from evaluation.labels import format_number
-from evaluation.pictures import ERROR_COLORS, ERROR_TOP, draw_error_map, to_uint8
+from evaluation.pictures import (
+    ERROR_COLORMAP,
+    ERROR_TOP,
+    draw_error_map,
+    load_colormap,
+    to_uint8,
+)
 
 GAIN_TOP = 0.1  # the fall of the error at the ends of the colour scale
 SIDE = 960  # pixels of a picture's longer side on the sheet, at most
 LEAST = 320  # pixels of its width, where captions need them: smaller ones are enlarged
-GAIN_COLORS = (colormaps["RdBu"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+GAIN_COLORMAP = "RdBu"  # red for worse, white for equal, blue for better
 GAP = 6
 
 
@@ -34,7 +39,7 @@ def draw_gain_map(render: Tensor, fixed: Tensor, truth: Tensor) -> np.ndarray:
     """Where fixing helped (blue) and hurt (red): the fall of the absolute error, mean over RGB,
     white for none, full colour at GAIN_TOP. Images [H,W,3] in [0,1]; uint8 [H,W,3]."""
     fall = ((render - truth).abs() - (fixed - truth).abs()).mean(-1)
-    return GAIN_COLORS[to_uint8((fall / GAIN_TOP + 1) / 2)]
+    return load_colormap(GAIN_COLORMAP)[to_uint8((fall / GAIN_TOP + 1) / 2)]
 
 
 def draw_comparison(
@@ -49,7 +54,7 @@ def draw_comparison(
     Above: render, fixed, truth and the reference. Below: the errors of the render and of the fixed
     one, where fixing helped, and, under the reference, which pixels of the render were good.
     """
-    error_scale = (ERROR_COLORS, ("0", f"{ERROR_TOP}"))
+    error_scale = (load_colormap(ERROR_COLORMAP), ("0", f"{ERROR_TOP}"))
     columns = [
         (
             Cell(to_uint8(render), f"render: {format_numbers(numbers, 'render_')}"),
@@ -64,7 +69,7 @@ def draw_comparison(
             Cell(
                 draw_gain_map(render, fixed, truth),
                 f"gain: {format_number(numbers['gain_psnr'], 'gain_psnr')} dB",
-                GAIN_COLORS,
+                load_colormap(GAIN_COLORMAP),
                 (f"worse by {GAIN_TOP}", f"better by {GAIN_TOP}"),
             ),
         ),

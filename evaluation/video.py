@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import imageio_ffmpeg
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -50,6 +49,8 @@ def write_video(path: Path | str, frames: Iterable[Tensor], fps: float = 30) -> 
 
 def _encoder(path: Path, width: int, height: int, fps: float):
     """A generator that takes the bytes of frames; closing it finishes the file."""
+    import imageio_ffmpeg
+
     encoder = imageio_ffmpeg.write_frames(
         str(path),
         (width + width % 2, height + height % 2),

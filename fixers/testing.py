@@ -245,7 +245,7 @@ def run(
         note(folders.predictions, made_with, resume)
         seconds = predict(
             fixer,
-            triplets if shard is None else shard.of(triplets),
+            triplets if shard is None else shard.select(triplets),
             folders,
             guides=guides,
             at_a_time=at_a_time,

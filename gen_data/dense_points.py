@@ -1,24 +1,23 @@
-# Points as dense stereo or a depth network would give: many, and wrong between the measured ones.
+# Dense points as stereo or a depth network would give: many, and wrong between the measured ones.
 from __future__ import annotations
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from scenes.scene import Scene
 
-NEIGHBOURS = 4  # measured points that a pixel's depth is interpolated from
+NEIGHBOURS = 4  # measured points from which a pixel's depth is interpolated
 
 
-def dense_points(scene: Scene, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """About `count` points [P,3] and colours [P,3] in [0,1] from the scene's training views.
+def sample_dense_points(scene: Scene, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Up to `count` points [P,3] and colours [P,3] in [0,1] from the scene's training views.
 
     Pixels are drawn at random; their depth is interpolated between the capture's points in that
-    view, without regard to which of them are hidden. ValueError if no view has enough points.
+    view, whether hidden or not. Raises ValueError if no view has enough points.
     """
     generator = torch.Generator().manual_seed(seed)
     each = -(-count // len(scene.split.train))
-    parts = [_of_view(scene, view, each, generator) for view in scene.split.train]
+    parts = [_sample_view(scene, view, each, generator) for view in scene.split.train]
     points, colors = (torch.cat(part) for part in zip(*parts, strict=True))
     if not len(points):
         raise ValueError(
@@ -27,7 +26,7 @@ def dense_points(scene: Scene, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return points[:count], colors[:count]
 
 
-def _of_view(
+def _sample_view(
     scene: Scene, view: int, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     camera = scene.cameras[view]
@@ -40,6 +39,8 @@ def _of_view(
     if int(seen.sum()) < NEIGHBOURS:
         return torch.zeros(0, 3), torch.zeros(0, 3)
 
+    from scipy.spatial import cKDTree
+
     column = torch.randint(width, (count,), generator=generator)
     row = torch.randint(height, (count,), generator=generator)
     pixels = torch.stack([column, row], 1).double() + 0.5
@@ -47,7 +48,7 @@ def _of_view(
         torch.from_numpy, cKDTree(uv[seen].numpy()).query(pixels.numpy(), k=NEIGHBOURS)
     )
     weight = 1 / (distance + 0.5)
-    inverse = (weight / z[seen][nearest]).sum(1) / weight.sum(1)  # disparity, as stereo sees
+    inverse = (weight / z[seen][nearest]).sum(1) / weight.sum(1)  # stereo measures disparity
     rays = torch.cat([pixels, torch.ones(count, 1).double()], 1) @ torch.linalg.inv(K).T
     points = (rays / inverse[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
     return points.float(), scene.image(view)[row, column]

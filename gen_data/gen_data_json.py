@@ -1,30 +1,30 @@
-# The triplets of curated scenes, listed in a JSON file; see --help and docs/curation.md.
+# Curated scenes -> a JSON manifest of their triplets; see --help and docs/curation.md.
 from __future__ import annotations
 
 import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from gen_data import jobs
-from gen_data.scene_list import scene_names
+from gen_data.scene_list import list_scenes
 from gen_data.scene_split import split_scenes
 from gen_data.strategies import Name
-from gen_data.triplets import Result, results, triplets, with_warped, write_warped
 from runtime.command import run_command
-from triplets import manifest
-from triplets.manifest import Triplet
+
+if TYPE_CHECKING:
+    from gen_data.results import Result
+    from triplets.manifest import Triplet
 
 log = logging.getLogger("gen_data")
 
 ABOUT = """
-List what gen_data.py made as triplets: render, ground truth, references.
+List the results of gen_data.py as triplets: render, ground truth, references.
 
   python gen_data/gen_data_json.py --use_underfitting      # data/data_underfitting.json
 
@@ -34,7 +34,7 @@ List what gen_data.py made as triplets: render, ground truth, references.
 
   python gen_data/gen_data_json.py --base_path ../dataset/procedural --warp --workers 2
 
-Without --use_underfitting, --use_sparse and --strategies everything that is there is listed.
+Without --use_underfitting, --use_sparse and --strategies, all results are listed.
 """
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -42,63 +42,75 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 @dataclass(frozen=True)
 class Options:
+    """Flags of gen_data_json.py."""
+
     base_path: Path = Path("../dataset/DL3DV-10K-Benchmark")
-    """Folder of the scenes with the results (gen_data.py's output_path)."""
+    """Folder of the scenes with their results (output_path of gen_data.py)."""
     use_underfitting: Switch = False
-    """Renders of training views, after 1000 steps unless --iterations says otherwise."""
+    """Renders of training views, after 1000 steps unless --iterations is given."""
     use_sparse: Switch = False
-    """Held-out views of sparse reconstructions, N = 10 unless --train_every says otherwise."""
+    """Held-out views of sparse reconstructions, N = 10 unless --train_every is given."""
     strategies: tuple[Name, ...] = ()
-    """Further strategies, with all that is there of them."""
+    """Further strategies, with all their results."""
     iterations: tuple[int, ...] = ()
     """Only renders after these steps."""
     train_every: tuple[int, ...] = ()
     """Only these N of sparse and noise."""
     ref_every: int = 10
-    """Underfitting: every so many-th frame serves as reference."""
+    """Underfitting: every N-th frame serves as a reference."""
     candidates: int = 4
-    """References an entry, nearest first."""
+    """References per entry, nearest first."""
     warp: Switch = False
-    """Also move each reference into the render's view, with a mask of where that is valid."""
+    """Also warp each reference into the render's view, with a mask of the valid pixels."""
     workers: int = 1
-    """Processes that warp."""
+    """Number of processes that warp."""
     split_file: Path | None = None
-    """Scenes by train and val (default: data/split_<base_path's name>.json); made if need be."""
+    """JSON of the scenes in train and val (default: data/split_<base_path's name>.json); written
+    if it does not exist."""
     output: Path | None = None
     """File to write (default: data/data.json, data_underfitting.json or data_sparse.json)."""
     dialect: Literal["gsvar", "difix"] = "gsvar"
-    """Names of splits and pictures: GS-VAR's (train, val; render, gt, ref) or Difix3D's."""
+    """Names of the splits and pictures: GS-VAR's (train, val; render, gt, ref) or Difix3D's."""
 
 
 def main(o: Options) -> None:
-    """Write the list. ValueError and FileNotFoundError in one sentence; SystemExit(1) if scenes
-    could not be warped."""
+    """Write the manifest.
+
+    Raises ValueError or FileNotFoundError, naming the flag or file, and SystemExit(1) if scenes
+    could not be warped.
+    """
+    from gen_data.triplets import add_warped_paths, build_triplets, write_warped
+    from gen_data.workers import run_in_workers
+    from triplets import manifest
+
     for name in ("ref_every", "candidates", "workers"):
         if getattr(o, name) < 1:
             raise ValueError(f"--{name} {getattr(o, name)} must be at least 1")
-    names = scene_names(o.base_path)
-    chosen, there = _chosen(o, names)
-    if not chosen:
-        have = ", ".join(sorted(there)) or "none"
+    names = list_scenes(o.base_path)
+    selected, available = _select_results(o, names)
+    if not selected:
+        have = ", ".join(sorted(available)) or "none"
         raise ValueError(
             f"--base_path {o.base_path} has no finished result as asked for (there: {have}); run "
             "gen_data.py first, or change --iterations, --train_every or --strategies"
         )
-    made: dict[str, list[Triplet]] = {name: [] for name in sorted({r.scene for r, _ in chosen})}
-    for result, iteration in chosen:
+    triplets: dict[str, list[Triplet]] = {}
+    for result, iteration in sorted(selected, key=lambda pair: pair[0].scene):
         options = {"ref_every": o.ref_every, "candidates": o.candidates}
-        made[result.scene] += triplets(result, iteration, **options)
+        triplets.setdefault(result.scene, []).extend(build_triplets(result, iteration, **options))
     split_file = o.split_file or Path("data") / f"split_{o.base_path.resolve().name}.json"
-    parts = split_scenes(split_file, names, list(made))
+    parts = split_scenes(split_file, names, list(triplets))
     failures: dict[str, str] = {}
     if o.warp:
-        made = {
-            name: [with_warped(t) for t in made[name]] for part in parts.values() for name in part
+        triplets = {
+            name: [add_warped_paths(t) for t in triplets[name]]
+            for part in parts.values()
+            for name in part
         }
-        failures = jobs.run(write_warped, made, o.workers)
+        failures = run_in_workers(write_warped, triplets, o.workers)
     listed = {
         part if o.dialect == "gsvar" or part == "train" else "test": [
-            t for name in parts[part] if name not in failures for t in made[name]
+            t for name in parts[part] if name not in failures for t in triplets[name]
         ]
         for part in parts
     }
@@ -108,22 +120,26 @@ def main(o: Options) -> None:
         scenes = len({t.render.parents[4] for t in entries})
         log.info("%s: %s has %d triplets of %d scenes", output, part, len(entries), scenes)
     if failures:
-        log.error("%d scenes were left out: %s", len(failures), ", ".join(sorted(failures)))
+        log.error(
+            "%d scenes failed and are not listed: %s", len(failures), ", ".join(sorted(failures))
+        )
         sys.exit(1)
 
 
-def _chosen(o: Options, names: list[str]) -> tuple[list[tuple[Result, int]], set[str]]:
-    """The results and iterations that the flags ask for, and short names of all that are there."""
+def _select_results(o: Options, names: list[str]) -> tuple[list[tuple[Result, int]], set[str]]:
+    """The results and iterations that the flags select, and short names of all that exist."""
+    from gen_data.results import find_results
+
     strategies = {*o.strategies}
     strategies |= {"underfitting"} if o.use_underfitting else set()
     strategies |= {"sparse"} if o.use_sparse else set()
-    chosen, there = [], set()
+    selected, available = [], set()
     for name in names:
-        found, unfinished = results(o.base_path / name)
+        finished, unfinished = find_results(o.base_path / name)
         for folder in unfinished:
-            log.warning("%s is not finished and left out", folder)
-        for result in found:
-            there |= {f"{result.folder.name} at {i}" for i in result.iterations}
+            log.warning("%s is unfinished and ignored", folder)
+        for result in finished:
+            available |= {f"{result.folder.name} at {i}" for i in result.iterations}
             if strategies and result.strategy not in strategies:
                 continue
             every = o.train_every
@@ -132,12 +148,12 @@ def _chosen(o: Options, names: list[str]) -> tuple[list[tuple[Result, int]], set
                 every = (10,)
             if every and result.train_every not in (None, *every):
                 continue
-            chosen += [(result, i) for i in result.iterations if i in _iterations(o, result)]
-    return chosen, there
+            selected += [(result, i) for i in result.iterations if i in _iterations(o, result)]
+    return selected, available
 
 
 def _iterations(o: Options, result: Result) -> tuple[int, ...]:
-    """After how many steps a result's renders are listed."""
+    """The iterations of a result that are listed."""
     if o.iterations:
         return o.iterations
     if o.use_underfitting and result.strategy == "underfitting":
@@ -155,7 +171,7 @@ def _output_name(o: Options) -> str:
 
 
 def cli() -> None:
-    """The command line."""
+    """Run the command line."""
     run_command(
         lambda: main(
             tyro.cli(

@@ -1,4 +1,4 @@
-# Which scenes a command works on: benchmark-meta.csv's or the folders', a range and a shard.
+# The scenes of a data set: listed in benchmark-meta.csv or by folder; a range or shard of them.
 from __future__ import annotations
 
 import csv
@@ -9,17 +9,17 @@ from runtime.shards import Shard
 META = "benchmark-meta.csv"  # of DL3DV-Benchmark; its column `hash` names the scenes
 
 
-def scene_names(base: Path | str, leave_out: Path | None = None) -> list[str]:
-    """The scenes below `base`, sorted: those of benchmark-meta.csv, else its folders.
+def list_scenes(base: Path | str, exclude: Path | None = None) -> list[str]:
+    """The scenes in `base`, sorted: those in benchmark-meta.csv, else its folders.
 
-    leave_out: a folder that holds no scene. FileNotFoundError without `base`, ValueError for a
-    broken csv or no scene at all.
+    exclude: a folder that is no scene. Raises FileNotFoundError if `base` does not exist,
+    ValueError for a damaged CSV file or if there is no scene.
     """
     base = Path(base)
     if not base.is_dir():
         reason = "is not a folder" if base.exists() else "does not exist"
         raise FileNotFoundError(f"--base_path {base} {reason}")
-    names = _from_csv(base / META) if (base / META).is_file() else _from_folders(base, leave_out)
+    names = _from_csv(base / META) if (base / META).is_file() else _from_folders(base, exclude)
     if not names:
         raise ValueError(f"--base_path {base} has no scenes: no {META} and no folders")
     return names
@@ -40,25 +40,27 @@ def _from_csv(file: Path) -> list[str]:
     return sorted(names)
 
 
-def _from_folders(base: Path, leave_out: Path | None) -> list[str]:
-    hidden = leave_out.resolve() if leave_out is not None else None
+def _from_folders(base: Path, exclude: Path | None) -> list[str]:
+    hidden = exclude.resolve() if exclude is not None else None
     folders = [f for f in base.iterdir() if f.is_dir() and not f.name.startswith(".")]
     return sorted(f.name for f in folders if f.resolve() != hidden)
 
 
-def capture_folder(base: Path, name: str) -> Path:
-    """`<base>/<name>/gaussian_splat` as DL3DV-Benchmark has it, else `<base>/<name>`."""
+def find_capture_folder(base: Path, name: str) -> Path:
+    """`<base>/<name>/gaussian_splat`, as in DL3DV-Benchmark, else `<base>/<name>`."""
     nested = base / name / "gaussian_splat"
     return nested if nested.is_dir() else base / name
 
 
-def choose(names: list[str], start: int, end: int | None, shard: Shard | None = None) -> list[str]:
-    """names[start:end], every n-th of them for a shard; ValueError if the range is empty."""
+def select_scenes(
+    names: list[str], start: int, end: int | None, shard: Shard | None = None
+) -> list[str]:
+    """names[start:end], or the shard's part of them; ValueError if the range is empty."""
     if start < 0 or (end is not None and end <= start):
         raise ValueError(
             f"--idx_start {start} --idx_end {end} is no range; the end is not included"
         )
-    chosen = names[start:end]
-    if not chosen:
+    selected = names[start:end]
+    if not selected:
         raise ValueError(f"--idx_start {start} is beyond the last of {len(names)} scenes")
-    return shard.of(chosen) if shard else chosen
+    return shard.select(selected) if shard else selected

@@ -1,4 +1,4 @@
-# Which scenes train a fixer and which test it: drawn once, kept in a file, obeyed from then on.
+# The split of the scenes into train and val: drawn once, written to a file, then read from it.
 from __future__ import annotations
 
 import json
@@ -14,8 +14,8 @@ TRAIN, ALL = 120, 140  # of DL3DV-Benchmark's sorted scenes, in GS-VAR
 PARTS = ("train", "val")
 
 
-def draw(names: Sequence[str]) -> dict[str, list[str]]:
-    """The first 120 of 140 sorted scenes train, in proportion; of two or more one is for val."""
+def draw_split(names: Sequence[str]) -> dict[str, list[str]]:
+    """The first 120 of 140 sorted scenes train, in proportion; two or more leave one for val."""
     names = sorted(names)
     count = round(len(names) * TRAIN / ALL)
     if len(names) > 1:
@@ -24,25 +24,26 @@ def draw(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def split_scenes(file: Path, names: Sequence[str], curated: Sequence[str]) -> dict[str, list[str]]:
-    """The curated scenes by part, as `file` says; without it they are drawn and it is written.
+    """The curated scenes by part ("train", "val"), as listed in `file`.
 
-    Drawn from all `names`, or from the curated ones where that would leave a part without any.
-    Scenes that the file does not name are left out, with a warning. ValueError for a broken file.
+    Without the file a split of all `names` is drawn and written, or of the curated ones if a part
+    would have none otherwise. Scenes not in the file are ignored with a warning. Raises ValueError
+    for a damaged file.
     """
     if file.exists():
         split = _read(file)
     else:
-        split = draw(names)
+        split = draw_split(names)
         if any(not set(split[part]) & set(curated) for part in PARTS):
-            split = draw(curated)
+            split = draw_split(curated)
         with atomic_path(file) as temporary:
             temporary.write_text(json.dumps(split, indent=1))
-        log.info("%s: the split of the scenes, written", file)
+        log.info("wrote the split of the scenes to %s", file)
     unknown = sorted(set(curated) - set(split["train"]) - set(split["val"]))
     if unknown:
         log.warning(
-            "%d scenes are left out, since %s does not name them (%s, ...); add them there, or "
-            "remove it to have a new split drawn",
+            "%d scenes are left out, since %s does not list them (%s, ...); add them there, or "
+            "remove the file for a new split",
             *(len(unknown), file, unknown[0]),
         )
     return {part: [name for name in split[part] if name in set(curated)] for part in PARTS}

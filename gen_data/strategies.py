@@ -1,15 +1,16 @@
-# How a reconstruction is made to fail: which frames train, what it starts from, and its folder.
-# Underfitting and sparse are GS-VAR's and Difix3D's (arXiv 2503.01774, table 1); random frames and
-# other starting points are GaussFusion's; cross extrapolates, as the rig in Difix3D's.
+# Five degradation strategies: which frames train, what a reconstruction starts from, its folder.
+# underfitting and sparse: GS-VAR and Difix3D (arXiv 2503.01774, table 1); random and noise:
+# GaussFusion; cross extrapolates from one half of the path, as Difix3D does on a rig.
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scenes.scene import Split
+if TYPE_CHECKING:
+    from scenes.scene import Split
 
 Name = Literal["underfitting", "sparse", "random", "noise", "cross"]
 RANDOM_SHARES = (0.05, 0.20)  # of the frames that train
@@ -17,10 +18,10 @@ RANDOM_SHARES = (0.05, 0.20)  # of the frames that train
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to degrade; the fields that a strategy does not use have no effect.
+    """One degradation strategy; fields that it does not use have no effect.
 
-    train_every: sparse and noise train on every N-th frame. start: of noise, instead of the
-    capture's points. half: of the path, on which cross trains. seed: of random.
+    train_every: sparse and noise train on every N-th frame. start: the points noise starts from,
+    instead of the capture's. half: of the path, on which cross trains. seed: of random.
     """
 
     name: Name
@@ -31,7 +32,7 @@ class Strategy:
 
     @property
     def variant(self) -> str:
-        """What tells two runs of one strategy apart, as it stands in folders and keys."""
+        """The setting that distinguishes runs of one strategy, as in folder names and keys."""
         return {
             "underfitting": "",
             "sparse": f"{self.train_every}",
@@ -42,16 +43,19 @@ class Strategy:
 
     @property
     def folder(self) -> str:
-        """Below the scene's: gs_recon, gs_recon_sparse_10, ..."""
+        """The result's folder in the scene's: gs_recon, gs_recon_sparse_10, ..."""
         if self.name == "underfitting":
             return "gs_recon"
         return f"gs_recon_{self.name}_{self.variant}"
 
     def split(self, n: int, scene: str) -> Split:
-        """Of n frames in order. `scene`: its name, from which `random` draws as well.
+        """Split n frames, in order, into those that train and those that are rendered.
 
-        ValueError if no frame is left to render.
+        scene: its name, which is part of the seed of `random`. Raises ValueError if no frame is
+        left to render.
         """
+        from scenes.scene import Split
+
         if self.name == "underfitting":
             train = range(n)
         elif self.name == "random":

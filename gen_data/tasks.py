@@ -1,19 +1,20 @@
-# What a worker process is given: one scene, from a data set or made from a seed.
+# The task of a worker process: curate one scene of a data set, or a procedural one.
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gen_data.curate import Recipe, curate
-from gen_data.scene_list import capture_folder
+from gen_data.curate import curate
+from gen_data.recipe import Recipe
+from gen_data.scene_list import find_capture_folder
 from scenes import procedural
 from scenes.photos import list_photos, read_header
 
 
 @dataclass(frozen=True)
 class Procedural:
-    """A capture to be made from a seed."""
+    """A procedural scene: its seed, number of views, and size of the photos in pixels."""
 
     seed: int
     views: int
@@ -23,7 +24,7 @@ class Procedural:
 
 @dataclass(frozen=True)
 class Task:
-    """The scene `output.name` below `base`; results go below `output`."""
+    """Curate the scene `output.name` in `base` into `output`; source: if it is procedural."""
 
     base: Path
     output: Path
@@ -32,13 +33,14 @@ class Task:
     source: Procedural | None = None
 
 
-def procedural_tasks(
+def make_procedural_tasks(
     output: Path, recipe: Recipe, device: str, count: int, size: tuple[int, int, int]
 ) -> dict[str, Task]:
-    """Scenes `procedural_<seed>` from the recipe's seed on; size: views, width, height.
+    """Tasks for `count` scenes `procedural_<seed>`, starting with the recipe's seed.
 
-    Each is reconstructed with its own seed, so that it does not matter with which others.
-    ValueError for a wrong count, or a scene that is there in another size.
+    size: views, width, height. A scene is reconstructed with its own seed, so that results do not
+    depend on the count. Raises ValueError if the count is below 1 or a scene exists in another
+    size.
     """
     if count < 1:
         raise ValueError(f"--procedural {count} must be at least 1")
@@ -46,25 +48,25 @@ def procedural_tasks(
     for seed in range(recipe.seed, recipe.seed + count):
         name = f"procedural_{seed:06d}"
         source = Procedural(seed, *size)
-        _is_made(source, output / name)
+        _is_written(source, output / name)
         own = replace(recipe, seed=seed, strategy=replace(recipe.strategy, seed=seed))
         tasks[name] = Task(output, output / name, own, device, source)
     return tasks
 
 
-def work(task: Task, worker: int, report: Callable[[int, int], None]) -> str:
-    """Make the capture if need be, and curate it; one line on what was done."""
+def run_task(task: Task, worker: int, report: Callable[[int, int], None]) -> str:
+    """Write the capture if it is procedural and missing, and curate it; returns a log line."""
     source = task.source
-    if source is not None and not _is_made(source, task.output):
+    if source is not None and not _is_written(source, task.output):
         sizes = {"n_views": source.views, "width": source.width, "height": source.height}
         procedural.write(task.output, source.seed, **sizes, progress=False)
-    capture = capture_folder(task.base, task.output.name)
-    device = _device_of(task.device, worker)
+    capture = find_capture_folder(task.base, task.output.name)
+    device = _choose_device(task.device, worker)
     return curate(capture, task.output, task.recipe, device=device, progress=report)
 
 
-def _is_made(source: Procedural, folder: Path) -> bool:
-    """Whether the capture is there; ValueError if it is, but in another size."""
+def _is_written(source: Procedural, folder: Path) -> bool:
+    """Whether the capture exists; ValueError if it does, but in another size."""
     names = list_photos(folder / "images") if (folder / "sparse").is_dir() else []
     if not names:
         return False
@@ -77,8 +79,8 @@ def _is_made(source: Procedural, folder: Path) -> bool:
     return True
 
 
-def _device_of(device: str, worker: int) -> str:
-    """`cuda` alone means: the workers take the GPUs in turn."""
+def _choose_device(device: str, worker: int) -> str:
+    """With `cuda` alone, workers are distributed over all GPUs."""
     if device != "cuda":
         return device
     import torch

@@ -10,18 +10,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """The i-th of n parts of a list, i counted from 1: every n-th entry."""
+    """Part `index` (from 1) of `count` parts of a list: every count-th entry."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From `i/n`; ValueError for anything else."""
+        """Read `i/n`; ValueError for anything else."""
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise ValueError(f"--shard {text} must be i/n with i from 1 to n, as 3/8")
         return cls(int(index), int(count))
 
-    def of(self, entries: Sequence[T]) -> Sequence[T]:
+    def select(self, entries: Sequence[T]) -> Sequence[T]:
+        """This part of the entries."""
         return entries[self.index - 1 :: self.count]

@@ -12,9 +12,6 @@ import tyro
 
 from runtime.command import run_command
 from runtime.files import make_writable_folder
-from scenes.contact_sheet import check_sheet_file, write_contact_sheet
-from scenes.loading import load
-from scenes.summary import describe, summarize
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,16 @@ class Options:
 
 
 def main(options: Options) -> None:
+    """Load the capture, write its contact sheet and print the summary.
+
+    Raises ValueError or OSError, naming the file or flag.
+    """
+    from scenes.contact_sheet import check_sheet_file, write_contact_sheet
+    from scenes.loading import load
+    from scenes.summary import describe, summarize
+
     if options.json:
-        logging.getLogger().setLevel(logging.ERROR)  # notes are in the JSON
+        logging.getLogger().setLevel(logging.ERROR)  # the JSON contains the notes
     if options.contact_sheet:
         check_sheet_file(options.contact_sheet)  # before any work
     scene = load(

@@ -1,4 +1,4 @@
-# Which photos guide the fixing of a view: the nearest by pose, or those that see the same things.
+# Which photos serve as references of a view: the nearest by pose, or the most covisible ones.
 from __future__ import annotations
 
 import math
@@ -8,34 +8,51 @@ from torch import Tensor
 
 from scenes.cameras import Cameras
 
-GRID = 16  # points along each side of a view that are looked up in the photos
+GRID = 16  # sample points along each side of a view
 NEAR = 1e-6
+
+
+def measure_nearest_distances(cameras: Cameras) -> Tensor:
+    """[M] float64: distance of each camera to the nearest one at another place, M <= N.
+
+    Cameras without such a neighbour are omitted.
+    """
+    distances = _measure_distances(cameras, cameras)
+    distances[distances <= NEAR * distances.max()] = math.inf
+    nearest = distances.min(1).values
+    return nearest[nearest.isfinite()]
 
 
 def measure_spacing(cameras: Cameras) -> float:
     """Median distance of cameras to their nearest neighbour at another place; 1 if none."""
-    distances = torch.cdist(cameras.positions.double(), cameras.positions.double())
-    distances[distances <= NEAR * distances.max()] = math.inf
-    nearest = distances.min(1).values
-    nearest = nearest[nearest.isfinite()]
+    nearest = measure_nearest_distances(cameras)
     return float(nearest.median()) if len(nearest) else 1.0
 
 
-def measure_pose_distances(views: Cameras, photos: Cameras) -> Tensor:
-    """[N,M]: translation in units of the photos' spacing plus the angle of the turn in radians."""
-    translation = torch.cdist(
-        views.positions.double(), photos.positions.double()
-    ) / measure_spacing(photos)
+def measure_pose_distances(views: Cameras, photos: Cameras, spacing: float | None = None) -> Tensor:
+    """[N,M] float64: distance in units of the photos' spacing, plus the angle between in radians.
+
+    spacing: in world units, of the photos (`measure_spacing`) if None.
+    """
+    spacing = measure_spacing(photos) if spacing is None else spacing
     R, Q = views.viewmats[:, :3, :3].double(), photos.viewmats[:, :3, :3].double()
     trace = torch.einsum("nij,mij->nm", R, Q)
-    return translation + ((trace - 1) / 2).clamp(-1, 1).arccos()
+    angles = ((trace - 1) / 2).clamp(-1, 1).arccos()
+    return _measure_distances(views, photos) / spacing + angles
+
+
+def _measure_distances(views: Cameras, photos: Cameras) -> Tensor:
+    """[N,M] float64 between positions; without the products that lose digits for many cameras."""
+    a, b = views.positions.double(), photos.positions.double()
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def measure_covisibility(views: Cameras, photos: Cameras, depths: Tensor | None = None) -> Tensor:
-    """[N,M]: the share of each view that a photo sees.
+    """[N,M] float64: the share of each view that a photo sees.
 
-    A grid of pixels is taken to its depth (depths [N,H,W], 0 or less unknown) and looked up in each
-    photo; without depths at infinity, so that only the directions count.
+    A grid of pixels is unprojected to its depth (depths [N,H,W] along the optical axis, 0 or less
+    where unknown) and projected into each photo; without depths it lies at infinity, so that only
+    the directions count.
     """
     shares = torch.zeros(len(views), len(photos), dtype=torch.float64)
     inverse = torch.linalg.inv(views.viewmats.double())
@@ -66,10 +83,10 @@ def measure_covisibility(views: Cameras, photos: Cameras, depths: Tensor | None 
 def choose_references(
     views: Cameras, photos: Cameras, k: int = 1, depths: Tensor | None = None
 ) -> list[list[int]]:
-    """For each view the indices of up to k photos, best first; none that shows nothing of the view.
+    """For each view the indices of up to k photos, best first, without those that see none of it.
 
-    With depths [N,H,W] by co-visibility (ties by pose), else by pose among the photos that look the
-    same way. Raises ValueError for k < 1.
+    With depths [N,H,W] ordered by co-visibility (ties by pose), else by pose distance among the
+    photos that look the same way. Raises ValueError for k < 1.
     """
     if k < 1:
         raise ValueError(f"at least one reference must be asked for, not {k}")

@@ -5,7 +5,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -208,6 +207,8 @@ def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.nda
                 return pixels, orientation
         except UnreadablePhoto:
             pass  # written anew below
+    import cv2
+
     pixels, orientation = decode(path)
     pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     if cached is not None:

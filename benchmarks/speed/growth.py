@@ -32,7 +32,7 @@ from benchmarks.timing import (
     use_threads,
 )
 from gen_data import tasks
-from gen_data.curate import Recipe
+from gen_data.recipe import Recipe
 from gen_data.strategies import Strategy
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
@@ -138,9 +138,11 @@ def curating(count: float, options: Options) -> Work:
     def work() -> None:
         with TemporaryDirectory() as folder:
             size = (12, 160, 120)
-            made = tasks.procedural_tasks(Path(folder), recipe, options.device, int(count), size)
+            made = tasks.make_procedural_tasks(
+                Path(folder), recipe, options.device, int(count), size
+            )
             for task in made.values():
-                tasks.work(task, 0, lambda *_: None)
+                tasks.run_task(task, 0, lambda *_: None)
 
     return work
 

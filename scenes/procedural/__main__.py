@@ -9,38 +9,49 @@ from typing import Literal
 import tyro
 
 from runtime.command import run_command
-from scenes.procedural import write
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """Make a place from a seed, film it, and write photos, cameras and points."""
+class Options:
+    """Generate a scene from a seed and write its photos, cameras and points as a COLMAP scene."""
 
     out: tyro.conf.Positional[Path]
-    """Folder of the scene to write."""
+    """Folder to write."""
     seed: int = 0
-    """The same seed gives the same place and photos."""
+    """The same seed gives the same scene and photos."""
     views: int = 60
+    """Number of photos."""
     width: int = 512
+    """Width of the photos in pixels."""
     height: int = 384
+    """Height of the photos in pixels."""
     kind: Literal["room", "tabletop", "courtyard"] | None = None
-    """Of place; None: the seed chooses."""
+    """Kind of scene; None: the seed decides."""
     path: Literal["orbit", "walk"] | None = None
-    """Of the camera; None: the seed chooses."""
+    """Path of the camera; None: the seed decides."""
     points: int = 10000
-    """Surface points in the model."""
+    """Number of surface points in the COLMAP model."""
     overwrite: bool = False
     """Replace a folder that is not empty."""
 
 
-def main() -> None:
-    a = tyro.cli(Arguments, prog="python -m scenes.procedural")
+def main(options: Options) -> None:
+    """Write the scene; ValueError or OSError, naming the folder or flag, if that is impossible."""
+    from scenes.procedural.writing import write
+
     folder = write(
-        a.out, a.seed, kind=a.kind, n_views=a.views, width=a.width, height=a.height, path=a.path,
-        points=a.points, overwrite=a.overwrite,
-    )  # fmt: skip
-    logging.getLogger(__name__).info("wrote %d photos to %s", a.views, folder)
+        options.out,
+        options.seed,
+        kind=options.kind,
+        n_views=options.views,
+        width=options.width,
+        height=options.height,
+        path=options.path,
+        points=options.points,
+        overwrite=options.overwrite,
+    )
+    logging.getLogger(__name__).info("wrote %d photos to %s", options.views, folder)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(tyro.cli(Options, prog="python -m scenes.procedural")))

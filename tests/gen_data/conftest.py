@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gen_data.curate import Recipe, curate
+from gen_data.curate import curate
+from gen_data.recipe import Recipe
 from gen_data.strategies import Strategy
 from scenes import procedural
 

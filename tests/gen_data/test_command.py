@@ -14,7 +14,7 @@ from PIL import Image
 from gen_data import gen_data, gen_data_json
 from gen_data.gen_data import Options
 from gen_data.gen_data_json import Options as ListOptions
-from gen_data.tasks import Task, procedural_tasks, work
+from gen_data.tasks import Task, make_procedural_tasks, run_task
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
 from triplets.manifest import read
 
@@ -78,8 +78,8 @@ def test_a_real_capture_at_images_4(tmp_path):
     shutil.copytree(SHARED / "fountain", tmp_path / "base/fountain/gaussian_splat")
     base = tmp_path / "base"
     options = Options(base, render_iter=(2,), image_folder="images_4", depth=False)
-    task = Task(base, base / "fountain", gen_data.recipe_of(options))
-    work(task, 0, lambda done, total: None)
+    task = Task(base, base / "fountain", gen_data.make_recipe(options))
+    run_task(task, 0, lambda done, total: None)
     folder = base / "fountain/gs_recon/train/ours_2"
     names = sorted(file.name for file in (folder / "renders").iterdir())
     assert names == [f"{i:05d}.png" for i in range(11)]
@@ -94,13 +94,13 @@ def test_procedural_scenes_are_made_by_seed_whatever_their_number(captures, tmp_
             tmp_path, procedural=count, seed=first, strategy="random", render_iter=(2,),
             densify="mcmc", cap_max=300, depth=False,
         )  # fmt: skip
-        recipe = gen_data.recipe_of(options)
-        return procedural_tasks(tmp_path, recipe, "cpu", count, (views, WIDTH, HEIGHT))
+        recipe = gen_data.make_recipe(options)
+        return make_procedural_tasks(tmp_path, recipe, "cpu", count, (views, WIDTH, HEIGHT))
 
     assert list(tasks(0, 3)) == ["procedural_000000", "procedural_000001", "procedural_000002"]
     name = "procedural_000001"
     assert tasks(0, 3)[name] == tasks(1, 1)[name]
-    work(tasks(0, 3)[name], 0, lambda done, total: None)
+    run_task(tasks(0, 3)[name], 0, lambda done, total: None)
     photos = [sorted((p / "images").iterdir()) for p in (tmp_path / name, captures[1])]
     assert [f.read_bytes() for f in photos[0]] == [f.read_bytes() for f in photos[1]]
     made = list((tmp_path / name / "gs_recon_random_1/test/ours_2/renders").iterdir())

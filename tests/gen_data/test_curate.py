@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gen_data.curate import Recipe, curate, is_finished, load_depth, save_depth
+from gen_data.curate import curate
+from gen_data.recipe import Recipe
+from gen_data.results import is_finished, load_depth, read_frames, save_depth
 from gen_data.strategies import Strategy
-from gen_data.triplets import read_frames
 from scenes import Cameras
 from splats import ply
 from splats.rasterize import rasterize

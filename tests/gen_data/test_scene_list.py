@@ -4,22 +4,22 @@ import logging
 
 import pytest
 
-from gen_data.scene_list import capture_folder, choose, scene_names
-from gen_data.scene_split import draw, split_scenes
+from gen_data.scene_list import find_capture_folder, list_scenes, select_scenes
+from gen_data.scene_split import draw_split, split_scenes
 from runtime.shards import Shard
 
 
 def test_the_csv_names_the_scenes_sorted(tmp_path):
     (tmp_path / "zzz").mkdir()
     (tmp_path / "benchmark-meta.csv").write_text("batch,hash\n1K,b\n2K,a\n,\n")
-    assert scene_names(tmp_path) == ["a", "b"]
+    assert list_scenes(tmp_path) == ["a", "b"]
 
 
 def test_without_a_csv_the_folders_are_the_scenes(tmp_path):
     for name in ("b", "a", ".hidden", "results"):
         (tmp_path / name).mkdir()
     (tmp_path / "file.txt").touch()
-    assert scene_names(tmp_path, leave_out=tmp_path / "results") == ["a", "b"]
+    assert list_scenes(tmp_path, exclude=tmp_path / "results") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -29,38 +29,38 @@ def test_without_a_csv_the_folders_are_the_scenes(tmp_path):
 def test_a_broken_csv_is_named(tmp_path, text, why):
     (tmp_path / "benchmark-meta.csv").write_text(text)
     with pytest.raises(ValueError, match=f"benchmark-meta.csv .*{why}"):
-        scene_names(tmp_path)
+        list_scenes(tmp_path)
 
 
 def test_no_folder_and_no_scenes(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"--base_path .*none does not exist"):
-        scene_names(tmp_path / "none")
+        list_scenes(tmp_path / "none")
     with pytest.raises(ValueError, match="has no scenes"):
-        scene_names(tmp_path)
+        list_scenes(tmp_path)
 
 
 def test_captures_of_dl3dv_lie_a_folder_deeper(tmp_path):
     (tmp_path / "a/gaussian_splat").mkdir(parents=True)
-    assert capture_folder(tmp_path, "a") == tmp_path / "a/gaussian_splat"
-    assert capture_folder(tmp_path, "b") == tmp_path / "b"
+    assert find_capture_folder(tmp_path, "a") == tmp_path / "a/gaussian_splat"
+    assert find_capture_folder(tmp_path, "b") == tmp_path / "b"
 
 
 def test_ranges_exclude_their_end_and_may_reach_beyond_the_list():
     names = list("abcdefg")
-    assert choose(names, 1, 3) == ["b", "c"]
-    assert choose(names, 5, 140) == ["f", "g"]
-    assert choose(names, 0, None) == names
+    assert select_scenes(names, 1, 3) == ["b", "c"]
+    assert select_scenes(names, 5, 140) == ["f", "g"]
+    assert select_scenes(names, 0, None) == names
     with pytest.raises(ValueError, match="--idx_start 7 is beyond"):
-        choose(names, 7, None)
+        select_scenes(names, 7, None)
     with pytest.raises(ValueError, match="--idx_start 3 --idx_end 3"):
-        choose(names, 3, 3)
+        select_scenes(names, 3, 3)
 
 
 def test_shards_share_a_range_without_gap_or_overlap():
     names = [f"{i:02d}" for i in range(11)]
-    parts = [choose(names, 1, None, Shard.parse(f"{i}/3")) for i in (1, 2, 3)]
+    parts = [select_scenes(names, 1, None, Shard.parse(f"{i}/3")) for i in (1, 2, 3)]
     assert sorted(name for part in parts for name in part) == names[1:]
-    assert choose(names[:2], 0, None, Shard(3, 3)) == []
+    assert select_scenes(names[:2], 0, None, Shard(3, 3)) == []
     for wrong in ("0/3", "4/3", "3", "a/b", "1/"):
         with pytest.raises(ValueError, match="--shard"):
             Shard.parse(wrong)
@@ -68,11 +68,11 @@ def test_shards_share_a_range_without_gap_or_overlap():
 
 def test_of_140_scenes_120_train_and_of_two_one():
     names = [f"{i:03d}" for i in range(140)]
-    split = draw(names[::-1])
+    split = draw_split(names[::-1])
     assert split == {"train": names[:120], "val": names[120:]}
-    assert [len(part) for part in draw(["b", "a"]).values()] == [1, 1]
-    assert draw(["a"]) == {"train": ["a"], "val": []}
-    assert len(draw(names[:14])["val"]) == 2
+    assert [len(part) for part in draw_split(["b", "a"]).values()] == [1, 1]
+    assert draw_split(["a"]) == {"train": ["a"], "val": []}
+    assert len(draw_split(names[:14])["val"]) == 2
 
 
 def test_a_split_is_drawn_once_and_then_obeyed(tmp_path, caplog):

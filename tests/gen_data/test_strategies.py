@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gen_data.dense_points import dense_points
+from gen_data.dense_points import sample_dense_points
 from gen_data.strategies import Strategy
 from scenes import load
 from scenes.procedural import generate
@@ -57,10 +57,12 @@ def test_a_split_without_frames_to_render_is_refused():
 def test_dense_points_lie_near_the_surface_and_have_its_colours(captures):
     capture = captures[0]
     scene = load(capture, split="all", progress=False)
-    points, colors = dense_points(scene, 500, seed=1)
+    points, colors = sample_dense_points(scene, 500, seed=1)
     assert points.shape == colors.shape == (500, 3)
-    again = dense_points(scene, 500, seed=1)[0]
-    assert torch.equal(points, again) and not torch.equal(points, dense_points(scene, 500, 2)[0])
+    again = sample_dense_points(scene, 500, seed=1)[0]
+    assert torch.equal(points, again) and not torch.equal(
+        points, sample_dense_points(scene, 500, 2)[0]
+    )
     # Seen again by the first view, the points it made lie at about the place's exact depth.
     camera = scene.cameras[0]
     image, depth = (x[0] for x in generate(int(capture.name)).render(camera))
@@ -76,4 +78,4 @@ def test_dense_points_need_points(captures):
     scene = load(captures[0], split="all", progress=False)
     empty = replace(scene, points=torch.zeros(0, 3), point_colors=torch.zeros(0, 3))
     with pytest.raises(ValueError, match=r"too few points.*--noise_start random"):
-        dense_points(empty, 100, 0)
+        sample_dense_points(empty, 100, 0)

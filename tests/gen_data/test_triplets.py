@@ -5,11 +5,11 @@ from PIL import Image
 
 from gen_data import triplets as module
 from gen_data.curate import curate
+from gen_data.results import find_results
 from gen_data.triplets import (
-    pose_distances,
-    results,
-    triplets,
-    with_warped,
+    add_warped_paths,
+    build_triplets,
+    measure_view_distances,
     write_warped,
 )
 from scenes import load
@@ -29,7 +29,7 @@ def scene(captures, tmp_path, quick):
 
 
 def named(scene):
-    found, unfinished = results(scene)
+    found, unfinished = find_results(scene)
     assert unfinished == [scene / "gs_recon_sparse_40"]
     return {result.strategy: result for result in found}
 
@@ -40,15 +40,15 @@ def pixels(file):
 
 def test_keys_name_scene_strategy_iterations_or_variant_and_frame(scene):
     found = named(scene)
-    assert triplets(found["underfitting"], 4)[3].key == "room_underfitting_4_00003"
-    assert triplets(found["sparse"], 4)[3].key == "room_sparse_4_00003"
-    assert triplets(found["cross"], 2)[3].key == "room_cross_1_2_00003"
+    assert build_triplets(found["underfitting"], 4)[3].key == "room_underfitting_4_00003"
+    assert build_triplets(found["sparse"], 4)[3].key == "room_sparse_4_00003"
+    assert build_triplets(found["cross"], 2)[3].key == "room_cross_1_2_00003"
     assert (found["sparse"].train_every, found["cross"].train_every) == (4, None)
 
 
 @pytest.mark.parametrize("name", ["underfitting", "sparse", "cross"])
 def test_files_are_there_and_no_reference_is_the_truth(scene, name):
-    made = triplets(named(scene)[name], 4, ref_every=4)
+    made = build_triplets(named(scene)[name], 4, ref_every=4)
     assert len(made) == {"underfitting": VIEWS, "sparse": 9, "cross": 6}[name]
     for triplet in made:
         assert all(file.is_file() for file in triplet.files)
@@ -60,17 +60,17 @@ def test_files_are_there_and_no_reference_is_the_truth(scene, name):
 
 
 def test_underfitting_is_guided_by_every_nth_frame_and_never_by_itself(scene):
-    made = triplets(named(scene)["underfitting"], 4, ref_every=4, candidates=9)
+    made = build_triplets(named(scene)["underfitting"], 4, ref_every=4, candidates=9)
     for i, triplet in enumerate(made):
         guides = sorted(int(r.path.stem) for r in triplet.references)
         assert guides == [j for j in (0, 4, 8) if j != i]
     # with fewer frames than ref_every, every other frame may guide
-    made = triplets(named(scene)["underfitting"], 4, ref_every=100, candidates=99)
+    made = build_triplets(named(scene)["underfitting"], 4, ref_every=100, candidates=99)
     assert all(len(t.references) == VIEWS - 1 for t in made)
 
 
 def test_the_nearest_by_pose_comes_first(scene, captures):
-    made = triplets(named(scene)["sparse"], 4, candidates=2)
+    made = build_triplets(named(scene)["sparse"], 4, candidates=2)
     cameras = load(captures[1], split="all", progress=False).cameras
     at, forward = cameras.positions.numpy(), cameras.viewmats[:, 2, :3].numpy()
     for triplet, index in zip(made, [i for i in range(VIEWS) if i % 4], strict=True):
@@ -96,13 +96,15 @@ def turned(angle, x):
 def test_a_pose_distance_counts_place_and_direction():
     views = [turned(0, 0)]
     others = [turned(0, 0), turned(0, 2), turned(0.5, 0), turned(np.pi, 4)]
-    np.testing.assert_allclose(pose_distances(views, others), [[0, 1, 0.5, 2 + np.pi]], atol=1e-7)
-    assert pose_distances(views, others[:1]) == [[0]]
+    np.testing.assert_allclose(
+        measure_view_distances(views, others), [[0, 1, 0.5, 2 + np.pi]], atol=1e-7
+    )
+    assert measure_view_distances(views, others[:1]).tolist() == [[0]]
 
 
 def test_references_are_warped_into_the_render_s_view(scene, captures):
     result = named(scene)["underfitting"]
-    made = [with_warped(t) for t in triplets(result, 4, ref_every=1, candidates=2)]
+    made = [add_warped_paths(t) for t in build_triplets(result, 4, ref_every=1, candidates=2)]
     assert write_warped(made) == f"{2 * VIEWS} references warped, 0 there"
     masks = []
     for triplet in made:
@@ -120,7 +122,7 @@ def test_references_are_warped_into_the_render_s_view(scene, captures):
 
 
 def test_without_depth_nothing_is_warped(scene):
-    made = [with_warped(t) for t in triplets(named(scene)["cross"], 4)]
+    made = [add_warped_paths(t) for t in build_triplets(named(scene)["cross"], 4)]
     with pytest.raises(ValueError, match=r"gs_recon_cross_1 has no depth.*--overwrite"):
         write_warped(made)
 

@@ -1,7 +1,7 @@
 # Worker processes: a task that fails, raises a bug or kills its worker does not stop the others.
 import logging
 
-from gen_data import jobs
+from gen_data import workers
 
 WORK = """
 import os
@@ -25,12 +25,12 @@ def work(task, worker, report):
 def test_what_fails_is_told_and_the_rest_is_done(tmp_path, monkeypatch, caplog):
     (tmp_path / "work_of_the_test.py").write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: set(range(2)), raising=False)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(2)), raising=False)
     import work_of_the_test
 
     tasks = {"a": "kill", "b": "value", "c": "bug", "d": "fine", "e": "good"}
     with caplog.at_level(logging.INFO):
-        failures = jobs.run(work_of_the_test.work, tasks, workers=2)
+        failures = workers.run_in_workers(work_of_the_test.work, tasks, workers=2)
     assert sorted(failures) == ["a", "b", "c"]
     assert "SIGKILL" in failures["a"]
     assert failures["b"] == "failed: photo.png is empty"
@@ -38,4 +38,4 @@ def test_what_fails_is_told_and_the_rest_is_done(tmp_path, monkeypatch, caplog):
     assert "d: fine with 1 threads" in caplog.text
     assert "e: good with 1 threads" in caplog.text
     assert caplog.text.count("/5] ") == 5
-    assert jobs.run(work_of_the_test.work, {}) == {}
+    assert workers.run_in_workers(work_of_the_test.work, {}) == {}

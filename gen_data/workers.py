@@ -1,4 +1,4 @@
-# Many tasks in worker processes: one that fails or dies is reported, and the others go on.
+# Tasks in worker processes: one that fails or dies is reported, and the others go on.
 from __future__ import annotations
 
 import logging
@@ -15,8 +15,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import numba
-import torch
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
@@ -26,12 +24,12 @@ Work = Callable[[Any, int, Report], str]
 QUIET = 0.5  # seconds between two reports of one worker
 
 
-def run(work: Work, tasks: Mapping[str, Any], workers: int = 1) -> dict[str, str]:
-    """Do `work(task, worker, report)` for every task; returns what failed: name -> one sentence.
+def run_in_workers(work: Work, tasks: Mapping[str, Any], workers: int = 1) -> dict[str, str]:
+    """Call `work(task, worker, report)` for every task; returns failures: name -> one sentence.
 
-    `work` is a function of a module; it returns one line on what was done, and may call
-    `report(done, total)`. Each task logs one line when it ends; a running one has a progress bar.
-    The workers are spawned and share the machine's cores. A worker that dies fails its task only.
+    `work` must be a module's function; it returns a log line and may call `report(done, total)`.
+    Each task logs a line when it ends; a running one has a progress bar. The workers are spawned
+    and share the machine's cores. If a worker dies, only its task fails.
     """
     waiting = deque(tasks.items())
     failures: dict[str, str] = {}
@@ -71,7 +69,7 @@ def run(work: Work, tasks: Mapping[str, Any], workers: int = 1) -> dict[str, str
 
 @dataclass
 class _Worker:
-    """A process, the end of its pipe, and the task it has in hand."""
+    """A process, our end of its pipe, and the name of its current task."""
 
     process: BaseProcess
     connection: Connection
@@ -81,6 +79,8 @@ class _Worker:
 
     @classmethod
     def start(cls, work: Work, slot: int, workers: int) -> _Worker:
+        import torch
+
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         cores = min(len(os.sched_getaffinity(0)), torch.get_num_threads())  # OMP_NUM_THREADS
@@ -92,7 +92,7 @@ class _Worker:
 
     def give(self, name: str, task: Any) -> None:
         self.name = name
-        with suppress(OSError):  # it is dead, which `receive` tells
+        with suppress(OSError):  # a dead worker is noticed by `receive`
             self.connection.send(task)
 
     def receive(self) -> tuple[str, Any]:
@@ -123,10 +123,10 @@ class _Worker:
 
 
 def _serve(connection: Connection, work: Work, slot: int, threads: int) -> None:
-    """What a worker does: task after task until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    """The loop of a worker: task after task until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.getLogger().addHandler(logging.NullHandler())  # notes are in done.json
+    logging.getLogger().addHandler(logging.NullHandler())  # done.json contains the notes
     _limit_threads(threads)
     last = 0.0
 
@@ -161,5 +161,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _limit_threads(threads: int) -> None:
+    import numba
+    import torch
+
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
