@@ -1,5 +1,5 @@
 # Parity with the original networks: python -m benchmarks.parity DIR
-# Weights follow from their names; inputs and expected outputs lie in the folder (see its README).
+# The folder holds inputs and expected outputs; weights are generated from the parameters' names.
 import json
 import sys
 import zlib
@@ -25,7 +25,7 @@ TOKENS = 0.999  # of the token maps must be equal
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: the error, and the most it may be."""
+    """One comparison: its error and the largest error that passes."""
 
     name: str
     error: float
@@ -33,11 +33,12 @@ class Row:
 
     @property
     def passes(self) -> bool:
+        """Whether the error is within the limit."""
         return self.error <= self.limit
 
 
 def named_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter as its full name makes it."""
+    """The parameter [shape] float32 that a full name stands for."""
     a = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     if a.ndim >= 2:
         return a / np.float32(np.sqrt(np.prod(shape[1:])))
@@ -45,7 +46,7 @@ def named_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def noise(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers that belong to a name."""
+    """Standard normal numbers [shape], seeded with a name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
@@ -81,9 +82,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GSVAR:
     original = adapter.Original(
         parts["var"], parts["vqvae"], None, None, None, {}, {"patch_nums": meta["patch_nums"]}
     )
-    told = adapter.transformer_sizes(original.transformer, original)
-    told |= adapter.vqvae_sizes(original.vqvae)
-    config = replace(config, **told)
+    sizes = adapter.transformer_sizes(original.transformer, original)
+    sizes |= adapter.vqvae_sizes(original.vqvae)
+    config = replace(config, **sizes)
     model = GSVAR(config)
     model.vqvae.add_bridge(identity=False)
     state, complaints = adapter.own_state(model, original.transformer, original.vqvae)
@@ -94,7 +95,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GSVAR:
 
 
 class Comparison:
-    """The rows of a table, one a comparison."""
+    """A table with a row for each comparison."""
 
     def __init__(self):
         self.rows: list[Row] = []
@@ -125,6 +126,7 @@ def read_views(folder: Path) -> Tensor:
 
 
 def compare_vqvae(model: GSVAR, views: Tensor, expected: dict, table: Comparison) -> None:
+    """Encoder, tokens, quantizer and decoder on views [2,3,H,W], with and without the bridge."""
     vqvae, grids = model.vqvae, model.config.scales.grids
     features = vqvae.encoder.features(views)
     latent = vqvae.quant_conv(vqvae.encoder.latent(features[-1], views))
@@ -149,7 +151,7 @@ def compare_vqvae(model: GSVAR, views: Tensor, expected: dict, table: Comparison
 def compare_teacher_forcing(
     model: GSVAR, views: Tensor, inputs: Tensor, expected: dict, table: Comparison, reference: bool
 ) -> None:
-    """`reference`: the views as a pair; else as two samples without reference."""
+    """Logits from the true tokens: with `reference` the views are a pair, else two samples."""
     axis, name = (0, "with reference") if reference else (1, "without reference")
     labels = model.default_labels(2) if reference else torch.zeros(2, 1, dtype=torch.long)
     hidden = model(views.unsqueeze(axis), inputs.unsqueeze(axis), labels)
@@ -159,7 +161,7 @@ def compare_teacher_forcing(
 
 
 def compare_decoding(model: GSVAR, views: Tensor, expected: dict, table: Comparison) -> None:
-    """Greedy decoding of the pair, the reference's tokens being its own."""
+    """Greedy decoding of the render; the reference keeps its own tokens."""
     scales, quantizer = model.config.scales, model.vqvae.quantizer
     labels = model.default_labels(2)
     hiddens: list[Tensor] = []
@@ -194,6 +196,7 @@ def compare_decoding(model: GSVAR, views: Tensor, expected: dict, table: Compari
 
 
 def compare_refiner(model: GSVAR, expected: dict, table: Comparison) -> None:
+    """The refiner's network, its sampler, its noise process and its losses."""
     n, channels = expected["sample"].shape
     condition = noise("refiner.condition", (n, model.config.width))
     x, t = noise("refiner.x_t", (n, channels)), torch.from_numpy(expected["t"])

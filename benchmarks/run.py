@@ -1,6 +1,6 @@
-# What became slower or faster: the parts beside a stored table, in units that machines share.
-#   python -m benchmarks.run --quick          in a minute; --store writes the table anew
-#   python -m benchmarks.run                  every benchmark of the README, one after another
+# What became slower or faster than a stored table, in units that are comparable between machines.
+#   python -m benchmarks.run --quick          takes a minute; --store replaces the table
+#   python -m benchmarks.run                  every benchmark that needs no capture
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from benchmarks.speed import quick
-from benchmarks.timing import tell_if_busy, use_threads
+from benchmarks.timing import use_threads, warn_if_busy
 from runtime.command import choose_device, run_command
 from runtime.files import write_json
 
@@ -40,15 +40,15 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 @dataclass(frozen=True)
 class Options:
-    """Compare with the stored table what moved by more than 15 %. It is no test and fails nothing.
+    """Report parts whose time differs by more than 15 % from the stored table; never fails for it.
 
-    The unit is a 2048x2048x2048 float32 product by as many threads, timed between all others.
+    The unit is a 2048x2048x2048 float32 product by as many threads, timed between the parts.
     """
 
     quick: Switch = False
-    """Only the parts, in a minute; else every benchmark that needs no capture."""
+    """Only the parts, in a minute; otherwise every benchmark that needs no capture."""
     store: Switch = False
-    """Write the table anew (with --quick)."""
+    """Replace the table (with --quick)."""
     table: Path = TABLE
     rounds: int = 7
     """Runs of each part; the median counts."""
@@ -56,31 +56,31 @@ class Options:
     device: str = "cpu"
 
 
-def read(path: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Units by case, and how they were measured; ValueError for what is no table."""
+def read_table(path: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """A stored table's units by case, and its settings; ValueError for any other file."""
     try:
         content = json.loads(path.read_text())
         units = {name: float(row["units"]) for name, row in content["cases"].items()}
         settings = {key: str(value) for key, value in content["settings"].items()}
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; --quick --store makes it") from None
+        raise ValueError(f"{path} is not there; --quick --store writes it") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is no table of this benchmark; --quick --store makes it"
+            f"{path} is no table of this benchmark; --quick --store writes it"
         ) from None
     if not all(0 < value < math.inf for value in units.values()):
-        raise ValueError(f"{path} has units that are not positive; --quick --store makes it anew")
+        raise ValueError(f"{path} has units that are not positive; --quick --store replaces it")
     return units, settings
 
 
-def moves(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """By how much each case that both have takes longer than before: 0.2 is 20 %."""
+def relative_changes(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """By how much each case of both takes longer than before: 0.2 is 20 %."""
     return {name: after[name] / before[name] - 1 for name in after if name in before}
 
 
-def table(now: dict[str, dict[str, float]], before: dict[str, float]) -> str:
-    """Markdown, and a sentence on what moved."""
-    moved = moves(before, {name: row["units"] for name, row in now.items()})
+def format_table(now: dict[str, dict[str, float]], before: dict[str, float]) -> str:
+    """A Markdown table, and a sentence for each part that moved."""
+    moved = relative_changes(before, {name: row["units"] for name, row in now.items()})
     lines = ["| part | ms | units | stored | moved |", "|---|---|---|---|---|"]
     for name, row in now.items():
         known = f"{before[name]:.3f} | {moved[name]:+.0%}" if name in before else "new |"
@@ -95,10 +95,10 @@ def table(now: dict[str, dict[str, float]], before: dict[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_of(options: Options) -> dict[str, str]:
+def read_settings(options: Options) -> dict[str, str]:
     """Hardware, versions and the like, for the table."""
     return {
-        "hardware": hardware(options.device),
+        "hardware": hardware_name(options.device),
         "device": options.device,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
@@ -107,7 +107,8 @@ def settings_of(options: Options) -> dict[str, str]:
     }
 
 
-def hardware(device: str) -> str:
+def hardware_name(device: str) -> str:
+    """The GPU's or the processor's name."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -118,18 +119,21 @@ def hardware(device: str) -> str:
 
 
 def compare(options: Options) -> None:
+    """Time the parts and print them beside the stored table, or store them."""
     use_threads(options.threads)
-    settings, before = settings_of(options), {}
+    settings, before = read_settings(options), {}
     if not options.store:
         try:
-            before, made = read(options.table)
+            before, stored = read_table(options.table)
         except ValueError as error:
             log.warning("%s", error)
         else:
             for key in ("hardware", "device", "threads", "torch"):
-                if made.get(key) != settings[key]:
-                    log.warning("the table is of %s %s, not %s", key, made.get(key), settings[key])
-    tell_if_busy(options.threads)
+                if stored.get(key) != settings[key]:
+                    log.warning(
+                        "the table is of %s %s, not %s", key, stored.get(key), settings[key]
+                    )
+    warn_if_busy(options.threads)
     scenes_log = logging.getLogger("scenes")
     level = scenes_log.level
     scenes_log.setLevel(logging.WARNING)
@@ -137,12 +141,13 @@ def compare(options: Options) -> None:
         now = quick.measure(quick.cases(options.device), options.rounds, options.device)
     finally:
         scenes_log.setLevel(level)
-    sys.stdout.write(table(now, before))
+    sys.stdout.write(format_table(now, before))
     if options.store:
         write_json(options.table, {"settings": settings, "cases": now})
 
 
 def main() -> None:
+    """Check the options, then compare or run every benchmark in a process of its own."""
     options = tyro.cli(Options, prog="python -m benchmarks.run", use_underscores=True)
     choose_device(options.device)
     for name in ("rounds", "threads"):

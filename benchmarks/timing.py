@@ -1,5 +1,5 @@
-# The benchmarks' clock, and the unit in which machines can be compared: one product of two float32
-# matrices of 2048x2048, by as many threads as the work itself has.
+# The benchmarks' clock, and the unit that makes machines comparable: one product of two float32
+# 2048x2048 matrices by as many threads as the work has.
 from __future__ import annotations
 
 import logging
@@ -14,19 +14,20 @@ from runtime.precision import multiplies_bf16, parse_dtype
 log = logging.getLogger(__name__)
 
 SIDE = 2048
-FREE = 0.85  # of the cores: with less the unit suffers more than most works do
+FREE = 0.85  # share of the cores; with less the unit slows down more than most work does
 
 Work = Callable[[], object]
 
 
 def clock(device: torch.device | str = "cpu") -> float:
-    """Seconds, once the device has done all it was given."""
+    """Seconds on the clock, once the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def seconds(work: Work, device: torch.device | str = "cpu") -> float:
+    """Seconds of one run."""
     start = clock(device)
     work()
     return clock(device) - start
@@ -40,7 +41,7 @@ def best(work: Work, repeats: int, device: torch.device | str = "cpu") -> float:
 def product(
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Callable[[], torch.Tensor]:
-    """The unit's work, or the same in another precision."""
+    """The unit as work to time, or the same product in another precision."""
     a, b = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     return lambda: a @ b
 
@@ -57,20 +58,20 @@ def measurable(names: Sequence[str], device: torch.device | str) -> list[torch.d
 
 
 def use_threads(count: int) -> None:
-    """Of torch and of numba; fewer where the machine has fewer."""
+    """Set the threads of torch and numba; numba gets fewer where the machine has fewer."""
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
-def tell_if_busy(threads: int) -> None:
-    """Warn where others use the cores, so that what is measured cannot be compared."""
-    share = cores_had(threads)
+def warn_if_busy(threads: int) -> None:
+    """Warn that figures will be off if other processes use the cores."""
+    share = free_share(threads)
     if share < FREE:
         log.warning("others use the cores (%.0f%% is left): figures will be off", 100 * share)
 
 
-def cores_had(threads: int) -> float:
-    """The share of so many cores that the unit is given, 1 on a quiet machine."""
+def free_share(threads: int) -> float:
+    """The share of so many cores that the unit gets: 1 on an idle machine."""
     use_threads(threads)
     unit, start, used = product(), time.perf_counter(), time.process_time()
     for _ in range(10):

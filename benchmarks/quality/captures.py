@@ -1,5 +1,5 @@
-# Reconstruct every capture in a folder and print the README's table.
-#   python -m benchmarks.quality.captures ../shared/scenes
+# Reconstruct every capture in a folder and print a table of held-out quality.
+#   python -m benchmarks.quality.captures FOLDER
 from __future__ import annotations
 
 import json
@@ -24,13 +24,13 @@ class Options:
     data: tyro.conf.Positional[Path]
     """Folder of captures."""
     results: Path = Path("results/captures")
-    """A run per capture goes here; one that is there is only measured again."""
+    """Each capture's run goes here; a finished run is only measured again."""
     only: tuple[str, ...] = ()
     """Names of captures; all by default."""
     data_factor: int = 4
     """Photos at 1/N of their size."""
     steps: int = 7000
-    """Optimisation steps; the schedule is scaled to them."""
+    """Optimisation steps; all schedules are scaled to them."""
     cap: int = 40_000
     """Most Gaussians (MCMC); 0: adaptive density control without a limit."""
     device: str = "cpu"
@@ -64,7 +64,7 @@ def run(capture: Path, options: Options) -> dict[str, object]:
 
 
 def posed(capture: Path, results: Path) -> Path:
-    """The capture, or a copy where it has no poses and cannot be given any in its place."""
+    """The capture; a writable copy of it if it has no poses yet and is read-only."""
     photos_only = not (capture / "sparse").exists() and not (capture / "transforms.json").exists()
     if not photos_only or capture.stat().st_mode & 0o222:
         return capture
@@ -76,6 +76,7 @@ def posed(capture: Path, results: Path) -> Path:
 
 
 def main() -> None:
+    """Reconstruct the captures one by one; the table is written after each."""
     options = tyro.cli(Options)
     captures = sorted(p for p in options.data.iterdir() if p.is_dir())
     captures = [p for p in captures if not options.only or p.name in options.only]

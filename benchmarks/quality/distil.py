@@ -1,5 +1,5 @@
-# Fix and distil over many captures: each with and without fixing, and one table of all.
-#   python -m benchmarks.quality.distil ../shared/scenes/* --procedural 6 --every 4 8
+# Fix and distil many captures, each with and without fixing, into one table.
+#   python -m benchmarks.quality.distil FOLDER/* --procedural 6 --every 4 8
 from __future__ import annotations
 
 import csv
@@ -29,42 +29,43 @@ from scenes.procedural import write
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 100_000  # the first seed of scenes that no weights of this project are trained on
+HELD_OUT = 100_000  # first seed of the scenes that no weights of this project were trained on
 NUMBERS = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Fix and distil captures, each beside the same run without fixing.
+    """Fix and distil captures, and compare each with the same run without fixing.
 
-    What was made is kept: the same command goes on, and with --shard its parts may run on many
-    machines that share the folder of results; the last one to end has the whole table.
+    Finished runs are not repeated: the same command continues. With --shard several machines that
+    share the results folder can each do a part; the last one to finish writes the whole table.
     """
 
     captures: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of captures."""
     procedural: int = 0
-    """And so many procedural ones, 24 photos of 256x192, which the shipped weights never saw."""
+    """Number of procedural captures to add (24 photos of 256x192 that the shipped weights never
+    saw)."""
     results: Path = Path("results/distil")
-    """<capture>/every_<N>[_seed_<S>]/ of each run, and table.csv, table.md, table.png."""
+    """Each run goes to <capture>/every_<N>[_seed_<S>]/; beside them table.csv, .json, .md, .png."""
     every: tuple[int, ...] = (8,)
     """Train on every N-th view and measure the others (Difix3D's split)."""
     seeds: tuple[int, ...] = (0,)
-    """A run of each."""
+    """One run for each seed."""
     data_factor: int = 4
-    """Photos at 1/N of their size; procedural ones are small already."""
+    """Photos at 1/N of their size; procedural ones keep theirs."""
     steps: int = 1500
-    """Optimisation steps; the schedule is scaled to them."""
+    """Optimisation steps; all schedules are scaled to them."""
     cap: int = 20_000
     """Most Gaussians (MCMC); 0: adaptive density control without a limit."""
     weights: Path | None = None
-    """Of the fixer (default: those that come with this project)."""
+    """The fixer's weights (default: the shipped ones)."""
     fixer: str = "gsvar"
     """gsvar, or a control: classical, identity."""
     shard: str = "1/1"
-    """This part of the runs: 1/4 is the first of four (a job array's index and size)."""
+    """Which part of the runs to do: 1/4 is the first of four (a job array's index and size)."""
     gpus: tuple[int, ...] = ()
-    """Run on these GPUs at the same time, one run on each."""
+    """Run on these GPUs at the same time, one run per GPU."""
     device: str | None = None
     """cpu or cuda (default: the best there is)."""
     fixing: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
@@ -72,30 +73,33 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
+    """A capture, its split and its seed."""
+
     capture: Path
     every: int
     seed: int
-    made: int | None = None
+    scene_seed: int | None = None
     """The seed of a procedural capture."""
 
     @property
     def name(self) -> str:
-        """DL3DV keeps each scene in <hash>/gaussian_splat."""
+        """The capture's name; DL3DV keeps each scene in <hash>/gaussian_splat."""
         own = self.capture.resolve()
         return own.parent.name if own.name == "gaussian_splat" else own.name
 
     def folder(self, options: Options) -> Path:
+        """Where the run's results go."""
         seed = f"_seed_{self.seed}" if options.seeds != (0,) else ""
         return options.results / self.name / f"every_{self.every}{seed}"
 
 
-def make(run: Run, options: Options) -> None:
-    """One capture, without and with fixing; nothing if that is done."""
+def reconstruct(run: Run, options: Options) -> None:
+    """Reconstruct one capture without and with fixing, unless that is done already."""
     folder = ResultFolder(run.folder(options))
     if row(run, options) is not None:
         return
-    if run.made is not None and not run.capture.exists():
-        write(run.capture, run.made, n_views=24, width=256, height=192)
+    if run.scene_seed is not None and not run.capture.exists():
+        write(run.capture, run.scene_seed, n_views=24, width=256, height=192)
     config = reconstruction.mcmc() if options.cap else reconstruction.default()
     if options.cap:
         config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
@@ -109,7 +113,7 @@ def make(run: Run, options: Options) -> None:
     )
     scene = scenes.load(
         posed(run.capture, options.results),
-        data_factor=options.data_factor if run.made is None else 1,
+        data_factor=options.data_factor if run.scene_seed is None else 1,
         split="difix",
         test_every=run.every,
     )
@@ -120,22 +124,23 @@ def make(run: Run, options: Options) -> None:
         result_dir=folder.path,
         device=device,
         evaluation=EvaluationConfig(save_video=False),
-        fixer=in_use(options, device),
+        fixer=load_fixer(options, device),
         fixing=options.fixing,
         control=True,
     )
 
 
-def in_use(options: Options, device: str) -> FixerInUse:
+def load_fixer(options: Options, device: str) -> FixerInUse:
+    """The fixer that the options name, on the device."""
     if options.fixer != "gsvar":
         return FixerInUse(fixers.load(options.fixer), {"fixer": options.fixer})
     fixer = fixers.load("gsvar", checkpoint=options.weights, mode="auto", device=device)
-    told = {"fixer": "gsvar", "weights": str(options.weights or "shipped")}
-    return FixerInUse(fixer, told, warped=fixer.model.config.warped_references)
+    settings = {"fixer": "gsvar", "weights": str(options.weights or "shipped")}
+    return FixerInUse(fixer, settings, warped=fixer.model.config.warped_references)
 
 
 def row(run: Run, options: Options) -> dict[str, object] | None:
-    """A finished run's line of the table; None if it is not finished."""
+    """A run's line of the table; None if the run is not finished."""
     folder, last = ResultFolder(run.folder(options)), options.steps - 1
     try:
         before = json.loads(folder.vanilla.val_stats(last).read_text())
@@ -163,8 +168,8 @@ def row(run: Run, options: Options) -> dict[str, object] | None:
     return line
 
 
-def table(options: Options, runs: list[Run]) -> str:
-    """table.csv, .json, .md and .png of what is finished; the Markdown."""
+def write_table(options: Options, runs: list[Run]) -> str:
+    """Write table.csv, .json, .md and .png of the finished runs; returns the Markdown."""
     lines = [line for line in (row(run, options) for run in runs) if line is not None]
     if not lines:
         return "nothing is finished yet\n"
@@ -175,10 +180,12 @@ def table(options: Options, runs: list[Run]) -> str:
         writer.writerows(lines)
     write_json(options.results / "table.json", lines)
     text = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-    text += ["| " + " | ".join(shown(line[k]) for k in keys) + " |" for line in lines]
+    text += ["| " + " | ".join(format_cell(line[k]) for k in keys) + " |" for line in lines]
     means = {k: mean([line[k] for line in lines]) for k in keys if isinstance(lines[0][k], float)}
     text.append(
-        "| " + " | ".join(shown(means.get(k, "mean" if k == "scene" else "")) for k in keys) + " |"
+        "| "
+        + " | ".join(format_cell(means.get(k, "mean" if k == "scene" else "")) for k in keys)
+        + " |"
     )
     markdown = "\n".join(text) + "\n"
     with atomic_path(options.results / "table.md") as temporary:
@@ -188,18 +195,20 @@ def table(options: Options, runs: list[Run]) -> str:
 
 
 def mean(values: list[float | None]) -> float | None:
+    """The mean of the known values; None without any."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
 
 
-def shown(value: object) -> str:
+def format_cell(value: object) -> str:
+    """A value in at most three decimals."""
     if value is None:
         return "n/a"
     return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def plot(lines: list[dict], path: Path) -> None:
-    """Gains of each run."""
+    """Draw the gains of each run as bars."""
     figure, axes = plt.subplots(figsize=(7, 0.3 * len(lines) + 1.2), layout="constrained")
     names = [f"{line['scene']}, every {line['every']}, seed {line['seed']}" for line in lines]
     at = range(len(lines))
@@ -216,18 +225,19 @@ def plot(lines: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
-def make_all(runs: list[Run], options: Options) -> None:
+def reconstruct_all(runs: list[Run], options: Options) -> None:
+    """Do the runs one after another."""
     for run in runs:
         log.info("%s", run.folder(options))
-        make(run, options)
+        reconstruct(run, options)
 
 
-def on_gpus(runs: list[Run], options: Options) -> None:
-    """A process for each GPU, which makes its share of the runs."""
+def reconstruct_on_gpus(runs: list[Run], options: Options) -> None:
+    """Share the runs among processes, one per GPU."""
     count = len(options.gpus)
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(make_all, runs[i::count], replace(options, device=f"cuda:{gpu}"))
+            pool.submit(reconstruct_all, runs[i::count], replace(options, device=f"cuda:{gpu}"))
             for i, gpu in enumerate(options.gpus)
         ]
         for job in jobs:
@@ -235,6 +245,7 @@ def on_gpus(runs: list[Run], options: Options) -> None:
 
 
 def main() -> None:
+    """Check the options, do this shard's runs and print the table."""
     options = tyro.cli(Options, prog="python -m benchmarks.quality.distil", use_underscores=True)
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps} must be at least 1")
@@ -247,8 +258,8 @@ def main() -> None:
     for seed in range(HELD_OUT, HELD_OUT + options.procedural):
         captures.append((options.results / "captures" / f"procedural_{seed}", seed))
     runs = [
-        Run(capture, every, seed, made)
-        for capture, made in captures
+        Run(capture, every, seed, scene_seed)
+        for capture, scene_seed in captures
         for every in options.every
         for seed in options.seeds
     ]
@@ -258,10 +269,10 @@ def main() -> None:
         raise ValueError(f"several captures would go to {twice[0]}: give them other names")
     mine = Shard.parse(options.shard).of(runs)
     if options.gpus:
-        on_gpus(mine, options)
+        reconstruct_on_gpus(mine, options)
     else:
-        make_all(mine, options)
-    sys.stdout.write(table(options, runs))
+        reconstruct_all(mine, options)
+    sys.stdout.write(write_table(options, runs))
 
 
 if __name__ == "__main__":

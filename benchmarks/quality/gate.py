@@ -1,5 +1,5 @@
-# How far the checks that cost no view can be trusted: what they say of fixed held-out views,
-# beside what the truth says. Runs on what `benchmarks.quality.distil` made.
+# How reliable are the checks that need no ground truth? They judge fixed held-out views of runs
+# by `benchmarks.quality.distil`, and their verdicts are compared with the ground truth's.
 #   python -m benchmarks.quality.gate results/distil
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from reconstruction.start import Start
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
 
-SURE = 0.05  # dB: gains smaller than that are neither good nor bad
+SURE = 0.05  # dB: smaller gains count as neither good nor bad
 
 
 class Harm:
-    """A fixer that does harm: to be found out."""
+    """A fixer that does harm, which the checks should refuse."""
 
     def __init__(self, change: Callable[[Tensor], Tensor]):
         self.change = change
@@ -50,7 +50,7 @@ class Harm:
 
 
 def patches(images: Tensor) -> Tensor:
-    """What is there in one view and not in the next: coloured squares."""
+    """Images [N,3,H,W] with coloured squares that appear in one view and not in the next."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(len(images), 4, 9, 12, generator=generator)
     noise = torch.nn.functional.interpolate(noise, images.shape[2:], mode="nearest")
@@ -66,22 +66,22 @@ HARMS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Ask the checks about the fixed held-out views of runs, and compare with the truth."""
+    """Let the checks judge the fixed held-out views of runs, and compare with the ground truth."""
 
     results: tyro.conf.Positional[Path]
-    """What `benchmarks.quality.distil` made: <capture>/every_<N>/vanilla."""
+    """The results folder of `benchmarks.quality.distil`: <capture>/every_<N>/vanilla."""
     weights: Path | None = None
-    """Of the fixer (default: those that come with this project)."""
+    """The fixer's weights (default: the shipped ones)."""
     views: int = 12
-    """At most so many held-out views of a run."""
+    """Most held-out views of a run."""
 
 
-def rows(folder: Path, fixer: fixers.Fixer, warped: bool, views: int) -> list[dict]:
-    """What the checks and the truth say of one run's held-out views."""
-    told = yaml.safe_load((folder / "cfg.yml").read_text())
+def judge_views(folder: Path, fixer: fixers.Fixer, warped: bool, views: int) -> list[dict]:
+    """For each held-out view of a run: the true gain (dB) and the checks' verdicts."""
+    recorded = yaml.safe_load((folder / "cfg.yml").read_text())
     scene = scenes.load(
-        told["data_dir"],
-        data_factor=told["data_factor"],
+        recorded["data_dir"],
+        data_factor=recorded["data_factor"],
         split="difix",
         test_every=int(folder.parent.name.split("_")[1]),  # every_<N>
         progress=False,
@@ -92,24 +92,24 @@ def rows(folder: Path, fixer: fixers.Fixer, warped: bool, views: int) -> list[di
     held = list(scene.split.test)
     held = held[:: -(-len(held) // views)]
     repaired = Repair(guidance, fixer, settings, warped, True)(scene.cameras[held])
-    found = []
+    rows = []
     for index, view in zip(held, repaired, strict=True):
         truth = scene.image(index)
         before, after = ((x - truth).square().mean() for x in (view.render.color, view.fixed))
         gain = 10 * (before / after.clamp(min=1e-10)).log10().item()
         line = {"gain": gain, "agrees": view.agrees, "consistent": view.consistent}
-        found.append(line | {"trusted": trustworthy(view)})
-    return found
+        rows.append(line | {"trusted": trustworthy(view)})
+    return rows
 
 
-def summary(name: str, found: list[dict]) -> dict[str, object]:
-    """Of one fixer: the truth's mean, how many views each verdict took, how many were right."""
-    good = [r for r in found if r["gain"] > SURE]
-    bad = [r for r in found if r["gain"] < -SURE]
+def summarize(name: str, rows: list[dict]) -> dict[str, object]:
+    """A fixer's mean gain, its better and worse views, and how many the checks judged right."""
+    good = [r for r in rows if r["gain"] > SURE]
+    bad = [r for r in rows if r["gain"] < -SURE]
     return {
         "fixer": name,
-        "views": len(found),
-        "gain": sum(r["gain"] for r in found) / len(found),
+        "views": len(rows),
+        "gain": sum(r["gain"] for r in rows) / len(rows),
         "better": len(good),
         "of them trusted": sum(r["trusted"] for r in good),
         "worse": len(bad),
@@ -118,20 +118,21 @@ def summary(name: str, found: list[dict]) -> dict[str, object]:
 
 
 def main() -> None:
+    """Judge the runs with the shipped fixer and with three harmful ones, and print a table."""
     options = tyro.cli(Options, prog="python -m benchmarks.quality.gate", use_underscores=True)
     runs = sorted(f.parent for f in options.results.glob("*/*/vanilla/cfg.yml"))
     if not runs:
-        raise ValueError(f"{options.results} has no runs: make them with benchmarks.quality.distil")
+        raise ValueError(f"{options.results} has no runs; run benchmarks.quality.distil first")
     ours = fixers.load("gsvar", checkpoint=options.weights, mode="auto")
     tried = {"gsvar": (ours, ours.model.config.warped_references)}
     tried |= {name: (Harm(change), True) for name, change in HARMS.items()}
-    lines, kept = [], {}
+    lines, judged = [], {}
     for name, (fixer, warped) in tried.items():
-        found = []
+        rows = []
         for folder in tqdm(runs, name, unit="run"):
-            found += rows(folder, fixer, warped, options.views)
-        lines.append(summary(name, found))
-        kept[name] = found
+            rows += judge_views(folder, fixer, warped, options.views)
+        lines.append(summarize(name, rows))
+        judged[name] = rows
     keys = list(lines[0])
     text = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
     for line in lines:
@@ -139,7 +140,7 @@ def main() -> None:
         text.append("| " + " | ".join(cells) + " |")
     table = "\n".join(text) + "\n"
     sys.stdout.write(table)
-    write_json(options.results / "gate.json", {"summary": lines, "views": kept})
+    write_json(options.results / "gate.json", {"summary": lines, "views": judged})
     with atomic_path(options.results / "gate.md") as temporary:
         temporary.write_text(table)
 

@@ -1,4 +1,4 @@
-# Can the whole chain say anything at all? All three stages on 4 triplets, judged on those 4.
+# A sanity check: all three stages learn 4 triplets by heart and are judged on those 4.
 #   python -m benchmarks.quality.overfit
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def triplets(folder: Path, size: int) -> Path:
 
 
 def main() -> None:
+    """Train the stages in order and print PSNR and minutes."""
     a = tyro.cli(Arguments, prog="python -m benchmarks.quality.overfit", use_underscores=True)
     data = triplets(a.results / "data", a.size)
     shared = [f"--json_path={data}", f"--results={a.results}", f"--tblr={a.rate}", "--wp=20"]
@@ -99,13 +100,13 @@ def main() -> None:
     fixed, pictures = validation(by_fixer(GSVARFixer(model, bridge=True)))
     for key, picture in pictures.items():
         save_png(a.results / "pictures" / f"{key}.png", picture)
-    told = {
+    summary = {
         "render": fixed["render_psnr"],
         "fixed": fixed["psnr"],
         "truth through the tokens": tokens["psnr"],
         "minutes": [round(m, 1) for m in minutes],
     }
-    sys.stdout.write(json.dumps(told, indent=1) + "\n")
+    sys.stdout.write(json.dumps(summary, indent=1) + "\n")
 
 
 if __name__ == "__main__":

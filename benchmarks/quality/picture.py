@@ -1,4 +1,4 @@
-# The README's picture: a held-out view of a result without and with fixing, and its photo.
+# A picture of a result: a held-out view without and with fixing beside its photo.
 #   python -m benchmarks.quality.picture results/demo docs/demo.jpg
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from runtime.files import atomic_path
 
 @dataclass(frozen=True)
 class Options:
-    """Put the ways to a held-out view of the last evaluation side by side, and how far each is from
-    the photo below."""
+    """Show a held-out view of the last evaluation: its versions side by side, and below them their
+    errors."""
 
     result: tyro.conf.Positional[Path]
     """Folder of a run."""
@@ -30,6 +30,7 @@ class Options:
 
 
 def main() -> None:
+    """Write the picture; ValueError if the run has no renders or no such view."""
     options = tyro.cli(Options)
     folder = ResultFolder(options.result)
     steps = [int(step.name) for step in (folder.path / "renders" / "val").glob("*")]

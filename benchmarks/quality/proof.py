@@ -1,4 +1,4 @@
-# Does a fixer help on scenes it never saw, and more than its controls? Table, metrics and sheets.
+# Does a fixer help on unseen scenes, and more than its controls? Table, metrics and sheets.
 #   python -m benchmarks.quality.proof heldout.json --fixers gsvar=vae-ckpt-best.pth
 from __future__ import annotations
 
@@ -48,41 +48,41 @@ WAYS = {"noref", "noalpha", "photo", "nobridge", "own", "truth"}
 class Arguments:
     """Measure fixers on lists of triplets, grouped by capture and strategy.
 
-    A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS: shipped, a GS-VAR file, a unet.safetensors of
-    `benchmarks.quality.unet`, nlm, identity, or oracle, which knows the truth and takes, pixel by
-    pixel, the nearer of render and reference: the most that choosing between them can bring. HOW:
-    noref gives it no reference, noalpha not the render's alpha, photo the reference as taken even
-    where the weights learnt from warped ones, nobridge decodes without the bridge, own decodes the
-    render's own tokens instead of the transformer's, truth the truth's: the most that a
-    transformer could bring.
+    A fixer is NAME=WEIGHTS[:HOW]. WEIGHTS is shipped, a GS-VAR file, a unet.safetensors of
+    `benchmarks.quality.unet`, nlm, identity or oracle. The oracle sees the ground truth and takes
+    for each pixel the nearer one of render and reference: an upper bound for choosing between them.
+    HOW: noref gives no reference, noalpha no alpha, photo the unwarped reference even to weights
+    trained with warped ones; nobridge decodes without the bridge, own decodes the render's own
+    tokens and truth those of the ground truth: an upper bound for any transformer.
     """
 
     lists: tyro.conf.Positional[tuple[str, ...]]
     """JSON lists of triplets."""
     fixers: tuple[str, ...]
-    """What is measured."""
+    """What to measure."""
     splits: tuple[str, ...] = ("val", "test")
-    """Which splits of the lists: those of them that are there, together."""
+    """Splits of the lists to use; a list may lack some of them."""
     out: Path = Path("results/proof")
-    """Everything goes here; what was measured there already is kept."""
+    """Everything goes here; fixers measured there already are not measured again."""
     per_group: int = 60
-    """Triplets of each group, spread over it."""
+    """Triplets per group, spread evenly over it."""
     dtype: str = "float32"
     """Precision of the networks."""
     procedural: str = "procedural"
-    """Scenes whose names begin so count as one capture."""
+    """Scenes whose names begin with this count as one capture."""
 
 
 def group_of(triplet: Triplet, procedural: str) -> Group:
-    """<scene>_<strategy>_...: procedural scenes together."""
+    """Scene and strategy of a triplet by its key; procedural scenes count as one."""
     for strategy in ("underfitting", "sparse", "random", "noise", "cross"):
-        scene, found, _ = triplet.key.partition(f"_{strategy}_")
-        if found:
+        scene, separator, _ = triplet.key.partition(f"_{strategy}_")
+        if separator:
             return procedural if scene.startswith(procedural) else scene, strategy
     return triplet.key, ""
 
 
-def chosen(a: Arguments) -> dict[Group, list[Triplet]]:
+def choose_triplets(a: Arguments) -> dict[Group, list[Triplet]]:
+    """Up to `per_group` triplets of each group, spread evenly; ValueError for unusable lists."""
     groups: dict[Group, list[Triplet]] = {}
     for file in a.lists:
         if not Path(file).is_file():
@@ -107,10 +107,10 @@ def chosen(a: Arguments) -> dict[Group, list[Triplet]]:
 Answer = Callable[[Triplet, Tensor], Tensor]
 
 
-def answering(spec: str, dtype: str) -> tuple[str, Answer]:
-    """The name of a fixer and what it makes of a triplet's render."""
-    name, _, told = spec.partition("=")
-    weights, _, how = told.partition(":")
+def load_answer(spec: str, dtype: str) -> tuple[str, Answer]:
+    """A fixer's name, and a function that fixes a triplet's render [H,W,3] with it."""
+    name, _, rest = spec.partition("=")
+    weights, _, how = rest.partition(":")
     ways = set(how.split("+")) - {""}
     if not weights or ways - WAYS:
         raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
@@ -121,7 +121,7 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
             raise ValueError(
                 f"--fixers {spec}: the oracle chooses from a reference; leave noref out"
             )
-        return name, partial(nearer, guides)
+        return name, partial(choose_nearer, guides)
     if weights == "nlm":
         fixer = load("classical")
     elif weights == "identity":
@@ -151,7 +151,7 @@ def answering(spec: str, dtype: str) -> tuple[str, Answer]:
     return name, answer
 
 
-def nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
+def choose_nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
     """The render [H,W,3], and the reference where that is nearer to the truth."""
     guides.files(triplet)
     truth, reference = read_image(triplet.truth), guides.read_references(triplet, render)[0]
@@ -159,27 +159,27 @@ def nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
     return torch.where((after < before)[..., None], reference, render)
 
 
-def stamp(spec: str, dtype: str) -> list:
-    """What tells the answers of a fixer from others under its name."""
+def describe_answer(spec: str, dtype: str) -> list:
+    """What identifies stored answers: the fixer, its precision and its weights file's version."""
     weights = spec.partition("=")[2].partition(":")[0]
     file = SHIPPED if weights == "shipped" else Path(weights)
-    told = [file.stat().st_size, file.stat().st_mtime] if file.is_file() else []
-    return [spec, dtype, *told, "median"]  # what is measured
+    version = [file.stat().st_size, file.stat().st_mtime] if file.is_file() else []
+    return [spec, dtype, *version, "median"]  # what is measured
 
 
 def measure(
     name: str, answer: Answer, groups: dict[Group, list[Triplet]], out: Path, made_with: list
 ) -> dict[Group, dict]:
-    """Means of each group; rows and pictures are kept under `out`."""
+    """Means of each group; rows and pictures are stored under `out` and used again."""
     means = {}
     with tqdm(total=sum(map(len, groups.values())), desc=name, unit="picture") as bar:
         for group, triplets in groups.items():
             file = out / name / f"{'-'.join(group)}.json"
             keys = [t.key for t in triplets]
             if file.exists():
-                kept = json.loads(file.read_text())
-                if kept["keys"] == keys and kept.get("made_with") == made_with:
-                    means[group] = kept["mean"]
+                stored = json.loads(file.read_text())
+                if stored["keys"] == keys and stored.get("made_with") == made_with:
+                    means[group] = stored["mean"]
                     bar.update(len(triplets))
                     continue
             judge, rows, seconds = FixingMetrics(Metrics("alex")), {}, []
@@ -191,7 +191,7 @@ def measure(
                 rows[triplet.key] = judge(render, fixed, truth)
                 save_png(out / name / "fixed" / f"{triplet.key}.png", fixed)
                 bar.update()
-            mean = averaged(list(rows.values())) | judge.pooled()
+            mean = average(list(rows.values())) | judge.pooled()
             mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
             mean["gain_median"] = median(r["gain_psnr"] for r in rows.values())
             mean["gain_error"] = standard_error([r["gain_psnr"] for r in rows.values()])
@@ -202,13 +202,14 @@ def measure(
 
 
 def standard_error(values: list[float]) -> float | None:
-    """Of the mean of values, as if they were independent."""
+    """Standard error of the mean of independent values; None for fewer than two."""
     if len(values) < 2:
         return None
     return stdev(values) / len(values) ** 0.5
 
 
-def averaged(rows: list[dict]) -> dict[str, float | None]:
+def average(rows: list[dict]) -> dict[str, float | None]:
+    """Mean of each number over the rows that have it; None where none has."""
     names = rows[0]
     means = {}
     for name in names:
@@ -217,12 +218,13 @@ def averaged(rows: list[dict]) -> dict[str, float | None]:
     return means
 
 
-def error(means: dict) -> str:
-    found = means.get("gain_error")
-    return "" if found is None else f" ± {found:.2f}"
+def format_error(means: dict) -> str:
+    """The standard error of the gain, as it follows the gain in the table."""
+    error = means.get("gain_error")
+    return "" if error is None else f" ± {error:.2f}"
 
 
-def table(results: dict[str, dict[Group, dict]]) -> str:
+def format_table(results: dict[str, dict[Group, dict]]) -> str:
     """Markdown: a line for each group and fixer."""
     lines = [
         "| capture | strategy | fixer | PSNR of the render | fixed | gain | median | "
@@ -238,19 +240,19 @@ def table(results: dict[str, dict[Group, dict]]) -> str:
             )
             lines.append(
                 f"| {group[0]} | {group[1]} | {name} | {m['render_psnr']:.2f} | {m['psnr']:.2f} | "
-                f"{m['gain_psnr']:+.2f}{error(m)} | {m['gain_median']:+.2f} | "
+                f"{m['gain_psnr']:+.2f}{format_error(m)} | {m['gain_median']:+.2f} | "
                 f"{m['gain_ssim']:+.4f} | {good} | {bad} | {100 * m['worse']:.0f} % | "
                 f"{m['seconds']:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
-    """Random and worst cases of a fixer: render, reference, fixed, truth, errors."""
+def write_sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
+    """Write random and worst cases of a fixer: render, reference, fixed, truth, error maps."""
     rows: dict[str, dict] = {}
     for group in groups:
         rows |= json.loads((out / name / f"{'-'.join(group)}.json").read_text())["rows"]
-    triplets = {t.key: t for chosen in groups.values() for t in chosen}
+    triplets = {t.key: t for members in groups.values() for t in members}
     drawn = sorted(random.Random(0).sample(sorted(rows), min(SHOWN, len(rows))))
     worst = sorted(rows, key=lambda key: rows[key]["gain_psnr"])[:WORST]
     for kind, keys in (("random", drawn), ("worst", worst)):
@@ -264,8 +266,8 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
             pictures = [render, *guides, fixed, truth, draw_error_map(render, truth)]
             line = join_side_by_side([*pictures, draw_error_map(fixed, truth)], gap=2)
             before, after = (rows[key][f"{which}psnr"] for which in ("render_", ""))
-            told = f"{key}: render {before:.2f} dB, fixed {after:.2f} dB ({after - before:+.2f})"
-            strip = np.asarray(draw_caption(Cell(line, told), line.shape[1], LINE))
+            title = f"{key}: render {before:.2f} dB, fixed {after:.2f} dB ({after - before:+.2f})"
+            strip = np.asarray(draw_caption(Cell(line, title), line.shape[1], LINE))
             lines.append(np.concatenate((strip, to_uint8(line))))
         width = max(line.shape[1] for line in lines)
         whole = [
@@ -277,25 +279,26 @@ def sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> None:
 
 
 def main() -> None:
+    """Measure each fixer, then write table.md, metrics.json and the first fixer's sheets."""
     a = tyro.cli(Arguments, prog="python -m benchmarks.quality.proof", use_underscores=True)
     if a.per_group < 1 or not a.lists:
         raise ValueError("give at least one list, and --per_group at least 1")
     names = [spec.partition("=")[0] for spec in a.fixers]
     if len(set(names)) < len(names):
         raise ValueError("--fixers: give each a NAME of its own")
-    groups = chosen(a)
+    groups = choose_triplets(a)
     results = {}
     for spec in a.fixers:
-        name, answer = answering(spec, a.dtype)
-        results[name] = measure(name, answer, groups, a.out, stamp(spec, a.dtype))
-    text = table(results)
+        name, answer = load_answer(spec, a.dtype)
+        results[name] = measure(name, answer, groups, a.out, describe_answer(spec, a.dtype))
+    text = format_table(results)
     sys.stdout.write(text)
     (a.out / "table.md").write_text(text)
     write_json(
         a.out / "metrics.json",
         {name: {"/".join(g): m for g, m in means.items()} for name, means in results.items()},
     )
-    sheets(next(iter(results)), groups, a.out)
+    write_sheets(next(iter(results)), groups, a.out)
 
 
 if __name__ == "__main__":

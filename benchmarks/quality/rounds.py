@@ -1,5 +1,5 @@
-# What fix-and-distil costs beside optimising, rendering and the fixer itself, and whether memory
-# stays flat over many rounds.
+# Overhead of fix-and-distil over optimising, rendering and fixing, and whether memory stays flat
+# over many rounds.
 #   python -m benchmarks.quality.rounds --rounds 20
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from runtime.command import run_command
 from runtime.files import atomic_path, write_json
 from scenes.procedural import write
 
-OWN = ("optimising", "trial", "rendering", "fixing")  # not the loop's
+OWN = ("optimising", "trial", "rendering", "fixing")  # everything else is the loop's overhead
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time and memory of the rounds of one run."""
+    """Measure time and memory of the rounds of one run."""
 
     capture: tyro.conf.Positional[Path | None] = None
     """A capture (default: a procedural one of 24 views of 256x192)."""
@@ -41,6 +41,7 @@ class Options:
 
 
 def main() -> None:
+    """Run the rounds and print seconds by part, the overhead and the peak memory."""
     options = tyro.cli(Options, prog="python -m benchmarks.quality.rounds", use_underscores=True)
     capture = options.capture or options.results / "scene"
     if options.capture is None and not capture.exists():

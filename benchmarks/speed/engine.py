@@ -1,6 +1,6 @@
-# Whole calls of the fixer, as users make them, beside the least that their arithmetic takes.
-#   python -m benchmarks.speed.engine                     the README's table
-#   python -m benchmarks.speed.engine --graphs --compiled  on a GPU: the original's size too
+# Time of whole calls of the fixer, beside the least time that their arithmetic takes.
+#   python -m benchmarks.speed.engine                      the table of docs/speed.md
+#   python -m benchmarks.speed.engine --graphs --compiled  on a GPU, with the original's size
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ UNIT = 2 * SIDE**3 / 1e9  # GFLOP
 
 @dataclass(frozen=True)
 class Options:
-    """Milliseconds a picture of `fix`, the shipped weights at 256x192 and, on a GPU, the original's
-    size (random weights) at 512x512 and 960x540.
+    """Print milliseconds a picture of `fix`: the shipped weights at 256x192 and, on a GPU, random
+    weights of the original's size at 512x512 and 960x540.
 
-    The unit is a 2048x2048x2048 float32 product, the floor the executed FLOPs at the rate of that
-    product in the networks' precision, both timed just before.
+    The unit is a 2048x2048x2048 float32 product. The floor is the time of the executed FLOPs at the
+    rate of that product in the networks' precision. Both are timed just before each call.
     """
 
     json: Path | None = None
@@ -37,11 +37,11 @@ class Options:
     repeats: int = 7
     """Runs of each call; the fastest counts."""
     depth: int = 24
-    """Of the original's form, on a GPU."""
+    """Transformer blocks of the original's form, on a GPU."""
     graphs: bool = False
     """Run as CUDA graphs."""
     compiled: bool = False
-    """torch.compile the transformer's blocks; seconds of the first call are told."""
+    """torch.compile the transformer's blocks; the table has the seconds of the first call."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -54,9 +54,9 @@ class Case:
     pictures: int = 1
     reference: bool = True
     known: bool = False
-    """Whether the references were seen before."""
+    """Whether the fixer has seen the references before."""
     target: float | None = None
-    """Milliseconds a picture (issue's aim)."""
+    """Milliseconds a picture to aim at."""
 
 
 SHIPPED = (
@@ -75,7 +75,8 @@ ORIGINAL = (
 )
 
 
-def images(case: Case, *, seed: int) -> Tensor:
+def random_images(case: Case, *, seed: int) -> Tensor:
+    """[N,H,W,3] in [0,1]."""
     shape = (case.pictures, *case.size, 3)
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -83,10 +84,10 @@ def images(case: Case, *, seed: int) -> Tensor:
 def measure(fixer: GSVARFixer, case: Case, options: Options, dtype: torch.dtype) -> dict:
     """Milliseconds and units a picture, first call, floor, GFLOP and peak memory (GPU)."""
     device = options.device
-    renders = images(case, seed=0).to(device)
+    renders = random_images(case, seed=0).to(device)
     alphas = torch.rand(renders.shape[:3]).to(device) if fixer.model.config.render_alpha else None
     repeats = options.repeats if case.pictures < 9 else 2
-    guides = [images(case, seed=1 + i)[:, None].to(device) for i in range(repeats + 2)]
+    guides = [random_images(case, seed=1 + i)[:, None].to(device) for i in range(repeats + 2)]
     turn = iter(range(len(guides)))
 
     def call() -> Tensor:
@@ -98,7 +99,7 @@ def measure(fixer: GSVARFixer, case: Case, options: Options, dtype: torch.dtype)
         torch.cuda.reset_peak_memory_stats(device)
     if case.known:
         call()
-    graphs, fixer.graphs = fixer.graphs, None  # a replayed graph tells nobody what it does
+    graphs, fixer.graphs = fixer.graphs, None  # a replayed graph does not count
     with FlopCounterMode(display=False) as counter:
         call()
     fixer.graphs = graphs
@@ -115,18 +116,21 @@ def measure(fixer: GSVARFixer, case: Case, options: Options, dtype: torch.dtype)
     return result | {"memory": peak}
 
 
-def original(options: Options, dtype: torch.dtype, bridge: bool, attends: str) -> GSVARFixer:
+def original_fixer(options: Options, dtype: torch.dtype, bridge: bool, attends: str) -> GSVARFixer:
+    """Random weights of the original's form."""
     sizes = networks.Options(depth=options.depth, bridge=bridge, device=options.device)
-    model = networks.model_of(sizes, dtype, ref_attends=attends)
+    model = networks.random_model(sizes, dtype, ref_attends=attends)
     return GSVARFixer(model, graphs=options.graphs, compiled=options.compiled)
 
 
-def shipped(options: Options, dtype: torch.dtype) -> GSVARFixer:
+def shipped_fixer(options: Options, dtype: torch.dtype) -> GSVARFixer:
+    """The shipped weights."""
     ways = {"graphs": options.graphs, "compiled": options.compiled}
     return GSVARFixer.load(dtype=dtype, device=options.device, batch_size=8, keep=64, **ways)
 
 
-def told(row: dict) -> str:
+def format_row(row: dict) -> str:
+    """A line of the Markdown table."""
     memory = "" if row["memory"] is None else f"{row['memory']:.1f} GB"
     target = "" if row["target_ms"] is None else f"{row['target_ms']:.0f} ms"
     cells = [row["case"], row["dtype"], f"{row['seconds'] * 1e3:.0f} ms", f"{row['units']:.2f}"]
@@ -135,6 +139,7 @@ def told(row: dict) -> str:
 
 
 def main() -> None:
+    """Print a row for each precision and call, and write --json."""
     options = tyro.cli(Options, prog="python -m benchmarks.speed.engine", use_underscores=True)
     choose_device(options.device)
     if options.repeats < 1:
@@ -145,17 +150,19 @@ def main() -> None:
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     rows = []
     for dtype in dtypes:
-        fixer = shipped(options, dtype)
+        fixer = shipped_fixer(options, dtype)
         calls: list[tuple[Callable[[], GSVARFixer], Case]] = [
             (lambda fixer=fixer: fixer, case) for case in SHIPPED
         ]
         if options.device != "cpu":
             for case in ORIGINAL:
                 attends = "self" if case.known else "all"
-                calls.append((partial(original, options, dtype, case.reference, attends), case))
+                calls.append(
+                    (partial(original_fixer, options, dtype, case.reference, attends), case)
+                )
         for make, case in calls:
             rows.append(measure(make(), case, options, dtype))
-            print(told(rows[-1]), flush=True)
+            print(format_row(rows[-1]), flush=True)
     if options.device == "cpu":
         for case in ORIGINAL:
             aim = "" if case.target is None else f"{case.target:.0f} ms"

@@ -1,5 +1,5 @@
-# Time of the GS-VAR fixer on one pair, part by part, beside the arithmetic it cannot do without.
-#   python -m benchmarks.speed.fixer                the README's table
+# Time of the GS-VAR fixer on one pair, part by part, beside the least that its FLOPs take.
+#   python -m benchmarks.speed.fixer                as a table
 #   python -m benchmarks.speed.fixer --json F       the same as JSON
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from runtime.files import atomic_path
 
 @dataclass(frozen=True)
 class Options:
-    """Milliseconds of each part of restoring and decoding one pair, best of several runs.
+    """Print milliseconds of each part of restoring and decoding one pair, best of several runs.
 
-    The unit is a 2048x2048x2048 float32 matrix product, timed in between in the same run: ratios to
-    it can be compared between machines.
+    The unit is a 2048x2048x2048 float32 product, timed between the parts, so that ratios to it can
+    be compared between machines.
     """
 
     json: Path | None = None
@@ -41,8 +41,8 @@ class Options:
     device: str = "cpu"
 
 
-def model_of(options: Options, dtype: torch.dtype, **changes: object) -> GSVAR:
-    """A model of the original's form with random weights that leave nothing at zero."""
+def random_model(options: Options, dtype: torch.dtype, **changes: object) -> GSVAR:
+    """A model of the original's form with random weights, none of its layers zero."""
     wide = options.depth >= 16
     config = GSVARConfig(
         depth=options.depth,
@@ -64,7 +64,7 @@ def model_of(options: Options, dtype: torch.dtype, **changes: object) -> GSVAR:
 @torch.no_grad()
 def measure(options: Options, dtype: torch.dtype) -> dict:
     """Seconds and GFLOP of each part, seconds of the whole and of the unit."""
-    model = model_of(options, dtype)
+    model = random_model(options, dtype)
     height, width = model.config.image_size
     generator = torch.Generator().manual_seed(1)
     shape = (1, 1 + options.references, 3, height, width)
@@ -105,6 +105,7 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
 
 
 def main() -> None:
+    """Print a table for each precision and write --json."""
     options = tyro.cli(Options)
     figures: dict = {"options": {k: v for k, v in vars(options).items() if k != "json"}}
     for dtype in measurable(("float32", "bf16"), options.device):
@@ -112,8 +113,8 @@ def main() -> None:
         measured = measure(options, dtype)
         unit = measured["unit"]
         rate = 2 * SIDE**3 / unit / 1e9
-        told = f"{unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
-        print(f"{name}: the unit, a {SIDE}^3 float32 product, takes {told}")
+        cost = f"{unit * 1e3:.1f} ms ({rate:.0f} GFLOP/s)"
+        print(f"{name}: the unit, a {SIDE}^3 float32 product, takes {cost}")
         print(f"{'part':<28}{'ms':>10}{'units':>9}{'GFLOP':>9}{'floor, units':>14}")
         for part, row in measured["parts"].items():
             units, floor = row["seconds"] / unit, row["gflop"] / (2 * SIDE**3 / 1e9)

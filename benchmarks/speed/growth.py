@@ -1,5 +1,5 @@
-# How time and memory grow with tiles, views, references, resolution, Gaussians and scenes. Theory
-# says linear for each of them.
+# How time and memory grow with tiles, views, references, resolution, Gaussians and scenes; each
+# should grow linearly.
 #   python -m benchmarks.speed.growth --plot        the figure of docs/growth.png
 #   python -m benchmarks.speed.growth --only views --points 2
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 import tyro
 
 import fixers
-from benchmarks.speed.rasterize import picture_of
+from benchmarks.speed.rasterize import random_splats_view
 from benchmarks.timing import (
     Work,
     measurable,
     product,
     seconds,
-    tell_if_busy,
     use_threads,
+    warn_if_busy,
 )
 from gen_data import tasks
 from gen_data.recipe import Recipe
@@ -46,8 +46,8 @@ MEGA = 1024**2
 
 @dataclass(frozen=True)
 class Options:
-    """Time (units of a 2048x2048x2048 float32 product in the same run) and peak memory of each
-    point, each in a process of its own, with a line fitted to each curve."""
+    """Measure time (in units of a 2048x2048x2048 float32 product in the same run) and peak memory
+    of each point in a process of its own, and fit a line to each curve."""
 
     only: tuple[str, ...] = ()
     """Curves (default: all)."""
@@ -56,30 +56,32 @@ class Options:
     plot: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Draw docs/growth.png."""
     results: Path = Path("results/growth")
-    """Where growth.json and growth.md go."""
+    """Folder of growth.json and growth.md."""
     dtype: Literal["float32", "bf16"] = "float32"
-    """Of the fixer."""
+    """Precision of the fixer."""
     device: str = "cpu"
     threads: int = 2
 
 
 @dataclass(frozen=True)
 class Curve:
+    """One quantity x and the work that it makes."""
+
     what: str
     counts: str
     """What x counts."""
     at: tuple[float, ...]
     work: Callable[[float, Options], Work]
-    """What is timed at x; it may be done many times."""
+    """What is timed at x, possibly many times."""
 
 
-# what is timed ---------------------------------------------------------------------------------
+# work to time ---------------------------------------------------------------------------------
 
 
 def fixing(
-    width: int, height: int, options: Options, *, views: int = 1, references: int = 1, kept=False
+    width: int, height: int, options: Options, *, views: int = 1, references: int = 1, known=False
 ) -> Work:
-    """One call of the shipped fixer; its references are new to it each time, unless `kept`."""
+    """One call of the shipped fixer; its references are new each time, unless they are `known`."""
     fixer = fixers.load("gsvar", device=options.device, dtype=options.dtype)
     draw = torch.Generator().manual_seed(0)
     renders = torch.rand(views, height, width, 3, generator=draw)
@@ -87,7 +89,7 @@ def fixing(
     alphas = torch.ones(views, height, width)
 
     def work() -> None:
-        if not kept:
+        if not known:
             photos.copy_(photos.roll(1, dims=2))
         fixer.fix(renders, photos, alphas=alphas)
 
@@ -95,19 +97,19 @@ def fixing(
 
 
 def in_tiles(count: float, options: Options) -> Work:
-    """A picture as wide as so many tiles can cover."""
+    """Fix a picture as wide as so many tiles can cover."""
     return fixing(32 + 224 * int(count), 192, options)
 
 
-def sized(megapixels: float) -> tuple[int, int]:
+def size_of(megapixels: float) -> tuple[int, int]:
     """Width and height, 4 to 3, in steps of 16 pixels."""
     unit = math.sqrt(megapixels * 1e6 / 12) / 16
     return 64 * round(unit), 48 * round(unit)
 
 
 def rasterizing(count: int, width: int, height: int, pixels: float, options: Options) -> Work:
-    """Forward and backward."""
-    splats, cameras = picture_of(count, width, height, pixels)
+    """Rasterize forward and backward."""
+    splats, cameras = random_splats_view(count, width, height, pixels)
     splats = splats.to(options.device)
 
     def work() -> None:
@@ -119,13 +121,13 @@ def rasterizing(count: int, width: int, height: int, pixels: float, options: Opt
 
 
 def at_resolution(megapixels: float, options: Options) -> Work:
-    """The same Gaussians from nearer and nearer: their size in pixels grows too."""
-    width, height = sized(megapixels)
+    """Rasterize the same Gaussians from nearer: their size in pixels grows too."""
+    width, height = size_of(megapixels)
     return rasterizing(30_000, width, height, 2.1 * width / 512, options)
 
 
 def curating(count: float, options: Options) -> Work:
-    """So many procedural scenes: drawn, reconstructed from a few views, the others rendered."""
+    """Curate procedural scenes: draw, reconstruct from a few views, render the others."""
     recipe = Recipe(
         Strategy("sparse", 4),
         render_iter=(100,),
@@ -138,10 +140,10 @@ def curating(count: float, options: Options) -> Work:
     def work() -> None:
         with TemporaryDirectory() as folder:
             size = (12, 160, 120)
-            made = tasks.make_procedural_tasks(
+            jobs = tasks.make_procedural_tasks(
                 Path(folder), recipe, options.device, int(count), size
             )
-            for task in made.values():
+            for task in jobs.values():
                 tasks.run_task(task, 0, lambda *_: None)
 
     return work
@@ -165,13 +167,13 @@ CURVES = {
         "fixer, references it knows",
         "references",
         (0, 1, 2, 3, 4),
-        lambda x, o: fixing(256, 192, o, references=int(x), kept=True),
+        lambda x, o: fixing(256, 192, o, references=int(x), known=True),
     ),
     "pixels": Curve(
         "fixer, 4:3",
         "megapixels",
         (0.049152, 0.110592, 0.196608, 0.442368),
-        lambda x, o: fixing(*sized(x), o),
+        lambda x, o: fixing(*size_of(x), o),
     ),
     "rasterizer pixels": Curve(
         "rasterizer and backward, 30,000 Gaussians",
@@ -193,10 +195,10 @@ CURVES = {
 
 
 def measure(name: str, x: float, options: Options) -> dict[str, float]:
-    """A point: to be called in a new process, whose peak memory is then the point's."""
+    """Time one point; call it in a new process, whose peak memory then is the point's."""
     use_threads(options.threads)
     curve, unit = CURVES[name], product(options.device)
-    curve.work(curve.at[0], options)()  # what is made once: caches, compiled code
+    curve.work(curve.at[0], options)()  # fills caches and compiles code
     unit()
     work = curve.work(x, options)
     times, units = [], [seconds(unit, options.device)]
@@ -208,22 +210,22 @@ def measure(name: str, x: float, options: Options) -> dict[str, float]:
 
 
 def peak(device: str) -> float:
-    """Most memory so far: of the GPU, or resident."""
+    """Peak memory so far in MB: of the GPU, or resident."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEGA
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def exponent(x: list[float], y: list[float]) -> float | None:
-    """The slope in logarithms, 1 where y is proportional to x; None for fewer than 2 points."""
+    """The slope in logarithms: 1 if y is proportional to x; None for fewer than 2 points."""
     known = [(a, b) for a, b in zip(x, y, strict=True) if a > 0]
     if len(known) < 2:
         return None
     return float(np.polyfit(*np.log(known).T, 1)[0])
 
 
-def line(x: list[float], y: list[float]) -> dict[str, float]:
-    """y = fixed + each * x, with the least relative squares, and its largest relative deviation."""
+def fit_line(x: list[float], y: list[float]) -> dict[str, float]:
+    """Fit y = fixed + each x by least relative squares; `deviation` is the largest relative one."""
     if len(x) < 2:
         return {"fixed": y[0], "each": 0.0, "deviation": 0.0}
     each, fixed = np.polyfit(x, y, 1, w=1 / np.array(y))
@@ -231,39 +233,41 @@ def line(x: list[float], y: list[float]) -> dict[str, float]:
     return {"fixed": float(fixed), "each": float(each), "deviation": float(deviation)}
 
 
-def fitted(curve: Curve, points: list[dict[str, float]]) -> dict:
+def fit_curve(curve: Curve, points: list[dict[str, float]]) -> dict:
+    """A curve's points with their exponent and lines, as growth.json has them."""
     x, units = [p["x"] for p in points], [p["units"] for p in points]
     return {
         "what": curve.what,
         "counts": curve.counts,
         "points": points,
         "exponent": exponent(x, units),
-        "line": line(x, units),
-        "memory": line(x, [p["memory_mb"] for p in points]),
+        "line": fit_line(x, units),
+        "memory": fit_line(x, [p["memory_mb"] for p in points]),
     }
 
 
-# telling ---------------------------------------------------------------------------------------
+# reporting -------------------------------------------------------------------------------------
 
 
-def table(curves: dict[str, dict]) -> str:
+def format_table(curves: dict[str, dict]) -> str:
+    """A Markdown table with a row for each curve."""
     head = ("curve", "x", "ms", "units", "exponent", "line, units", "off by", "memory, MB", "each")
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, curve in curves.items():
         fit, power = curve["line"], curve["exponent"]
 
-        def told(key: str, form: str, points: list[dict] = curve["points"]) -> str:
+        def column(key: str, form: str, points: list[dict] = curve["points"]) -> str:
             return " ".join(format(p[key], form) for p in points)
 
         cells = (
             f"{name}: {curve['what']}",
-            f"{told('x', '.3g')} {curve['counts']}",
-            told("ms", ".0f"),
-            told("units", ".3g"),
+            f"{column('x', '.3g')} {curve['counts']}",
+            column("ms", ".0f"),
+            column("units", ".3g"),
             "" if power is None else f"{power:.2f}",
             f"{fit['fixed']:.2g} + {fit['each']:.3g} x",
             f"{fit['deviation']:.0%}",
-            told("memory_mb", ".0f"),
+            column("memory_mb", ".0f"),
             f"{curve['memory']['each']:+.1f}",
         )
         rows.append("| " + " | ".join(cells) + " |")
@@ -271,7 +275,7 @@ def table(curves: dict[str, dict]) -> str:
 
 
 def draw(curves: dict[str, dict], path: Path) -> None:
-    """Small multiples: time and its line, and peak memory in grey."""
+    """Draw small multiples: time and its line, and peak memory in grey."""
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     figure, grid = plt.subplots(
@@ -303,6 +307,7 @@ def draw(curves: dict[str, dict], path: Path) -> None:
 
 
 def main() -> None:
+    """Measure the curves and write the table, growth.json and the plot."""
     options = tyro.cli(Options, prog="python -m benchmarks.speed.growth", use_underscores=True)
     choose_device(options.device)
     if not measurable((options.dtype,), options.device):
@@ -312,21 +317,21 @@ def main() -> None:
     unknown = set(options.only) - set(CURVES)
     if unknown:
         raise ValueError(f"no curve is called {sorted(unknown)[0]!r}: {', '.join(CURVES)}")
-    # forked from a process that has only imported: starts at once, and memory starts alike
+    # forked from a process that has only imported: all points start at once with equal memory
     context = get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.speed.rasterize", "fixers", "gen_data.tasks"])
     curves = {}
     for name in options.only or CURVES:
         points = []
-        tell_if_busy(options.threads)
+        warn_if_busy(options.threads)
         for x in CURVES[name].at[: options.points]:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
                 point = pool.submit(measure, name, x, options).result()
             points.append(point)
-            told = f"{point['ms']:.0f} ms, {point['units']:.2f} units, {point['memory_mb']:.0f} MB"
-            sys.stderr.write(f"{name} {x:g}: {told}\n")
-        curves[name] = fitted(CURVES[name], points)
-    text = table(curves)
+            said = f"{point['ms']:.0f} ms, {point['units']:.2f} units, {point['memory_mb']:.0f} MB"
+            sys.stderr.write(f"{name} {x:g}: {said}\n")
+        curves[name] = fit_curve(CURVES[name], points)
+    text = format_table(curves)
     sys.stdout.write(text)
     settings = {k: str(v) for k, v in asdict(options).items()} | {"torch": torch.__version__}
     write_json(options.results / "growth.json", {"settings": settings, "curves": curves})

@@ -1,4 +1,4 @@
-# Frames a second of the procedural scenes: python -m benchmarks.speed.procedural [--json out.json]
+# Frames per second of the procedural scenes: python -m benchmarks.speed.procedural [--json F]
 from __future__ import annotations
 
 import json
@@ -16,7 +16,7 @@ from scenes.procedural import generate
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time rendering and making of places; times are medians over seeds."""
+    """Time generating and rendering places; times are medians over seeds."""
 
     seeds: int = 4
     views: int = 24
@@ -24,21 +24,22 @@ class Arguments:
     height: int = 192
     threads: int = 2
     json: Path | None = None
-    """Also write the figures here."""
+    """Also write the figures to this file."""
 
 
 def main() -> None:
+    """Print a line for each kind of place and write --json."""
     a = tyro.cli(Arguments)
     use_threads(a.threads)
-    generate(0, "room")  # compile, or load what was compiled
+    generate(0, "room")  # compiles the kernels, or loads them
     rows = []
     for kind in ("room", "tabletop", "courtyard"):
         spent = frames = cpu = 0.0
-        made = []
+        generating = []
         for seed in range(a.seeds):
             start = time.perf_counter()
             scene = generate(seed, kind)
-            made.append(time.perf_counter() - start)
+            generating.append(time.perf_counter() - start)
             cameras = scene.capture(a.views, a.width, a.height)
             start, start_cpu = time.perf_counter(), time.process_time()
             scene.render(cameras)
@@ -49,7 +50,7 @@ def main() -> None:
             "kind": kind,
             "frames_per_second": round(frames / spent, 1),
             "cpu_seconds_per_frame": round(cpu / frames, 4),
-            "seconds_to_make": round(sorted(made)[len(made) // 2], 2),
+            "seconds_to_make": round(sorted(generating)[len(generating) // 2], 2),
             "size": [a.width, a.height],
             "threads": a.threads,
         }

@@ -1,5 +1,4 @@
-# The parts that a change may have made slower, each in seconds at most: what benchmarks.run --quick
-# compares.
+# The parts that benchmarks.run --quick compares; each takes seconds at most.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,20 +11,21 @@ import torch
 import fixers
 import scenes
 from benchmarks.speed import training
-from benchmarks.speed.rasterize import picture_of
+from benchmarks.speed.rasterize import random_splats_view
 from benchmarks.timing import Work, measurable, product, seconds
 from reconstruction import Config
 from reconstruction.trainer import Trainer
 from scenes.procedural import generate, write
 from splats.rasterize import rasterize
 
-SIZE = 256, 192  # of pictures
+SIZE = 256, 192  # width and height of pictures
 LEAST = 0.15  # seconds that are timed in one go
 Cases = dict[str, Work]
 
 
 def rasterizing(device: str) -> Cases:
-    splats, cameras = picture_of(30_000, 960, 540, 2.1)
+    """The rasterizer with and without gradients, 30,000 Gaussians at 960x540."""
+    splats, cameras = random_splats_view(30_000, 960, 540, 2.1)
     splats = splats.to(device)
 
     @torch.no_grad()
@@ -41,19 +41,18 @@ def rasterizing(device: str) -> Cases:
 
 
 def optimising(device: str) -> Cases:
-    """Before the first densification, from a table's points."""
+    """A training step of splats before the first densification, from a scene's points."""
     with TemporaryDirectory() as folder:
         write(Path(folder) / "table", 2, n_views=8, width=SIZE[0], height=SIZE[1], progress=False)
         scene = scenes.load(Path(folder) / "table", split="all", progress=False)
         for view in range(len(scene)):
-            scene.image(view)  # read before the folder goes
+            scene.image(view)  # reads it before the folder is deleted
     trainer = Trainer(scene, Config(), torch.device(device))
     return {"splats, training step": trainer.step}
 
 
 def fixing(device: str, dtype: torch.dtype) -> Cases:
-    """The shipped fixer on one render, with a reference that is new to it each time, and its
-    parts."""
+    """The shipped fixer on one render with a reference that is new each time, and its parts."""
     fixer = fixers.load("gsvar", device=device, dtype=dtype)
     name = "bf16" if dtype == torch.bfloat16 else "float32"
     model, restorer, (width, height) = fixer.model, fixer.restorer, SIZE
@@ -78,6 +77,7 @@ def fixing(device: str, dtype: torch.dtype) -> Cases:
 
 
 def learning(device: str) -> Cases:
+    """A training step of each stage."""
     options = training.Options(batch_size=2)
     return {
         f"stage {number}, training step, tiny": training.step_of(
@@ -88,28 +88,29 @@ def learning(device: str) -> Cases:
 
 
 def drawing(device: str) -> Cases:
+    """The ray tracer of procedural scenes."""
     scene = generate(0, "room")
     cameras = scene.capture(4, *SIZE)
     return {"procedural room, 4 views": lambda: scene.render(cameras)}
 
 
 def cases(device: str) -> Cases:
-    """What is timed, by name."""
+    """All parts by name."""
     precisions: list[Callable[[str], Cases]] = [
         lambda device, dtype=dtype: fixing(device, dtype)
         for dtype in measurable(("float32", "bf16"), device)
     ]
-    made: Cases = {}
+    parts: Cases = {}
     for make in (rasterizing, optimising, *precisions, learning, drawing):
-        made |= make(device)
-    return made
+        parts |= make(device)
+    return parts
 
 
 def measure(cases: Cases, rounds: int, device: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of each case, and its units: the median over rounds of its time over that of
-    the unit just before and after it."""
-    unit = enough(product(device), device, LEAST / 2)
-    timed = {name: enough(work, device, LEAST) for name, work in cases.items()}
+    """Milliseconds and units of each case: medians over rounds of its time, and of its time divided
+    by the unit's just before and after it."""
+    unit = repeat_enough(product(device), device, LEAST / 2)
+    timed = {name: repeat_enough(work, device, LEAST) for name, work in cases.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for _ in range(rounds):
         before = unit()
@@ -123,8 +124,8 @@ def measure(cases: Cases, rounds: int, device: str) -> dict[str, dict[str, float
     }
 
 
-def enough(work: Work, device: str, least: float) -> Callable[[], float]:
-    """Seconds of one run, from so many in a row that the clock can tell."""
+def repeat_enough(work: Work, device: str, least: float) -> Callable[[], float]:
+    """A function that times as many runs in a row as take `least` seconds, and divides."""
     work()
     count = max(1, round(least / seconds(work, device)))
 

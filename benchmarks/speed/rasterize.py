@@ -1,5 +1,5 @@
-# Time of the rasterizer, forward and backward, against the number of Gaussians and of tile hits.
-#   python -m benchmarks.speed.rasterize            the two tables of the README
+# Time of the rasterizer, forward and backward, by the number of Gaussians and of tile hits.
+#   python -m benchmarks.speed.rasterize            as a table
 #   python -m benchmarks.speed.rasterize --json F   the same cases as JSON
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Options:
-    """Print milliseconds per picture for six sizes, median of several runs after a warm-up."""
+    """Print milliseconds per picture for six sizes: medians of several runs after a warm-up."""
 
     json: Path | None = None
     """Also write the cases to this file: gaussians, width, height, tile_hits, forward_ms,
@@ -39,11 +39,11 @@ class Options:
     repeats: int = 11
     """Runs of each case."""
     device: str = "cpu"
-    """cpu times our kernel, cuda gsplat's."""
+    """cpu times the CPU kernel, cuda gsplat."""
 
 
-def picture_of(count: int, width: int, height: int, pixels: float, seed: int = 0):
-    """Splats of about `pixels` standard deviation over the whole picture, depths 2 to 6."""
+def random_splats_view(count: int, width: int, height: int, pixels: float, seed: int = 0):
+    """Splats all over a picture, and its camera: about `pixels` wide (1 sigma), depths 2 to 6."""
     g = torch.Generator().manual_seed(seed)
     focal = 0.8 * width
     z = 2 + 4 * torch.rand(count, generator=g)
@@ -63,7 +63,7 @@ def picture_of(count: int, width: int, height: int, pixels: float, seed: int = 0
 
 
 def tile_hits(splats: Splats, cameras: Cameras) -> int:
-    """How many (tile, Gaussian) pairs the CPU kernel blends for this picture."""
+    """The number of (tile, Gaussian) pairs that the CPU kernel blends for this picture."""
     from splats.cpu.tiles import bin_tiles, depth_order
 
     with torch.no_grad():
@@ -74,12 +74,14 @@ def tile_hits(splats: Splats, cameras: Cameras) -> int:
 
 
 def median_ms(run: Callable[[], float], repeats: int) -> float:
+    """The median of what `run` returns in seconds, in milliseconds, after one warm-up."""
     run()
     return 1000 * statistics.median(run() for _ in range(repeats))
 
 
 def measure(count: int, width: int, height: int, options: Options) -> dict[str, float]:
-    splats, cameras = picture_of(count, width, height, 2.1)
+    """Tile hits and milliseconds, forward and backward, of one picture."""
+    splats, cameras = random_splats_view(count, width, height, 2.1)
     hits = tile_hits(splats, cameras)
     splats = splats.to(options.device)
 
@@ -104,6 +106,7 @@ def measure(count: int, width: int, height: int, options: Options) -> dict[str, 
 
 
 def main() -> None:
+    """Print a line for each size and write --json."""
     options = tyro.cli(Options)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.device}")
     print("gaussians    size     hits  hits/gaussian  forward ms  backward ms  both: us/1000 hits")

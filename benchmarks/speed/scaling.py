@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 import tyro
 
-from benchmarks.timing import tell_if_busy
+from benchmarks.timing import warn_if_busy
 from models.gsvar import GSVAR, loading
 from models.gsvar.config import PRESETS
 from runtime.command import run_command
@@ -31,33 +31,34 @@ Command = list[object]
 
 @dataclass(frozen=True)
 class Options:
-    """Each process has one thread and a core of its own. Training is counted in samples a second
-    of its steps. The others are lists in two shards, one after the other or at the same time, and
-    whole commands are timed, imports and all."""
+    """Compare two processes with one; each has one thread and a core of its own.
+
+    Training is measured in samples per second of its steps. The other jobs are lists in two shards,
+    done one after the other or at the same time; whole commands are timed, with their imports."""
 
     only: tuple[str, ...] = ()
     """training, curation, reconstruction, evaluation (default: all)."""
     preset: str = "tiny"
-    """Of the model that is trained."""
+    """Sizes of the model to train."""
     batch_size: int = 4
-    """Samples a process."""
+    """Samples per process."""
     steps: int = 16
-    """Of training; the first two are not counted."""
+    """Training steps; the first two are not counted."""
     scenes: int = 4
-    """To curate."""
+    """Scenes to curate."""
     gaussian_steps: int = 300
-    """Of each reconstruction."""
+    """Optimisation steps of each reconstruction."""
     views: int = 24
-    """Photos of the scene that is evaluated; three quarters of them are held out."""
+    """Photos of the evaluated scene; three quarters of them are held out."""
     results: Path = Path("results/scaling")
-    """Where scaling.json and scaling.md go."""
+    """Folder of scaling.json and scaling.md."""
 
 
 # processes -------------------------------------------------------------------------------------
 
 
 def run(commands: list[Command], cores: list[set[int]]) -> float:
-    """Seconds until all of them have ended, each on its cores; ValueError for one that fails."""
+    """Seconds until all commands have ended, each on its cores; ValueError if one fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -88,7 +89,7 @@ def run(commands: list[Command], cores: list[set[int]]) -> float:
     return took
 
 
-def sharded(commands: Callable[[Path], list[Command]], count: int, folder: Path) -> list[float]:
+def time_shards(commands: Callable[[Path], list[Command]], count: int, folder: Path) -> list[float]:
     """Items a second of the shards one after the other, and at the same time."""
     first, second = sorted(os.sched_getaffinity(0))[:2]
     alone = sum(run([command], [{first}]) for command in commands(folder / "alone"))
@@ -96,11 +97,11 @@ def sharded(commands: Callable[[Path], list[Command]], count: int, folder: Path)
     return [count / alone, count / together]
 
 
-# what is done ----------------------------------------------------------------------------------
+# jobs ------------------------------------------------------------------------------------------
 
 
-def curated(folder: Path, count: int, shard: str | None, views: int, size: tuple[int, int]):
-    """The command that makes degraded renders of so many procedural scenes."""
+def curate_command(folder: Path, count: int, shard: str | None, views: int, size: tuple[int, int]):
+    """The command that renders so many degraded procedural scenes."""
     return [
         *("gen_data/gen_data.py", "--base_path", folder, "--procedural", count, "--seed", TABLES),
         *("--strategy", "sparse", "--train_every", 4, "--render_iter", 150, "--max_steps", 150),
@@ -110,21 +111,21 @@ def curated(folder: Path, count: int, shard: str | None, views: int, size: tuple
     ]
 
 
-def triplets(folder: Path, options: Options) -> Path:
-    """A list of two scenes, train and val, with warped references; made once."""
+def write_triplets(folder: Path, options: Options) -> Path:
+    """Write a list of two scenes, train and val, with warped references, unless it is there."""
     listed = folder / "data.json"
     if not listed.exists():
         scenes, cores = folder / "scenes", os.sched_getaffinity(0)
-        run([curated(scenes, 2, None, options.views, (256, 192))], [cores])
+        run([curate_command(scenes, 2, None, options.views, (256, 192))], [cores])
         command = ["gen_data/gen_data_json.py", "--base_path", scenes, "--warp", "--output", listed]
         command += ["--use_sparse", "--train_every", 4, "--split_file", folder / "split.json"]
         run([command], [cores])
     return listed
 
 
-def training(folder: Path, options: Options) -> list[float]:
-    """Samples a second of stage 1 with one process and with two, each with its whole batch."""
-    listed, cores, rates = triplets(folder, options), sorted(os.sched_getaffinity(0))[:2], []
+def time_training(folder: Path, options: Options) -> list[float]:
+    """Samples per second of stage 1 with one process and with two, each with its whole batch."""
+    listed, cores, rates = write_triplets(folder, options), sorted(os.sched_getaffinity(0))[:2], []
     weights = folder / "new.safetensors"
     loading.save(GSVAR(PRESETS[options.preset]()), weights)
     for count in (1, 2):
@@ -140,18 +141,18 @@ def training(folder: Path, options: Options) -> list[float]:
     return rates
 
 
-def curation(folder: Path, options: Options) -> list[float]:
-    """Scenes a second."""
+def time_curation(folder: Path, options: Options) -> list[float]:
+    """Scenes per second."""
 
     def commands(out: Path) -> list[Command]:
         shards = ("1/2", "2/2")
-        return [curated(out, options.scenes, shard, 12, (192, 144)) for shard in shards]
+        return [curate_command(out, options.scenes, shard, 12, (192, 144)) for shard in shards]
 
-    return sharded(commands, options.scenes, folder / "curation")
+    return time_shards(commands, options.scenes, folder / "curation")
 
 
-def reconstruction(folder: Path, options: Options) -> list[float]:
-    """Captures a second, without and with rounds of fixing that change nothing."""
+def time_reconstruction(folder: Path, options: Options) -> list[float]:
+    """Captures per second, without fixing and with a round that changes nothing."""
 
     def commands(out: Path) -> list[Command]:
         command = [
@@ -167,12 +168,12 @@ def reconstruction(folder: Path, options: Options) -> list[float]:
         command += ["--fixer", "identity", "--rounds", 1]
         return [[*command, "--shard", shard] for shard in ("1/2", "2/2")]
 
-    return sharded(commands, 2, folder / "reconstruction")
+    return time_shards(commands, 2, folder / "reconstruction")
 
 
-def evaluation(folder: Path, options: Options) -> list[float]:
-    """Pictures a second, fixed and measured; the two lists are the halves of one."""
-    listed = triplets(folder, options)
+def time_evaluation(folder: Path, options: Options) -> list[float]:
+    """Pictures per second, fixed and measured; the two lists are halves of one."""
+    listed = write_triplets(folder, options)
     entries = manifest.read(str(listed), ("val",))
     for i in (0, 1):
         manifest.write(folder / f"part_{i}.json", {"val": entries[i::2]}, "gsvar")
@@ -186,18 +187,19 @@ def evaluation(folder: Path, options: Options) -> list[float]:
             for i in (0, 1)
         ]
 
-    return sharded(commands, len(entries), folder / "evaluation")
+    return time_shards(commands, len(entries), folder / "evaluation")
 
 
 JOBS: dict[str, tuple[Callable[[Path, Options], list[float]], str]] = {
-    "training": (training, "samples/s"),
-    "curation": (curation, "scenes/s"),
-    "reconstruction": (reconstruction, "captures/s"),
-    "evaluation": (evaluation, "pictures/s"),
+    "training": (time_training, "samples/s"),
+    "curation": (time_curation, "scenes/s"),
+    "reconstruction": (time_reconstruction, "captures/s"),
+    "evaluation": (time_evaluation, "pictures/s"),
 }
 
 
 def main() -> None:
+    """Run the jobs and write the table and scaling.json."""
     options = tyro.cli(Options, prog="python -m benchmarks.speed.scaling", use_underscores=True)
     unknown = set(options.only) - set(JOBS)
     if unknown:
@@ -210,7 +212,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for name in options.only or JOBS:
             job, unit = JOBS[name]
-            tell_if_busy(2)
+            warn_if_busy(2)
             one, two = job(Path(folder), options)
             rows.append({"job": name, "unit": unit, "one": one, "two": two, "ratio": two / one})
             lines.append(f"| {name} | {one:.3g} {unit} | {two:.3g} | {two / one:.2f} |")

@@ -1,4 +1,4 @@
-# A training step of each stage beside the arithmetic it cannot do without.
+# Time of a training step of each stage, beside the arithmetic that it needs.
 #   python -m benchmarks.speed.training --preset tiny --batch_size 8
 #   python -m benchmarks.speed.training --preset original-d24 --batch_size 16 --device cuda
 from __future__ import annotations
@@ -29,22 +29,22 @@ from training.triplets import Batch
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds of a step (forward, backward, clipping, AdamW), samples a second, and the share of
-    the machine's rate that the needed arithmetic takes: masked-out attention, recomputation and
-    memory traffic count as nothing."""
+    """Print seconds per step (forward, backward, clipping, AdamW), samples per second, and the
+    needed FLOP/s as a share of the machine's: masked-out attention and recomputation do not
+    count."""
 
     preset: str = "tiny"
     """Sizes of the model."""
     batch_size: int = 8
     references: int = 1
-    """Reference views of a sample."""
+    """Reference views per sample."""
     stages: tuple[int, ...] = (0, 1, 2)
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     checkpointing: bool | None = None
     """Recompute activations (default: from depth 16 on)."""
     peak: float | None = None
-    """TFLOP/s of the machine, 790 for an H200 in bf16 (default: measured, a product of two
-    2048x2048 matrices in the same precision)."""
+    """TFLOP/s of the machine, such as 790 for an H200 in bf16 (default: measured with a product of
+    two 2048x2048 matrices in the same precision)."""
     compile: bool = False
     """torch.compile the transformer's blocks."""
     device: str | None = None
@@ -54,7 +54,7 @@ class Options:
 
 
 def transformer_flops(config: GSVARConfig, references: int) -> float:
-    """Of one sample's forward pass: linear layers and the attention that the mask lets through."""
+    """FLOPs of one sample's forward pass: linear layers and the unmasked attention."""
     C, V = config.width, 1 + references
     lengths = GSVAR.segment_lengths(config.scales)
     seen, pairs = 0, 0
@@ -68,7 +68,7 @@ def transformer_flops(config: GSVARConfig, references: int) -> float:
 
 
 def convolution_flops(module: nn.Module, *inputs: tuple[int, ...]) -> float:
-    """Of a module's forward pass on inputs of these shapes."""
+    """FLOPs of a module's forward pass on inputs of these shapes."""
     module = module.to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*(torch.empty(shape, device="meta") for shape in inputs))
@@ -76,8 +76,8 @@ def convolution_flops(module: nn.Module, *inputs: tuple[int, ...]) -> float:
 
 
 def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int = 4) -> float:
-    """Of one sample's step: a trained part's forward pass three times, a frozen one's once. For
-    stage 2 without stage 1's inference, which is not training."""
+    """FLOPs of one sample's step: three forward passes of trained parts, one of frozen parts. Stage
+    2 is counted without stage 1's inference, which is not training."""
     V, size = 1 + references, (1, 3, *config.image_size)
     latent = (1, config.latent_channels, *config.scales.latent)
     with torch.device("meta"):
@@ -106,6 +106,7 @@ def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int 
 
 
 def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
+    """A new stage of the preset's sizes, ready to train."""
     torch.manual_seed(0)
     model = GSVAR(PRESETS[options.preset]()).to(device, memory_format=torch.channels_last)
     if number == 0:
@@ -123,18 +124,18 @@ def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.de
 
 
 def rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a matrix product."""
+    """FLOP/s of the machine, by a matrix product."""
     return 2 * SIDE**3 / warm(product(device, dtype), device, 10)
 
 
 def warm(run: Work, device: torch.device, repeats: int) -> float:
-    """Seconds of the best of several runs, after one."""
+    """Seconds of the best of several runs after a warm-up."""
     run()
     return best(run, repeats, device)
 
 
 def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
-    """A whole step, its stage and its batch."""
+    """A function that does a whole step, its stage and its batch."""
     B = options.batch_size
     stage = stage_of(number, options, dtype, device)
     size = stage.model.config.image_size
@@ -182,6 +183,7 @@ def measure(number: int, dtype: torch.dtype, options: Options, device: torch.dev
 
 
 def main() -> None:
+    """Print a row for each stage and precision, and write --json."""
     options = tyro.cli(Options, prog="python -m benchmarks.speed.training", use_underscores=True)
     device = choose_device(options.device)
     dtypes = measurable(options.dtypes, device)

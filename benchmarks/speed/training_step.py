@@ -1,7 +1,7 @@
-# Time of one optimisation step (render, loss, backward, update) and of its parts: from a capture's
-# own points, or from as many Gaussians as MCMC makes of them.
-#   python -m benchmarks.speed.training_step --data_dir ../shared/scenes/bonsai
-#   python -m benchmarks.speed.training_step --data_dir ../shared/scenes/bonsai --gaussians 20000
+# Time of one optimisation step of splats (render, loss, backward, update) and of its parts, from a
+# capture's points or after MCMC has grown them.
+#   python -m benchmarks.speed.training_step --data_dir CAPTURE
+#   python -m benchmarks.speed.training_step --data_dir CAPTURE --gaussians 20000
 from __future__ import annotations
 
 import statistics
@@ -28,29 +28,30 @@ KERNEL = ("blending, forward", "blending, backward")
 
 @dataclass(frozen=True)
 class Options:
-    """Milliseconds of a step and, on the CPU, of its parts."""
+    """Time optimisation steps of splats."""
 
     data_dir: Path
     """The capture."""
     data_factor: int = 4
     """Photos at 1/N of their size."""
     gaussians: int | None = None
-    """Let MCMC grow the capture's points to this number first; without it, the steps before the
-    first densification are timed."""
+    """Let MCMC grow the capture's points to this number first (default: time the steps before the
+    first densification)."""
     steps: int = 300
-    """Steps to time, after those that grow and warm up."""
+    """Steps to time, after growing and warming up."""
     device: str = "cpu"
     """cpu or cuda."""
 
 
 class Stopwatch:
-    """Seconds spent in functions, by part of a step; a function inside another is not counted."""
+    """Seconds spent in functions, by part of a step; nested calls count once."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
         self.running = False
 
     def watch(self, part: str, owner: Any, name: str) -> None:
+        """Time the function `name` of a module or object as a part of the step."""
         function = getattr(owner, name)
 
         def watched(*args, **kwargs):
@@ -66,7 +67,7 @@ class Stopwatch:
         setattr(owner, name, watched)
 
 
-def watched(trainer: Trainer) -> Stopwatch:
+def watch_parts(trainer: Trainer) -> Stopwatch:
     """A stopwatch on the parts of the trainer's steps."""
     watch = Stopwatch()
     watch.watch("projection and harmonics, forward", kernel, "project_forward")
@@ -84,8 +85,8 @@ def watched(trainer: Trainer) -> Stopwatch:
     return watch
 
 
-def grown(options: Options, scene: scenes.Scene, device: torch.device) -> Trainer:
-    """A trainer on the point of being timed."""
+def grow(options: Options, scene: scenes.Scene, device: torch.device) -> Trainer:
+    """A trainer, warmed up, with as many Gaussians as the options say."""
     if options.gaussians is None:
         trainer, warm = Trainer(scene, Config(), device), 20
     else:
@@ -104,10 +105,11 @@ def grown(options: Options, scene: scenes.Scene, device: torch.device) -> Traine
 
 
 def main() -> None:
+    """Print milliseconds per step and, on the CPU, of its parts."""
     options = tyro.cli(Options)
     scene = scenes.load(options.data_dir, data_factor=options.data_factor)
-    trainer = grown(options, scene, torch.device(options.device))
-    watch = watched(trainer)
+    trainer = grow(options, scene, torch.device(options.device))
+    watch = watch_parts(trainer)
     times = []
     for _ in range(options.steps):
         start = time.perf_counter()

@@ -11,7 +11,7 @@ from benchmarks.timing import measurable, product, seconds
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    monkeypatch.setattr(timing, "cores_had", lambda threads: 1.0)
+    monkeypatch.setattr(timing, "free_share", lambda threads: 1.0)
 
 
 def rows(**units):
@@ -20,7 +20,7 @@ def rows(**units):
 
 def test_what_moved_by_more_than_15_percent_is_told_in_both_directions():
     now = rows(decode=1.2, encode=0.8, restore=1.1, fresh=3.0)
-    text = run.table(now, {"decode": 1.0, "encode": 1.0, "restore": 1.0, "lost": 2.0})
+    text = run.format_table(now, {"decode": 1.0, "encode": 1.0, "restore": 1.0, "lost": 2.0})
     assert text.splitlines()[-2:] == ["decode: 20% slower", "encode: 20% faster"]
     assert "| restore | 110.0 | 1.100 | 1.000 | +10% |" in text
     assert "| fresh | 300.0 | 3.000 | new | |" in text
@@ -28,8 +28,8 @@ def test_what_moved_by_more_than_15_percent_is_told_in_both_directions():
 
 
 def test_nothing_moved():
-    assert "nothing moved by more than 15%" in run.table(rows(decode=1.14), {"decode": 1.0})
-    assert "moved by" not in run.table(rows(decode=1.0), {})
+    assert "nothing moved by more than 15%" in run.format_table(rows(decode=1.14), {"decode": 1.0})
+    assert "moved by" not in run.format_table(rows(decode=1.0), {})
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_table_that_cannot_be_used_is_told_and_measuring_goes_on(
 def test_a_busy_machine_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(quick, "cases", lambda device: {})
     monkeypatch.setattr(quick, "measure", lambda *_: rows(decode=1.0))
-    monkeypatch.setattr(timing, "cores_had", lambda threads: 0.4)
+    monkeypatch.setattr(timing, "free_share", lambda threads: 0.4)
     threads = torch.get_num_threads()
     run.compare(run.Options(quick=True, store=True, table=tmp_path / "table.json", threads=threads))
     assert "others use the cores (40% is left)" in caplog.text
@@ -75,7 +75,7 @@ def test_what_is_stored_is_read_again(tmp_path, monkeypatch, caplog, capsys):
     assert {"hardware", "torch", "date", "threads", "precision"} <= set(
         json.loads(path.read_text())["settings"]
     )
-    assert run.read(path)[0] == {"decode": 1.0}
+    assert run.read_table(path)[0] == {"decode": 1.0}
     run.compare(run.Options(quick=True, table=path, threads=threads))
     assert "nothing moved" in capsys.readouterr().out
     path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
@@ -86,8 +86,8 @@ def test_what_is_stored_is_read_again(tmp_path, monkeypatch, caplog, capsys):
 def test_units_are_times_of_the_unit(monkeypatch):
     monkeypatch.setattr(quick, "seconds", lambda work, device: (work(), 1.0)[1])
     calls = []
-    made = quick.measure({"one": lambda: calls.append(1)}, 3, "cpu")
-    assert made == {"one": {"ms": 1e3, "units": 1.0}}
+    measured = quick.measure({"one": lambda: calls.append(1)}, 3, "cpu")
+    assert measured == {"one": {"ms": 1e3, "units": 1.0}}
     assert len(calls) == 2 + 3  # a warm-up, a try, three rounds
 
 

@@ -27,7 +27,7 @@ def test_a_process_that_fails_is_told():
 def test_shards_are_run_one_after_the_other_and_together(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(scaling, "run", lambda commands, cores: ran.append(commands) or 2.0)
-    rates = scaling.sharded(lambda out: [[out.name, 0], [out.name, 1]], 8, tmp_path)
+    rates = scaling.time_shards(lambda out: [[out.name, 0], [out.name, 1]], 8, tmp_path)
     assert rates == [2.0, 4.0]
     assert ran == [[["alone", 0]], [["alone", 1]], [["together", 0], ["together", 1]]]
 
