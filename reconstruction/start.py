@@ -11,9 +11,9 @@ from reconstruction.config import Config
 from reconstruction.history import History
 from scenes.scene import Scene
 from splats import checkpoint
-from splats.files import find, load
+from splats.files import find_files, load
 from splats.gaussians import Splats, from_points, random_splats
-from splats.paths import looked_at
+from splats.paths import estimate_focus
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Start:
     @classmethod
     def newest(cls, folder: Path | str) -> Start:
         """From the newest splats in a result folder."""
-        file = find(folder)[0]
+        file = find_files(folder)[0]
         return cls.from_ply(file) if file.suffix == ".ply" else cls.from_checkpoint(file)
 
 
@@ -77,6 +77,6 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
         if scene.kind != "transforms.json":
             raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
         log.info("the capture has no points: starting from random ones, as --init_type random")
-    extent, center = config.init_extent * scene.scale, looked_at(scene.cameras)
+    extent, center = config.init_extent * scene.scale, estimate_focus(scene.cameras)
     count = min(config.init_num_pts, cap or config.init_num_pts)
     return random_splats(count, extent, center=center, **values)

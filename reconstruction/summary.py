@@ -25,7 +25,7 @@ from reconstruction.rounds.story import WAYS, Control, with_rounds
 from runtime.files import atomic_path, write_json
 from scenes.scene import Scene
 from splats.gaussians import Splats
-from splats.paths import ellipse, interpolated
+from splats.paths import interpolate_path, orbit_path
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def write_path_video(
 ) -> None:
     """videos/traj_{step}.mp4 along an "interp" or "ellipse" path of the training cameras."""
     device = splats["means"].device
-    make_path = {"interp": interpolated, "ellipse": ellipse}[kind]
+    make_path = {"interp": interpolate_path, "ellipse": orbit_path}[kind]
     path = make_path(scene.cameras[list(scene.split.train)], VIDEO_FRAMES)
 
     def frames():

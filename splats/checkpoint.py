@@ -1,5 +1,5 @@
 # Splats as gsplat's checkpoints: {"step": int, "splats": {means, scales, quats, opacities, sh0,
-# shN}} of raw parameters in a .pt file. Other keys (optimiser state, poses) are left alone.
+# shN}} of raw parameters in a .pt file. Other keys (optimizer state, poses) are passed through.
 from __future__ import annotations
 
 import pickletools
@@ -16,7 +16,7 @@ from splats.gaussians import NAMES, Splats
 
 
 def write(path: Path | str, splats: Splats, step: int, **extra: Any) -> None:
-    """Write a checkpoint after `step` (counted from zero), whole or not at all.
+    """Write a checkpoint after `step` (counted from zero), atomically; signals are not written.
 
     `extra` adds top-level keys: tensors, numbers, strings, and lists and dicts of them.
     """
@@ -35,7 +35,7 @@ def read(path: Path | str) -> tuple[Splats, int]:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """All of a checkpoint's keys, on the CPU, without running code from it; errors as `read`."""
+    """All of a checkpoint's keys, on the CPU, without running code from it; errors as in `read`."""
     path = Path(path)
     with path.open("rb"):  # a missing or unreadable file is an OSError
         pass
@@ -55,7 +55,7 @@ def load(path: Path | str) -> dict[str, Any]:
 
 
 def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
-    """Splats and step of what `load` returned; `path` is named in errors."""
+    """Splats and step of what `load` returned; errors as in `read`, naming `path`."""
     values = checkpoint.get("splats")
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")

@@ -1,13 +1,16 @@
-# Splats on disk, whatever holds them: .ply, .pt, or a folder of results.
+# Splats on disk: a .ply, a .pt, or a result folder with them, its cameras and its settings.
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from scenes.cameras import Cameras
 from splats import checkpoint, ply
-from splats.gaussians import NAMES, Splats
+from splats.gaussians import Gaussians, Splats
 
 # Where trainers put splats in a result folder: gsplat's and ours, Inria's, and a bare folder.
 PATTERNS = (
@@ -27,31 +30,34 @@ def load(path: Path | str) -> Splats:
     The parts that several GPUs saved (`ckpt_*_rank0.pt`, `_rank1.pt`, ...) are joined.
     FileNotFoundError or ValueError names the file and what is wrong.
     """
-    parts = [_load_file(file) for file in find(path)]
+    parts = [_load_file(file) for file in find_files(path)]
     if len(parts) == 1:
         return parts[0]
-    degree = max(part.sh_degree for part in parts)
-    parts = [part.with_sh_degree(degree) for part in parts]
-    return Splats(**{name: torch.cat([part[name].detach() for part in parts]) for name in NAMES})
+    return Splats.from_gaussians(Gaussians.concatenate([part.gaussians for part in parts]))
 
 
-def confidence(path: Path | str) -> torch.Tensor | None:
-    """How far each of the splats that `load` finds there is borne out by photos, [N] in [0,1], if
-    that was kept with them; errors as `load`."""
+def read_confidence(path: Path | str) -> Tensor | None:
+    """How well photos support each of the splats that `load` reads there: [N] in [0,1].
+
+    None where the files do not say. Errors as in `load`.
+    """
     parts = []
-    for file in find(path):
+    for file in find_files(path):
         if file.suffix == ".ply":
             return None
-        kept = checkpoint.load(file)
-        values, count = kept.get("confidence"), len(checkpoint.parse(file, kept)[0]["means"])
-        if not isinstance(values, torch.Tensor) or values.shape != (count,):
+        content = checkpoint.load(file)
+        values, count = content.get("confidence"), checkpoint.parse(file, content)[0].count
+        if not isinstance(values, Tensor) or values.shape != (count,):
             return None
         parts.append(values.float().clamp(0, 1))
     return torch.cat(parts)
 
 
-def antialiased(path: Path | str) -> bool:
-    """Whether a result folder's cfg.yml, ours or gsplat's, says that its splats are antialiased."""
+def read_antialiased(path: Path | str) -> bool:
+    """Whether a result folder's cfg.yml, ours or gsplat's, says that its splats are antialiased.
+
+    False without such a file.
+    """
     settings = Path(path) / "cfg.yml"
     if not settings.is_file():
         return False
@@ -60,7 +66,7 @@ def antialiased(path: Path | str) -> bool:
 
 
 def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
-    """Write splats as the suffix says: .ply, or .pt with its `step`. ValueError for another one."""
+    """Write splats to a .ply, or to a .pt with its `step`; ValueError for another suffix."""
     path = Path(path)
     if path.suffix == ".ply":
         ply.write(path, splats)
@@ -70,20 +76,67 @@ def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
         raise ValueError(f"cannot save splats as {path}; end its name in .ply or .pt")
 
 
-def find(path: Path | str) -> list[Path]:
-    """The file itself, or the newest splats of a result folder: one file, or one for each rank."""
+def find_files(path: Path | str) -> list[Path]:
+    """The file itself, or the newest splats of a result folder: one file, or one for each rank.
+
+    FileNotFoundError if there are none.
+    """
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    found = [(_step(file), -i, file) for i, p in enumerate(PATTERNS) for file in path.glob(p)]
-    if not found:
+    matches = [(_step(file), -i, file) for i, p in enumerate(PATTERNS) for file in path.glob(p)]
+    if not matches:
         raise FileNotFoundError(
             f"no splats in {path}; give a .ply, a .pt or a result folder with ckpts/ or ply/ in it"
         )
-    newest = max(found)[:2]
-    return sorted(file for *key, file in found if tuple(key) == newest)
+    newest = max(matches)[:2]
+    return sorted(file for *key, file in matches if tuple(key) == newest)
+
+
+def read_cameras(path: Path | str) -> Cameras:
+    """The cameras in a result folder's cameras.json, in the world of its splats.
+
+    Ours is {"viewmats", "Ks", "sizes"}; Inria's is a list of {"position", "rotation", "fx", "fy",
+    "width", "height"}, camera to world. ValueError names the file if it is neither or if its values
+    are not finite.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cameras = (
+            _cameras_from_list(content)
+            if isinstance(content, list)
+            else _cameras_from_tables(content)
+        )
+    except (ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a cameras.json of a result folder ({error!r})") from error
+    finite = cameras.viewmats.isfinite().all() and cameras.Ks.isfinite().all()
+    if not finite or len(cameras) == 0 or (cameras.sizes < 1).any():
+        raise ValueError(f"{path} has no cameras, or some with NaN or infinite values")
+    return cameras
+
+
+def _cameras_from_tables(content: dict) -> Cameras:
+    return Cameras(
+        torch.tensor(content["viewmats"], dtype=torch.float32),
+        torch.tensor(content["Ks"], dtype=torch.float32),
+        torch.tensor(content["sizes"], dtype=torch.int64),
+    )
+
+
+def _cameras_from_list(content: list[dict]) -> Cameras:
+    viewmats = torch.eye(4).repeat(len(content), 1, 1)
+    Ks = torch.eye(3).repeat(len(content), 1, 1)
+    for viewmat, K, camera in zip(viewmats, Ks, content, strict=True):
+        R = torch.tensor(camera["rotation"], dtype=torch.float64).reshape(3, 3).T
+        viewmat[:3, :3] = R
+        viewmat[:3, 3] = -R @ torch.tensor(camera["position"], dtype=torch.float64).reshape(3)
+        K[0, 0], K[1, 1] = camera["fx"], camera["fy"]
+        K[0, 2], K[1, 2] = camera["width"] / 2, camera["height"] / 2
+    sizes = [[int(camera["width"]), int(camera["height"])] for camera in content]
+    return Cameras(viewmats, Ks, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2))
 
 
 def _load_file(path: Path) -> Splats:

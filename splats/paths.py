@@ -1,4 +1,4 @@
-# Camera paths for videos and viewing: through a capture's own cameras, or an orbit around what
+# Camera paths for videos and the viewer: through a capture's own cameras, or an orbit around what
 # they look at.
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from scenes.cameras import Cameras
 
-SURROUNDED = np.radians(240)  # cameras over a wider arc than this are orbited all the way round
+FULL_ORBIT = np.radians(240)  # a wider arc of cameras gives an orbit all the way round
 
 
-def interpolated(
+def interpolate_path(
     cameras: Cameras,
     n_frames: int,
     *,
@@ -24,9 +24,10 @@ def interpolated(
 ) -> Cameras:
     """`n_frames` cameras at even speed along a smooth path through the capture's.
 
-    Positions follow a Catmull-Rom spline, rotations SLERP. The views are visited in their order if
-    that is a tour, else in the order of a short one; `keyframes` of them are used (default: one for
-    every 15 frames). K [3,3] and size (width, height) are the first camera's unless given.
+    Positions follow a Catmull-Rom spline, rotations SLERP. The path visits the views in their own
+    order, or in that of a much shorter tour if there is one; `keyframes` of them are used (default:
+    one for every 15 frames). K [3,3] and size (width, height) default to the first camera's.
+    ValueError without cameras or frames.
     """
     _check(cameras, n_frames)
     poses = cameras.camtoworlds.double().cpu().numpy()
@@ -50,7 +51,7 @@ def interpolated(
     return _as_cameras(frames, cameras, K, size)
 
 
-def ellipse(
+def orbit_path(
     cameras: Cameras,
     n_frames: int,
     *,
@@ -59,13 +60,13 @@ def ellipse(
 ) -> Cameras:
     """A closed orbit of `n_frames` around the point the cameras look at, at their mean height.
 
-    Captures from all sides get the whole ellipse; captures from one side, whose back was never
-    seen, swing to and fro over the arc that was. K and size as in `interpolated`.
+    For captures from all sides it is a whole ellipse; for captures from one side it swings to and
+    fro over the arc that was photographed. K, size and errors as in `interpolate_path`.
     """
     _check(cameras, n_frames)
     poses = cameras.camtoworlds.double().cpu().numpy()
-    center = looked_at(cameras).double().cpu().numpy()
-    up = up_direction(cameras).double().cpu().numpy()
+    center = estimate_focus(cameras).double().cpu().numpy()
+    up = estimate_up(cameras).double().cpu().numpy()
     relative = poses[:, :3, 3] - center
     height = (relative @ up).mean()
     flat = relative - (relative @ up)[:, None] * up
@@ -79,7 +80,7 @@ def ellipse(
     gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
     arc = 2 * np.pi - gaps.max()
     t = np.arange(n_frames) / n_frames * 2 * np.pi
-    if arc > SURROUNDED:
+    if arc > FULL_ORBIT:
         a = max(np.sqrt(2 * variances[1]), distance / 2)
         b = max(np.sqrt(2 * variances[0]), a / 2)
     else:
@@ -92,11 +93,11 @@ def ellipse(
     return _as_cameras(look_at(positions, center, up), cameras, K, size)
 
 
-def looked_at(cameras: Cameras) -> Tensor:
-    """[3] float32: the point nearest to all optical axes.
+def estimate_focus(cameras: Cameras) -> Tensor:
+    """The point nearest to all optical axes, [3] float32 in the world.
 
-    Where there is none in front (parallel axes, or cameras that look outwards), a point ahead of
-    the cameras' mean position.
+    If it is not in front of most cameras (parallel axes, or cameras that look outwards), a point
+    ahead of their mean position.
     """
     poses = cameras.camtoworlds.double().cpu().numpy()
     positions, forward = poses[:, :3, 3], poses[:, :3, 2]
@@ -111,15 +112,19 @@ def looked_at(cameras: Cameras) -> Tensor:
     return torch.from_numpy(ahead).float()
 
 
-def up_direction(cameras: Cameras) -> Tensor:
-    """[3] float32, unit length: the mean of the cameras' up vectors."""
+def estimate_up(cameras: Cameras) -> Tensor:
+    """The mean of the cameras' up vectors, [3] float32 of unit length."""
     ups = -cameras.camtoworlds.double().cpu()[:, :3, 1]
     up = ups.mean(0) if ups.mean(0).norm() > 1e-2 else ups[0]
     return (up / up.norm()).float()
 
 
 def look_at(positions: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """float64 [N, 4, 4] camera to world (OpenCV axes) at positions [N,3], looking at target [3]."""
+    """Camera-to-world matrices [N,4,4] float64 (OpenCV axes), at positions [N,3], that look at
+    target [3].
+
+    up [3] of unit length; the image's up is as near to it as possible.
+    """
     forward = target - positions
     length = np.linalg.norm(forward, axis=1, keepdims=True)
     spare = np.linalg.svd(up[None])[2][1]  # a direction across `up`
@@ -139,14 +144,14 @@ def _check(cameras: Cameras, n_frames: int) -> None:
 
 
 def _extent(poses: np.ndarray) -> float:
-    """Root mean square distance of the cameras from their middle; 1 if they are in one place."""
+    """Root mean square distance of the cameras from their mean; 1 if they are in one place."""
     positions = poses[:, :3, 3]
     extent = float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean()))
     return extent if extent > 1e-6 * max(1e-6, float(np.abs(positions).max())) else 1.0
 
 
 def _steps(a: np.ndarray, b: np.ndarray, extent: float) -> np.ndarray:
-    """How far poses b [..., 4, 4] are from poses a: in extents, and in radians, added."""
+    """Distance of poses b [..., 4, 4] from poses a: in extents plus the angle in radians."""
     moved = np.linalg.norm(a[..., :3, 3] - b[..., :3, 3], axis=-1) / extent
     cosine = ((a[..., :3, :3] * b[..., :3, :3]).sum((-1, -2)) - 1) / 2
     return moved + np.arccos(cosine.clip(-1, 1))
@@ -158,13 +163,13 @@ def _visiting_order(poses: np.ndarray) -> np.ndarray:
     if n < 4:
         return np.arange(n)
     own = np.arange(n)
-    chosen = np.linspace(0, n - 1, min(n, 200)).round().astype(int)  # 2-opt is quadratic
+    sample = np.linspace(0, n - 1, min(n, 200)).round().astype(int)  # 2-opt is quadratic
     extent = _extent(poses)
-    distances = _steps(poses[chosen][:, None], poses[chosen][None], extent)
+    distances = _steps(poses[sample][:, None], poses[sample][None], extent)
     tour = _short_tour(distances)
     length = distances[tour[:-1], tour[1:]].sum()
-    own_length = _steps(poses[chosen][:-1], poses[chosen][1:], extent).sum()
-    return own if own_length < 1.5 * length else chosen[tour]
+    own_length = _steps(poses[sample][:-1], poses[sample][1:], extent).sum()
+    return own if own_length < 1.5 * length else sample[tour]
 
 
 def _short_tour(distances: np.ndarray) -> np.ndarray:
@@ -192,7 +197,7 @@ def _short_tour(distances: np.ndarray) -> np.ndarray:
 
 
 def _distinct(poses: np.ndarray) -> np.ndarray:
-    """Without poses that repeat the one before."""
+    """The poses without those that repeat the one before."""
     steps = _steps(poses[:-1], poses[1:], _extent(poses))
     return poses[np.concatenate([[True], steps > 1e-4])]
 
@@ -215,7 +220,9 @@ def _as_cameras(
     if K is None:
         K = first.Ks[0].clone()
         factors = (sizes[0] / first.sizes[0]).to(K)
-        K[:2, :2] *= factors[1]  # another aspect shows more or less, it does not stretch
+        K[:2, :2] *= factors[
+            1
+        ]  # another aspect ratio changes the field of view, it does not stretch
         K[:2, 2] *= factors
     R = poses[:, :3, :3].transpose(0, 2, 1)
     viewmats = np.tile(np.eye(4), (n, 1, 1))

@@ -52,7 +52,7 @@ def property_names(rest: int, normals: bool = True) -> list[str]:
 
 
 def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
-    """Write splats as binary little-endian float32, whole or not at all.
+    """Write splats as binary little-endian float32, atomically; signals are not written.
 
     The normals are zeros that viewers with a fixed layout expect; without them the bytes are those
     of `gsplat.export_splats(format="ply")`. ValueError for non-finite values.
@@ -79,7 +79,7 @@ def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
 
 
 def read(path: Path | str) -> Splats:
-    """Splats of any SH degree from 0 to 3; ascii, little or big endian; columns in any order.
+    """Splats of SH degree 0 to 3 from an ascii or binary file, with columns in any order and type.
 
     Columns that splats do not have are ignored. ValueError names the file and what is wrong:
     not a .ply, not splats, truncated, NaN or infinite values, no Gaussians.
@@ -184,7 +184,7 @@ def _read_table(
         element.name: np.dtype([(name, order + kind) for name, kind in element.properties])
         for element in (*before, vertex)
     }
-    # The header may lie: hold it against the file's size before any memory is asked for.
+    # The header may be wrong: compare it with the file's size before allocating memory.
     if layout == "ascii":
         least = sum(2 * e.count * len(e.properties) for e in (*before, vertex)) - 1
     else:

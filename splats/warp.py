@@ -1,4 +1,4 @@
-# A photo moved into another view through that view's depth (backward warping).
+# Photos warped into other views by the depth of those views (backward warping).
 from __future__ import annotations
 
 import torch
@@ -24,11 +24,12 @@ def warp(
 ) -> tuple[Tensor, Tensor]:
     """Each photo as its view would see it, [N,H,W,3], and where that is valid, bool [N,H,W].
 
-    photos [N,h,w,3] of photo_cameras [N] are looked up for every pixel of cameras [N], lifted by
-    depths [N,H,W] (z, world units; 0 or less is unknown), bilinearly. Valid: depth known, alphas
-    [N,H,W] of the view at least `least_alpha`, the point before and inside the photo, and, with
-    photo_depths [N,h,w], its depth there within `tolerance` (relative) of the photo's own: neither
-    hidden nor seen through. Black where not valid. ValueError for cameras of several sizes.
+    Every pixel of cameras [N] is lifted by depths [N,H,W] (z in world units; 0 or less is unknown)
+    and looked up, bilinearly, in photos [N,h,w,3] of photo_cameras [N]. A pixel is valid if its
+    depth is known, if its alphas [N,H,W] reach `least_alpha`, if its point lies in front of the
+    photo's camera and inside the photo and, with photo_depths [N,h,w], if the point's depth there
+    agrees with the photo's within `tolerance` (relative), so that nothing hides it. Invalid pixels
+    are black. ValueError for cameras of several sizes.
     """
     (width, height), (photo_width, photo_height) = cameras.size, photo_cameras.size
     device = photos.device
@@ -59,7 +60,7 @@ def warp(
 
 def _sample(images: Tensor, grid: Tensor, mode: str) -> Tensor:
     """Images [N,h,w,C] at grid [N,H,W,2], where -1 and 1 are the images' outer edges."""
-    chosen = F.grid_sample(
+    samples = F.grid_sample(
         images.permute(0, 3, 1, 2), grid, mode=mode, padding_mode="border", align_corners=False
     )
-    return chosen.permute(0, 2, 3, 1)
+    return samples.permute(0, 2, 3, 1)

@@ -64,12 +64,12 @@ def random_splats_view(count: int, width: int, height: int, pixels: float, seed:
 
 def tile_hits(splats: Splats, cameras: Cameras) -> int:
     """The number of (tile, Gaussian) pairs that the CPU kernel blends for this picture."""
-    from splats.cpu.tiles import bin_tiles, depth_order
+    from splats.cpu.tiles import bin_tiles, sort_by_depth
 
     with torch.no_grad():
         info = rasterize(splats.cpu(), cameras).info
     arrays = [info[k][0].numpy() for k in ("means2d", "conics", "opacities", "extents")]
-    order = depth_order(info["depths"][0].numpy(), info["radii"][0].numpy())
+    order = sort_by_depth(info["depths"][0].numpy(), info["radii"][0].numpy())
     return len(bin_tiles(order, *arrays, *cameras.size)[1])
 
 

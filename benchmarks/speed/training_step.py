@@ -72,7 +72,7 @@ def watch_parts(trainer: Trainer) -> Stopwatch:
     watch = Stopwatch()
     watch.watch("projection and harmonics, forward", kernel, "project_forward")
     watch.watch("projection and harmonics, backward", kernel, "project_backward")
-    watch.watch("sorting", kernel, "depth_order")
+    watch.watch("sorting", kernel, "sort_by_depth")
     watch.watch("binning", kernel, "bin_tiles")
     watch.watch(KERNEL[0], kernel, "blend_forward")
     watch.watch(KERNEL[1], kernel, "blend_backward")

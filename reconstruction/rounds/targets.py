@@ -12,7 +12,7 @@ from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
 from scenes.nearest import measure_pose_distances, measure_spacing
 from scenes.scene import Scene
-from splats.paths import interpolated
+from splats.paths import interpolate_path
 
 AROUND = 0.5  # of the cameras' spacing: how far a perturbed view lies from its photo
 TURNED = 0.1  # radians, at most
@@ -37,7 +37,7 @@ def targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
             raise ValueError("--targets test: no view is held out; use interp, or another --split")
         found = scene.cameras[list(scene.split.test)]
     elif kind == "interp":
-        found = interpolated(train, min(most, 2 * len(train)), keyframes=len(train))
+        found = interpolate_path(train, min(most, 2 * len(train)), keyframes=len(train))
     elif kind == "perturb":
         found = perturbed(train, most, seed)
     else:

@@ -4,10 +4,9 @@
 #
 # The loops run tile > Gaussian > row > 16 pixels, so that the innermost one is straight arithmetic
 # on 16 lanes. All per-pixel state of a tile lives in one flat scratch array at constant offsets:
-# distances between its parts are then known to the compiler, which vectorises without alias checks.
+# distances between its parts are then known to the compiler, which vectorizes without alias checks.
 # Four channels (colour and depth) are blended in that loop; further ones in a loop of their own
-# over stored weights. Anything conditional is arithmetic: a load under a condition ends
-# vectorisation.
+# over stored weights. Conditions are arithmetic: a load under a condition prevents vectorization.
 import math
 
 import numpy as np
@@ -31,14 +30,14 @@ LOG2E = F(-math.log2(math.e))
 _nodes = -0.5 + 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
 P0, P1, P2, P3, P4, P5, P6 = np.polynomial.polynomial.polyfit(_nodes, 2**_nodes, 6).astype(F)
 
-# no contraction: whether a product and a sum fuse differs between a fresh compilation and one from
-# the cache, and a resumed run must end like one never stopped
+# no contraction: whether a product and a sum are fused differs between a fresh compilation and one
+# from the cache, and a resumed run must equal an uninterrupted one
 fast = {"nsz"}
 
 
 @njit(inline="always")
 def _exp_negative(sigma):
-    """exp(-sigma) for sigma in [0, 80], without a library call so that the loop vectorises."""
+    """exp(-sigma) for sigma in [0, 80], without a library call so that the loop vectorizes."""
     t = sigma * LOG2E
     n = np.int32(t)
     f = t - F(n)
@@ -47,8 +46,9 @@ def _exp_negative(sigma):
 
 
 @njit(inline="always")
-def _shuffled(i, n):
-    """A permutation of 0..n-1 that spreads neighbouring (equally busy) tiles over the threads."""
+def _shuffle(i, n):
+    """Element i of a permutation of 0..n-1, which spreads neighbouring (equally busy) tiles over
+    the threads."""
     step = 7919 if n % 7919 else 7907
     return (i * step) % n
 
@@ -85,8 +85,8 @@ def blend_forward(
     """Blend one image.
 
     means2d [N,2], conics [N,3], opacities [N], colors [N,D] with D >= 4, reach [N] half height in
-    pixels, offsets [tiles+1] and ids [M] from `bin_tiles`, background [D], shown <= D: how many of
-    the channels are wanted; float32 but the lists.
+    pixels, offsets [tiles+1] and ids [M] from `bin_tiles`, background [D]; shown <= D: how many of
+    the channels are returned. All but the lists are float32.
     Returns image [H,W,shown], transmittance [H,W], last [H,W] int32 (rank in its tile's list of the
     last Gaussian that a pixel used, -1 if none).
     """
@@ -97,13 +97,13 @@ def blend_forward(
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
     for i in prange(n_tiles):
-        tile = _shuffled(i, n_tiles)
+        tile = _shuffle(i, n_tiles)
         left, top = (tile % across) * TILE, (tile // across) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         s = np.zeros(CHANNELS + D * PIXELS, np.float32)
         for r in range(TILE):
             for j in range(TILE):
-                # pixels outside the image are born stopped
+                # pixels outside the image are stopped from the start
                 s[r * TILE + j] = ONE if r < rows and j < columns else -ONE
                 s[LAST + r * TILE + j] = F(-1)
         for j in range(TILE):
@@ -182,7 +182,7 @@ def _moments(s, x, y, begin, end):
 @njit(fastmath=fast)
 def _absolute_moments(s, x, y, a, b, c, begin, end):
     """Sums over pixels of |d loss / d mean x| and |d loss / d mean y|, by columns first: the order
-    is then written down, and every compilation keeps it."""
+    is then explicit and the same in every compilation."""
     for j in range(2 * TILE):
         s[U(LANES + j)] = ZERO
     for row in range(begin, end, TILE):
@@ -214,7 +214,7 @@ def blend_backward(
     n_tiles = len(offsets) - 1
     pairs = np.empty((len(ids), 8 + D), np.float32)
     for i in prange(n_tiles):
-        tile = _shuffled(i, n_tiles)
+        tile = _shuffle(i, n_tiles)
         left, top = (tile % across) * TILE, (tile // across) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         # the channels hold the image's gradient; DOT is its product with the Gaussian's colour,

@@ -1,8 +1,8 @@
-# MCMC's noise (arXiv 2404.09591, equation 8) on the CPU: in one pass, by the lanes of project.py.
+# MCMC's noise (arXiv 2404.09591, equation 8) on the CPU, in one pass over the lanes of project.py.
 import numpy as np
 from numba import njit, prange
 
-from splats.cpu.arithmetic import exp, sigmoid
+from splats.cpu.functions import exp, sigmoid
 from splats.cpu.project import (
     CHUNK,
     LANES,
@@ -25,8 +25,11 @@ X, Y, Z, ROWS = 11 * LANES, 12 * LANES, 13 * LANES, 14
 
 @njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
 def add_noise(means, scales, quats, opacities, noise, amount):
-    """Add normal noise [N, 3], shaped like each Gaussian and times `amount`, to the means; opaque
-    Gaussians get next to nothing."""
+    """Add noise [N, 3], normal, to the means [N, 3] in place: times `amount`, by each Gaussian's
+    covariance and by a sigmoid that is next to nothing for opaque ones.
+
+    scales [N, 3] log, quats [N, 4] and opacities [N] logit are raw; all float32.
+    """
     N = len(means)
     for chunk in prange((N + CHUNK - 1) // CHUNK):
         s = np.zeros(ROWS * LANES)

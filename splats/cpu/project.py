@@ -3,15 +3,14 @@
 # of storing. Arithmetic is float64, storage float32.
 #
 # LANES Gaussians at a time go through a scratch array of rows at constant offsets (as in blend.py):
-# copied in, then straight arithmetic over the lanes, which vectorises, then copied out. Harmonics'
-# coefficients lie together by Gaussian, so loops over them stay outside those over the lanes.
+# they are copied in, processed by straight arithmetic over the lanes, which vectorizes, and copied
+# out. A Gaussian's harmonics lie together, so loops over them stay outside those over the lanes.
 import math
 
 import numpy as np
 from numba import njit, prange
 
-from splats.cpu.arithmetic import exp, log, sigmoid
-from splats.cpu.harmonics import bases, direction_gradient
+from splats.cpu.functions import bases, direction_gradient, exp, log, sigmoid
 
 ALPHA_MIN = 1 / 255
 LANES = 32
@@ -71,8 +70,8 @@ def _to_camera(s, i, view):
 
 
 @njit(inline="always")
-def _kept(ratio, focal, center, size):
-    """x / z (or y / z) kept within the image plus 15 % of its size on each side."""
+def _clamp(ratio, focal, center, size):
+    """x / z (or y / z) clamped to the image plus 15 % of its size on each side."""
     margin = 0.15 * size / focal
     return min(max(ratio, -center / focal - margin), (size - center) / focal + margin)
 
@@ -119,7 +118,7 @@ def _compensation(xx, xy, yy, eps2d):
 
 @njit(inline="always")
 def _direction(s, i, px, py, pz):
-    """Unit direction from the camera's place to a lane's Gaussian, and one over the distance."""
+    """Unit direction from the camera's centre to a lane's Gaussian, and one over the distance."""
     x, y, z = s[I(MX + i)] - px, s[I(MY + i)] - py, s[I(MZ + i)] - pz
     inverse = 1 / max(math.sqrt(x * x + y * y + z * z), 1e-12)
     return x * inverse, y * inverse, z * inverse, inverse
@@ -152,8 +151,8 @@ def project_forward(
 
     Returns means2d [C,N,2], conics [C,N,3], opacities [C,N] (activated, compensated if
     antialiased), values [C,N,4] (colour, zeros if degree < 0, and depth), extents [C,N,2] (half
-    size in pixels of the box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up; 0:
-    not visible). All are zero for what is not visible.
+    size in pixels of the box where alpha >= 1/255) and radii [C,N,2] int32 (extents rounded up).
+    All are zero for Gaussians that are not visible.
     """
     N, C = len(means), len(viewmats)
     means2d = np.empty((C, N, 2), np.float32)
@@ -179,7 +178,7 @@ def project_forward(
                     rx, ry = x * inverse_z, y * inverse_z
                     qw, qx, qy, qz, _ = unit_quaternion(s, i)
                     M = _world_to_pixels(
-                        view, _kept(rx, fx, cx, width), _kept(ry, fy, cy, height),
+                        view, _clamp(rx, fx, cx, width), _clamp(ry, fy, cy, height),
                         fx, fy, inverse_z,
                     )  # fmt: skip
                     U = _footprint(
@@ -190,11 +189,11 @@ def project_forward(
                     factor, det = _compensation(xx, xy, yy, eps2d)
                     opacity = sigmoid(s[I(OPACITY + i)])
                     alpha = opacity * factor if antialiased else opacity
-                    drawn = (z >= near) & (z <= far) & (det > 0) & (det < np.inf)
-                    drawn &= alpha >= ALPHA_MIN
+                    visible = (z >= near) & (z <= far) & (det > 0) & (det < np.inf)
+                    visible &= alpha >= ALPHA_MIN
                     extend = math.sqrt(2 * log(max(alpha, ALPHA_MIN) / ALPHA_MIN))
                     s[I(U_ + i)], s[I(V_ + i)], s[I(DEPTH + i)] = fx * rx + cx, fy * ry + cy, z
-                    s[I(ALPHA + i)] = alpha if drawn else -1.0
+                    s[I(ALPHA + i)] = alpha if visible else -1.0
                     s[I(CONIC_A + i)] = (yy + eps2d) / det
                     s[I(CONIC_B + i)] = -xy / det
                     s[I(CONIC_C + i)] = (xx + eps2d) / det
@@ -208,9 +207,9 @@ def project_forward(
                     u, v = s[U_ + i], s[V_ + i]
                     ex, ey = s[EXTENT_X + i], s[EXTENT_Y + i]
                     rx, ry = math.ceil(ex), math.ceil(ey)
-                    # also turns away what is not finite
-                    drawn = s[ALPHA + i] > 0 and u + rx > 0 and u - rx < width
-                    if not (drawn and v + ry > 0 and v - ry < height):
+                    # false for what is not finite, too
+                    visible = s[ALPHA + i] > 0 and u + rx > 0 and u - rx < width
+                    if not (visible and v + ry > 0 and v - ry < height):
                         means2d[c, n], conics[c, n], alphas[c, n] = 0, 0, 0
                         values[c, n], extents[c, n], radii[c, n] = 0, 0, 0
                         continue
@@ -300,7 +299,7 @@ def project_backward(
                     x, y, z = _to_camera(s, i, view)
                     inverse_z = 1 / z
                     x_ratio, y_ratio = x * inverse_z, y * inverse_z
-                    rx, ry = _kept(x_ratio, fx, cx, width), _kept(y_ratio, fy, cy, height)
+                    rx, ry = _clamp(x_ratio, fx, cx, width), _clamp(y_ratio, fy, cy, height)
                     qw, qx, qy, qz, inverse_q = unit_quaternion(s, i)
                     R = rotation(qw, qx, qy, qz)
                     M = _world_to_pixels(view, rx, ry, fx, fy, inverse_z)
@@ -371,7 +370,7 @@ def project_backward(
                     m10 = q0 * R[0] + q1 * R[1] + q2 * R[2]
                     m11 = q0 * R[3] + q1 * R[4] + q2 * R[5]
                     m12 = q0 * R[6] + q1 * R[7] + q2 * R[8]
-                    # by z through M's 1 / z, and by x / z and y / z where they are not held
+                    # by z through M's 1 / z, and by x / z and y / z where they are not clamped
                     v_z = -inverse_z * (m00 * M[0] + m01 * M[1] + m02 * M[2])
                     v_z -= inverse_z * (m10 * M[3] + m11 * M[4] + m12 * M[5])
                     v_rx = -fx * inverse_z * (m00 * view[8] + m01 * view[9] + m02 * view[10])

@@ -11,10 +11,10 @@ from torch import Tensor
 from scenes.cameras import Cameras
 from splats.cpu.blend import INLINE, blend_backward, blend_forward
 from splats.cpu.project import project_backward, project_forward
-from splats.cpu.tiles import bin_tiles, depth_order, sum_pairs
+from splats.cpu.tiles import bin_tiles, sort_by_depth, sum_pairs
 
-# numba's fallback threading layer must not be entered by two threads (a viewer beside a training)
-_one_at_a_time = threading.RLock()
+# numba's fallback threading layer must not be entered by two threads (the viewer beside training)
+_kernel_lock = threading.RLock()
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
@@ -22,15 +22,15 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _gradients(values: Sequence[Tensor | None], shapes: Sequence[tuple]) -> list[np.ndarray]:
-    """Gradients of outputs as arrays, zeros for those that nobody used."""
+    """Gradients of outputs as arrays, zeros for outputs that were not used."""
     return [
         np.zeros(shape, np.float32) if value is None else _arrays(value)[0]
         for value, shape in zip(values, shapes, strict=True)
     ]
 
 
-def _stacked(views: Sequence[np.ndarray]) -> Tensor:
-    """The arrays of all views as one tensor; that of a single view is not copied."""
+def _stack(views: Sequence[np.ndarray]) -> Tensor:
+    """The arrays of all views as one tensor, without a copy if there is one view."""
     return torch.from_numpy(views[0][None] if len(views) == 1 else np.stack(views))
 
 
@@ -44,7 +44,7 @@ def project(
     eps2d: float,
     antialiased: bool,
 ) -> tuple[Tensor, ...]:
-    """The six raw parameters seen by C cameras.
+    """Project Gaussians, given as the six raw float32 parameters, into C cameras of one size.
 
     Returns means2d [C,N,2], conics [C,N,3], opacities [C,N], values [C,N,4] (colour, zeros for
     degree -1, and depth), all differentiable, and extents [C,N,2], radii [C,N,2] int32.
@@ -98,10 +98,10 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, scales, quats, opacities, sh0, shN, cameras, degree, options):
         width, height, near, far, eps2d, antialiased = options
-        # float64: what far cameras and points lose in float32 shows as jitter
+        # float64: with cameras and points far from the origin, float32 is visible as jitter
         exact = Cameras(cameras.viewmats.double(), cameras.Ks.double(), cameras.sizes)
         view = _arrays(exact.viewmats, exact.Ks, exact.positions)
-        with _one_at_a_time:
+        with _kernel_lock:
             *outputs, extents, radii = project_forward(
                 *_arrays(means, scales, quats, opacities, sh0, shN), degree, *view,
                 width, height, near, far, eps2d, antialiased,
@@ -117,7 +117,7 @@ class _Project(torch.autograd.Function):
     def backward(ctx, *v_outputs):
         C, N = ctx.constants[-1].shape[:2]
         gradients = _gradients(v_outputs[:4], [(C, N, 2), (C, N, 3), (C, N), (C, N, 4)])
-        with _one_at_a_time:
+        with _kernel_lock:
             result = project_backward(*_arrays(*ctx.saved_tensors), *ctx.constants, *gradients)
         return (*(torch.from_numpy(v) for v in result), None, None, None)
 
@@ -133,8 +133,8 @@ class _Blend(torch.autograd.Function):
         for c in range(len(means2d)):
             xy, conic, opacity, color = (array[c] for array in splats)
             reach = np.ascontiguousarray(extents[c, :, 1])
-            with _one_at_a_time:
-                order = depth_order(depths[c], radii[c])
+            with _kernel_lock:
+                order = sort_by_depth(depths[c], radii[c])
                 offsets, ids, starts, places = bin_tiles(
                     order, xy, conic, opacity, extents[c], width, height
                 )
@@ -148,7 +148,7 @@ class _Blend(torch.autograd.Function):
         ctx.absgrad, ctx.shown, ctx.attached = absgrad, shown, attached
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(means2d, conics, opacities, colors)
-        return _stacked(images), _stacked(alphas)
+        return _stack(images), _stack(alphas)
 
     @staticmethod
     def backward(ctx, v_images, v_alphas):
@@ -157,18 +157,18 @@ class _Blend(torch.autograd.Function):
         v_images, v_alphas = _gradients((v_images, v_alphas), [(*shape, ctx.shown), shape])
         sums, v_background = [], None
         for c, (lists, pairs_of) in enumerate(ctx.views):
-            with _one_at_a_time:
+            with _kernel_lock:
                 pairs = blend_backward(
                     *(array[c] for array in splats), *lists, v_images[c], v_alphas[c],
                     ctx.attached, ctx.absgrad,
                 )  # fmt: skip
                 sums.append(sum_pairs(pairs, *pairs_of))
-        v_means2d, absolute, *v_others = map(_stacked, zip(*sums, strict=True))
+        v_means2d, absolute, *v_others = map(_stack, zip(*sums, strict=True))
         if ctx.absgrad:
             ctx.saved_tensors[0].absgrad = absolute
         if ctx.needs_input_grad[4]:
-            left = np.stack([lists[4] for lists, _ in ctx.views])
-            v_shown = torch.from_numpy(np.einsum("chwd,chw->d", v_images, left))
+            transmittances = np.stack([lists[4] for lists, _ in ctx.views])
+            v_shown = torch.from_numpy(np.einsum("chwd,chw->d", v_images, transmittances))
             v_background = v_shown.new_zeros(splats[3].shape[-1])
             v_background[: ctx.shown] = v_shown
         return v_means2d, *v_others, v_background, None, None

@@ -13,7 +13,7 @@ CHUNKS = 8  # independent parts of the counting sort; the result does not depend
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def depth_order(depths, radii):
+def sort_by_depth(depths, radii):
     """Indices of the visible Gaussians from near to far, equal depths by index. depths [N] > 0."""
     order = np.empty(len(depths), np.int32)
     V = 0
@@ -45,7 +45,7 @@ def _tile_range(center, extent, tiles):
 
 @njit(inline="always")
 def _nearest(x0, x1, y0, y1, x, y, a, b, c):
-    """Smallest exponent sigma of the Gaussian on the rectangle [x0, x1] x [y0, y1]."""
+    """Smallest exponent sigma of the Gaussian over the rectangle [x0, x1] x [y0, y1]."""
     inside_x, inside_y = x0 <= x <= x1, y0 <= y <= y1
     if inside_x and inside_y:
         return 0.0

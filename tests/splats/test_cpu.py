@@ -1,19 +1,19 @@
-# Parts of the CPU kernel that pictures and gradients do not show.
+# Parts of the CPU kernel that pictures and gradients do not reveal.
 import numpy as np
 from numba import njit
 
-from splats.cpu import arithmetic
-from splats.cpu.harmonics import bases, direction_gradient
-from splats.cpu.tiles import depth_order
+from splats.cpu import functions
+from splats.cpu.functions import bases, direction_gradient
+from splats.cpu.tiles import sort_by_depth
 
 
 @njit(error_model="numpy")
 def exp_log_sigmoid(x):
     out = np.empty((3, len(x)))
     for i in range(len(x)):
-        out[0, i] = arithmetic.exp(x[i])
-        out[1, i] = arithmetic.log(out[0, i])
-        out[2, i] = arithmetic.sigmoid(x[i])
+        out[0, i] = functions.exp(x[i])
+        out[1, i] = functions.log(out[0, i])
+        out[2, i] = functions.sigmoid(x[i])
     return out
 
 
@@ -43,5 +43,5 @@ def test_the_visible_are_ordered_by_depth_and_equal_depths_by_index():
     radii = rng.integers(0, 2, (2000, 2)).astype(np.int32)
     expected = np.argsort(np.where(radii[:, 0] > 0, depths, np.inf), kind="stable")
     expected = expected[: (radii[:, 0] > 0).sum()]
-    np.testing.assert_array_equal(depth_order(depths, radii), expected)
-    assert len(depth_order(depths[:0], radii[:0])) == 0
+    np.testing.assert_array_equal(sort_by_depth(depths, radii), expected)
+    assert len(sort_by_depth(depths[:0], radii[:0])) == 0

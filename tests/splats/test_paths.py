@@ -69,7 +69,7 @@ def moves(cameras: Cameras) -> torch.Tensor:
     return cameras.positions.diff(dim=0).norm(dim=1)
 
 
-@pytest.mark.parametrize("path", [paths.interpolated, paths.ellipse])
+@pytest.mark.parametrize("path", [paths.interpolate_path, paths.orbit_path])
 @pytest.mark.parametrize("name", DEGENERATE)
 @pytest.mark.parametrize("n_frames", [1, 2, 40])
 def test_any_capture_gives_valid_cameras(path, name, n_frames):
@@ -78,7 +78,7 @@ def test_any_capture_gives_valid_cameras(path, name, n_frames):
     assert is_valid(cameras)
 
 
-@pytest.mark.parametrize("path", [paths.interpolated, paths.ellipse])
+@pytest.mark.parametrize("path", [paths.interpolate_path, paths.orbit_path])
 def test_intrinsics_are_the_firsts_or_as_asked(path):
     capture = orbit(8)
     assert path(capture, 5).size == (128, 96)
@@ -90,7 +90,7 @@ def test_intrinsics_are_the_firsts_or_as_asked(path):
 
 
 def test_interpolated_moves_evenly_and_smoothly():
-    path = paths.interpolated(orbit(20), 300)
+    path = paths.interpolate_path(orbit(20), 300)
     assert moves(path).max() < 1.5 * moves(path).mean()
     assert turns(path).max() < 1.5 * turns(path).mean()
     bends = path.positions.diff(n=2, dim=0).norm(dim=1)
@@ -99,7 +99,7 @@ def test_interpolated_moves_evenly_and_smoothly():
 
 def test_interpolated_passes_by_its_keyframes():
     capture = orbit(10, degrees=300)
-    path = paths.interpolated(capture, 400)
+    path = paths.interpolate_path(capture, 400)
     gaps = torch.cdist(capture.positions, path.positions)
     assert gaps.min(dim=1).values.max() < 0.02 * moves(capture).mean()
     forward = path.camtoworlds[gaps.argmin(dim=1), :3, 2]
@@ -111,15 +111,15 @@ def test_interpolated_passes_by_its_keyframes():
 def test_interpolated_keeps_the_order_of_a_tour_and_sorts_a_jumble():
     capture = orbit(40, degrees=330)
     jumbled = capture[torch.randperm(40, generator=torch.Generator().manual_seed(3)).tolist()]
-    own = moves(paths.interpolated(capture, 400, keyframes=40)).sum()
-    sorted_out = moves(paths.interpolated(jumbled, 400, keyframes=40)).sum()
+    own = moves(paths.interpolate_path(capture, 400, keyframes=40)).sum()
+    sorted_out = moves(paths.interpolate_path(jumbled, 400, keyframes=40)).sum()
     assert own == pytest.approx(moves(capture).sum().item(), rel=0.02)
     assert sorted_out < 2 * own < moves(jumbled).sum() / 3
 
 
 def test_ellipse_recovers_an_elliptical_orbit():
     capture = orbit(60, radii=(4, 3), height=1.5)
-    path = paths.ellipse(capture, 200)
+    path = paths.orbit_path(capture, 200)
     relative = path.positions.double() - torch.from_numpy(CENTER)
     up = torch.from_numpy(UP)
     torch.testing.assert_close(relative @ up, torch.full((200,), 1.5).double(), rtol=0, atol=0.02)
@@ -136,7 +136,7 @@ def test_ellipse_recovers_an_elliptical_orbit():
 
 def test_ellipse_does_not_go_behind_what_was_photographed():
     capture = orbit(20, degrees=90, radii=(4, 4))
-    path = paths.ellipse(capture, 100)
+    path = paths.orbit_path(capture, 100)
     nearest = torch.cdist(path.positions, capture.positions).min(dim=1).values
     assert nearest.max() < 0.3
     assert moves(path).max() < 0.3
@@ -144,15 +144,15 @@ def test_ellipse_does_not_go_behind_what_was_photographed():
 
 def test_looked_at_is_where_the_axes_meet():
     torch.testing.assert_close(
-        paths.looked_at(orbit(7)).double(), torch.from_numpy(CENTER), rtol=0, atol=1e-4
+        paths.estimate_focus(orbit(7)).double(), torch.from_numpy(CENTER), rtol=0, atol=1e-4
     )
     torch.testing.assert_close(
-        paths.up_direction(orbit(9)).double(), torch.from_numpy(UP), rtol=0, atol=1e-2
+        paths.estimate_up(orbit(9)).double(), torch.from_numpy(UP), rtol=0, atol=1e-2
     )
 
 
 def test_no_camera_or_frame_is_refused():
     with pytest.raises(ValueError, match="at least one"):
-        paths.ellipse(line(3), 0)
+        paths.orbit_path(line(3), 0)
     with pytest.raises(ValueError, match="at least one"):
-        paths.interpolated(line(3)[[]], 4)
+        paths.interpolate_path(line(3)[[]], 4)

@@ -12,11 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from runtime.command import run_command
 from scenes.cameras import Cameras
-from splats import cameras_json, checkpoint, files, paths, save, view
+from splats import checkpoint, files, paths, save
 from splats.gaussians import Splats, from_points
+from splats.view import pictures
+from splats.view.__main__ import main
+from splats.view.viewer import Viewer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -49,21 +53,21 @@ def write_cameras(path: Path, cameras: Cameras) -> None:
     path.write_text(json.dumps(content))
 
 
-def browser_view(start: view.Start, aspect: float = 4 / 3, width: int = 64) -> Cameras:
+def browser_view(start: pictures.InitialView, aspect: float = 4 / 3, width: int = 64) -> Cameras:
     """What a browser shows that took the start."""
     pose = paths.look_at(
         start.position.double().numpy()[None], start.target.double().numpy(), start.up.numpy()
     )[0]
-    wxyz = view.Rotation.from_matrix(pose[:3, :3]).as_quat()[[3, 0, 1, 2]]
-    return view.browser_camera(wxyz, pose[:3, 3], start.fov, aspect, width)
+    wxyz = Rotation.from_matrix(pose[:3, :3]).as_quat()[[3, 0, 1, 2]]
+    return pictures.make_browser_camera(wxyz, pose[:3, 3], start.fov, aspect, width)
 
 
 def test_the_first_view_without_cameras_frames_the_bulk():
-    start = view.start_from_splats(ball())
+    start = pictures.choose_initial_view(ball())
     assert (start.target - torch.tensor([5.0, 0, 0])).norm() < 0.3
     assert 1 < (start.position - start.target).norm() < 6  # strays are 1000 away
     assert torch.equal(start.up, torch.tensor([0.0, 0, 1]))  # the ball is flat along z
-    image, in_view = view.picture(ball(), browser_view(start), view.Settings())
+    image, in_view = pictures.render_picture(ball(), browser_view(start), pictures.Settings())
     assert image.shape == (48, 64, 3)
     assert image[20:28, 28:36, 0].mean() > 60
     assert in_view > 100
@@ -71,31 +75,36 @@ def test_the_first_view_without_cameras_frames_the_bulk():
 
 def test_the_first_view_with_cameras_is_the_first_camera():
     cameras = capture()
-    shown = browser_view(view.start_from_cameras(cameras), width=128)
+    shown = browser_view(pictures.choose_initial_view(ball(), cameras), width=128)
     assert shown.size == (128, 96)
     torch.testing.assert_close(shown.viewmats[0], cameras.viewmats[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(shown.Ks[0], cameras.Ks[0], rtol=1e-4, atol=0)
 
 
 def test_tall_windows_are_limited_by_their_height():
-    assert browser_view(view.start_from_splats(ball()), aspect=0.5, width=100).size == (50, 100)
+    assert browser_view(pictures.choose_initial_view(ball()), aspect=0.5, width=100).size == (
+        50,
+        100,
+    )
 
 
 def test_pictures_of_colour_depth_and_alpha():
     splats, camera = ball(), capture()[0]
-    red, _ = view.picture(splats, camera, view.Settings(background=(0, 0, 1.0)))
+    red, _ = pictures.render_picture(splats, camera, pictures.Settings(background=(0, 0, 1.0)))
     assert red[0, 0].tolist() == [0, 0, 255]
     assert red[48, 64, 0] > red[48, 64, 2]
-    alpha, _ = view.picture(splats, camera, view.Settings(mode="alpha"))
+    alpha, _ = pictures.render_picture(splats, camera, pictures.Settings(mode="alpha"))
     assert alpha[0, 0].tolist() == [0, 0, 0]
     assert alpha[48, 64, 0] > 60
     with torch.no_grad():
         splats["opacities"] += 10
-    depth, _ = view.picture(splats, camera, view.Settings(mode="depth"))
+    depth, _ = pictures.render_picture(splats, camera, pictures.Settings(mode="depth"))
     assert depth[0, 0].tolist() == [0, 0, 0]
     assert np.unique(depth.reshape(-1, 3), axis=0).shape[0] > 20
-    nothing, in_view = view.picture(
-        splats, Cameras(-torch.eye(4)[None], camera.Ks, camera.sizes), view.Settings(mode="depth")
+    nothing, in_view = pictures.render_picture(
+        splats,
+        Cameras(-torch.eye(4)[None], camera.Ks, camera.sizes),
+        pictures.Settings(mode="depth"),
     )
     assert nothing.max() == 0
     assert in_view == 0
@@ -129,7 +138,7 @@ class Handles:
         )
 
 
-def rest(viewer: view.Viewer) -> None:
+def rest(viewer: Viewer) -> None:
     """Draw until nothing is due."""
     end = time.monotonic() + 10
     while (due := viewer.step()) is not None:
@@ -139,7 +148,7 @@ def rest(viewer: view.Viewer) -> None:
 
 def test_small_while_moving_and_sharp_at_rest():
     client = Handles()
-    viewer = view.Viewer(Handles(), ball(), width=400)
+    viewer = Viewer(Handles(), ball(), width=400)
     viewer._connect(client)
     viewer.moving_width = 100
     viewer.step()
@@ -156,10 +165,10 @@ def test_small_while_moving_and_sharp_at_rest():
 
 def test_the_size_while_moving_follows_the_measured_time(monkeypatch):
     client = Handles()
-    viewer = view.Viewer(Handles(), ball(), width=400)
+    viewer = Viewer(Handles(), ball(), width=400)
     viewer._connect(client)
-    for limit, expected in ((1e-9, view.SMALLEST), (100.0, 400)):
-        monkeypatch.setattr(view, "MOVING_SECONDS", limit)
+    for limit, expected in ((1e-9, pictures.SMALLEST), (100.0, 400)):
+        monkeypatch.setattr("splats.view.viewer.MOVING_SECONDS", limit)
         for _ in range(12):
             client.moved(None)
             viewer.step()
@@ -167,21 +176,21 @@ def test_the_size_while_moving_follows_the_measured_time(monkeypatch):
 
 
 def test_the_path_plays_to_its_end(monkeypatch):
-    monkeypatch.setattr(view, "PATH_FPS", 2)  # one of 16 frames every half second
+    monkeypatch.setattr("splats.view.viewer.PATH_FPS", 2)  # one of 16 frames every half second
     client = Handles()
     cameras = capture()
-    viewer = view.Viewer(Handles(), ball(), cameras=cameras, width=100)
+    viewer = Viewer(Handles(), ball(), cameras=cameras, width=100)
     viewer._connect(client)
     viewer._toggle_path(client)
-    viewer.eyes[0].played -= 100
+    viewer.browsers[0].playing_since -= 100
     rest(viewer)
-    assert viewer.eyes[0].played is None
+    assert viewer.browsers[0].playing_since is None
     np.testing.assert_allclose(client.camera.position, cameras.positions[-1], atol=1e-4)
     viewer._toggle_path(client)
     assert viewer.step() == 0
     np.testing.assert_allclose(client.camera.position, cameras.positions[0], atol=1e-4)
     viewer._toggle_path(client)
-    assert viewer.eyes[0].played is None
+    assert viewer.browsers[0].playing_since is None
 
 
 def test_cameras_json_in_both_forms(tmp_path):
@@ -197,7 +206,7 @@ def test_cameras_json_in_both_forms(tmp_path):
     ]  # fmt: skip
     (tmp_path / "inria.json").write_text(json.dumps(inria))
     for name in ("ours.json", "inria.json"):
-        back = cameras_json.read(tmp_path / name)
+        back = files.read_cameras(tmp_path / name)
         torch.testing.assert_close(back.viewmats, cameras.viewmats, rtol=0, atol=1e-5)
         assert torch.equal(back.Ks, cameras.Ks)
         assert torch.equal(back.sizes, cameras.sizes)
@@ -212,7 +221,7 @@ def test_cameras_json_in_both_forms(tmp_path):
 def test_bad_cameras_json_is_named(tmp_path, text):
     (tmp_path / "cameras.json").write_text(text)
     with pytest.raises(ValueError, match=r"cameras\.json") as error:
-        cameras_json.read(tmp_path / "cameras.json")
+        files.read_cameras(tmp_path / "cameras.json")
     assert "\n" not in str(error.value)
 
 
@@ -250,7 +259,7 @@ def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, mo
         assert b"<html" in page
         monkeypatch.setattr(sys, "argv", ["view", str(tmp_path), "--port", str(free_port)])
         with pytest.raises(SystemExit) as stop:
-            run_command(view.main)
+            run_command(main)
         assert stop.value.code == 2
         assert capsys.readouterr().err == (
             f"error: port {free_port} is in use; choose another one with --port\n"
@@ -258,6 +267,14 @@ def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, mo
     finally:
         viewer.terminate()
         viewer.communicate(timeout=20)
+
+
+def test_nothing_heavy_is_loaded_before_the_command_has_set_the_threads():
+    code = "import sys, splats, splats.view.__main__; print({'torch', 'viser'} & set(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == "set()\n"
 
 
 def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, free_port):
@@ -271,7 +288,7 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, free_port):
     ):
         monkeypatch.setattr(sys, "argv", ["view", *map(str, arguments)])
         with pytest.raises((ValueError, OSError), match=expected):
-            view.main()
+            main()
 
 
 class Panel(Handles):
@@ -304,7 +321,7 @@ def test_before_and_after_and_the_confidence_can_be_seen(tmp_path):
     torch.nn.init.constant_(before["sh0"], 0.0)
     sure = torch.ones(300)
     panel, client = Panel(), Handles()
-    viewer = view.Viewer(panel, after, width=160, before=before, confidence=sure)
+    viewer = Viewer(panel, after, width=160, before=before, confidence=sure)
     viewer._connect(client)
     shown = {}
 
@@ -324,21 +341,21 @@ def test_before_and_after_and_the_confidence_can_be_seen(tmp_path):
     red, green, _ = show("after", "confidence").reshape(-1, 3).T
     assert (red > green + 30).any() and not (green > red).any()
     assert (shown["before", "confidence"] == shown["before", "colour"]).all()
-    assert "confidence" not in Panel.add_dropdown(panel, "x", view.MODES).options
+    assert "confidence" not in Panel.add_dropdown(panel, "x", pictures.MODES).options
 
 
 def test_confidence_is_read_from_a_checkpoint(tmp_path):
     splats = ball()
     file = tmp_path / "ckpts" / "ckpt_9_rank0.pt"
     checkpoint.write(file, splats, 9, confidence=torch.linspace(0, 1, splats.count))
-    torch.testing.assert_close(files.confidence(tmp_path), torch.linspace(0, 1, splats.count))
+    torch.testing.assert_close(files.read_confidence(tmp_path), torch.linspace(0, 1, splats.count))
     checkpoint.write(file, splats, 9)
-    assert files.confidence(tmp_path) is None
+    assert files.read_confidence(tmp_path) is None
 
 
 def test_antialiased_splats_are_shown_so(tmp_path):
     panel, client = Panel(), Handles()
-    viewer = view.Viewer(panel, ball(), width=160, antialiased=True)
+    viewer = Viewer(panel, ball(), width=160, antialiased=True)
     viewer._connect(client)
     shown = {}
     for box in (True, False):
@@ -346,14 +363,14 @@ def test_antialiased_splats_are_shown_so(tmp_path):
         panel.box.changed(None)
         rest(viewer)
         shown[box] = client.pictures[-1]
-        told = view.Settings(antialiased=box, sh_degree=0)
-        view_of = view.browser_camera(
+        settings = pictures.Settings(antialiased=box, sh_degree=0)
+        camera = pictures.make_browser_camera(
             client.camera.wxyz, client.camera.position, 1.0, 4 / 3, viewer.width
         )
-        assert (shown[box] == view.picture(ball(), view_of, told)[0]).all()
+        assert (shown[box] == pictures.render_picture(ball(), camera, settings)[0]).all()
     assert (shown[True] != shown[False]).any()
 
-    assert not files.antialiased(tmp_path)
+    assert not files.read_antialiased(tmp_path)
     for text, expected in (
         ("antialiased: true\n", True),
         ("strategy: !!python/object:gsplat.DefaultStrategy {}\nantialiased: true\r\n", True),
@@ -361,4 +378,4 @@ def test_antialiased_splats_are_shown_so(tmp_path):
         ("about: antialiased: true\n", False),
     ):
         (tmp_path / "cfg.yml").write_text(text)
-        assert files.antialiased(tmp_path) is expected
+        assert files.read_antialiased(tmp_path) is expected

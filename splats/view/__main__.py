@@ -1,0 +1,93 @@
+# python -m splats.view RESULT_OR_PLY: look around in splats in the browser.
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from runtime.command import run_command
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Show splats in the browser."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A .ply, a .pt, or a result folder (the newest splats in it)."""
+    before: Path | None = None
+    """Other splats of the same world to switch to (default: `vanilla` in the result folder)."""
+    port: int = 8080
+    """Port of the page."""
+    host: str = "127.0.0.1"
+    """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network."""
+    width: int | None = None
+    """Longer side of the picture at rest, in pixels (default: from the measured speed)."""
+
+
+def main() -> None:
+    """Load the splats and serve the page until interrupted.
+
+    ValueError or OSError, in one sentence, for a wrong flag, path or port.
+    """
+    config = tyro.cli(Config, prog="python -m splats.view")
+    import torch
+    import viser
+
+    from splats import files
+    from splats.view.pictures import LARGEST, SMALLEST, choose_initial_view, measure_width
+    from splats.view.viewer import Viewer
+
+    logging.getLogger("websockets").setLevel(logging.WARNING)  # viser's; it logs every connection
+    if config.width is not None and not SMALLEST <= config.width <= LARGEST:
+        raise ValueError(f"--width {config.width} is outside {SMALLEST} to {LARGEST}")
+    check_port(config.host, config.port)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    splats = files.load(config.path).to(device)
+    before = config.before
+    if before is None and (config.path / "vanilla" / "ckpts").is_dir():
+        before = config.path / "vanilla"
+    splats_before = None if before is None else files.load(before).to(device)
+    camera_file = config.path / "cameras.json"
+    cameras = files.read_cameras(camera_file) if camera_file.exists() else None
+    log.info("%s Gaussians from %s", f"{splats.count:,}", config.path)
+    width = config.width or measure_width(splats, choose_initial_view(splats, cameras))
+    check_port(config.host, config.port)  # again: viser would quietly take another one
+    server = viser.ViserServer(config.host, config.port, verbose=False)
+    viewer = Viewer(
+        server,
+        splats,
+        cameras=cameras,
+        width=width,
+        before=splats_before,
+        confidence=files.read_confidence(config.path),
+        antialiased=files.read_antialiased(config.path),
+    )
+    log.info("open http://%s:%d (Ctrl-C stops)", config.host, server.get_port())
+    viewer.run()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise OSError or ValueError, in one sentence, unless a server can listen there."""
+    if not 0 < port < 65536:
+        raise ValueError(f"--port {port} is not a port; choose one from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(f"port {port} is in use; choose another one with --port") from error
+            raise OSError(
+                f"cannot listen on --host {host} --port {port} ({error.strerror})"
+            ) from error
+
+
+if __name__ == "__main__":
+    run_command(main)
