@@ -40,19 +40,19 @@ def main() -> None:
     name = f"{options.view:04d}.png"
     files = {
         "without fixing": vanilla / "Pred" / name,
-        "fixed and distilled" if vanilla.exists() else "render": own / "Pred" / name,
-        "and the render fixed": own / "Post" / name,
-        "photo": own / "GT" / name,
+        "distilled" if vanilla.exists() else "render": own / "Pred" / name,
+        "final render fixed too": own / "Post" / name,
+        "ground truth": own / "GT" / name,
     }
     pictures = {title: np.asarray(Image.open(f)) for title, f in files.items() if f.exists()}
-    if "photo" not in pictures:
+    if "ground truth" not in pictures:
         raise ValueError(f"--view {options.view}: {options.result} has no such held-out view")
-    photo = pictures["photo"]
-    line = max(16, photo.shape[1] // 16)
+    photo = pictures["ground truth"]
+    line = max(16, photo.shape[1] // 11)
     columns = []
     for title, picture in pictures.items():
         strip = np.asarray(draw_caption(Cell(picture, title), picture.shape[1], line))
-        below = np.full_like(photo, 255) if title == "photo" else draw_error_map(picture, photo)
+        below = np.full_like(photo, 255) if title == "ground truth" else draw_error_map(picture, photo)
         columns.append(np.concatenate((strip, picture, below)))
     with atomic_path(options.output) as temporary:
         Image.fromarray(to_uint8(join_side_by_side(columns, gap=4))).save(temporary, quality=88)
