@@ -52,7 +52,9 @@ def main() -> None:
     columns = []
     for title, picture in pictures.items():
         strip = np.asarray(draw_caption(Cell(picture, title), picture.shape[1], line))
-        below = np.full_like(photo, 255) if title == "ground truth" else draw_error_map(picture, photo)
+        below = (
+            np.full_like(photo, 255) if title == "ground truth" else draw_error_map(picture, photo)
+        )
         columns.append(np.concatenate((strip, picture, below)))
     with atomic_path(options.output) as temporary:
         Image.fromarray(to_uint8(join_side_by_side(columns, gap=4))).save(temporary, quality=88)
