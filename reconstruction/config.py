@@ -1,4 +1,5 @@
-# The settings of an optimisation: gsplat's, under the names that its trainer's flags have.
+# The settings of an optimisation and of its evaluation: gsplat's, under the names that its
+# trainer's flags have.
 from __future__ import annotations
 
 import math
@@ -124,6 +125,18 @@ class Config:
         )
 
 
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How results are measured and shown."""
+
+    lpips_net: Literal["alex", "vgg"] = "alex"
+    """Network of the perceptual metric."""
+    save_video: bool = True
+    """Write a video along a camera path at the end."""
+    render_traj_path: Literal["interp", "ellipse"] = "interp"
+    """The video's path: through the training cameras, or an ellipse around the scene."""
+
+
 def default() -> Config:
     """Adaptive density control (Kerbl et al. 2023)."""
     return Config()
@@ -136,14 +149,14 @@ def mcmc() -> Config:
     )
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """The settings by flag name, nested ones as `strategy.cap_max`; plain values only."""
     values: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
             values[prefix + f.name] = type(value).__name__
-            values |= flat(value, f"{prefix}{f.name}.")
+            values |= flatten(value, f"{prefix}{f.name}.")
         else:
             plain = str(value) if isinstance(value, Path) else value
             values[prefix + f.name] = list(plain) if isinstance(plain, tuple) else plain

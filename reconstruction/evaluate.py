@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,27 +13,16 @@ from tqdm import tqdm
 
 from evaluation.metrics import Metrics, average
 from evaluation.pictures import save_png, to_uint8
+from generators import Generated
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.repair import Repair, Repaired
 from runtime.files import write_json
+from scenes.cameras import Cameras
 from scenes.scene import Scene
 from splats.gaussians import Splats
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How results are measured and shown."""
-
-    lpips_net: Literal["alex", "vgg"] = "alex"
-    """Network of the perceptual metric."""
-    save_video: bool = True
-    """Write a video along a camera path at the end."""
-    render_traj_path: Literal["interp", "ellipse"] = "interp"
-    """The video's path: through the training cameras, or an ellipse around the scene."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +65,15 @@ def evaluate(
     metrics: Metrics,
     *,
     step: int,
-    post: Repair | None = None,
+    generate: Callable[[Cameras], list[Generated]] | None = None,
 ) -> Evaluation:
-    """Render and measure every held-out view of the scene, and with `post` each fixed one too."""
+    """Render and measure every held-out view of the scene; with `generate`, which makes a view for
+    each camera, that one too."""
     device = splats["means"].device
     fixed, fixing = None, time.perf_counter()
-    if post is not None and scene.split.test:
+    if generate is not None and scene.split.test:
         try:
-            fixed = post(scene.cameras[list(scene.split.test)], label="fixing the held-out views")
+            fixed = generate(scene.cameras[list(scene.split.test)])
         except FloatingPointError as error:
             log.warning("the held-out views are not shown fixed: %s", error)
     fixing = 0.0 if fixed is None else time.perf_counter() - fixing
@@ -101,18 +91,19 @@ def evaluate(
             scene.images[index],
             (alphas < 0.5).numpy(),
         )
-        views.append(view if fixed is None else with_post(view, fixed[i], photo, metrics))
+        views.append(view if fixed is None else add_post(view, fixed[i], photo, metrics))
     return Evaluation(step, views, splats.count, seconds / max(1, len(views)), fixing)
 
 
-def with_post(view: View, fixed: Repaired, photo: Tensor, metrics: Metrics) -> View:
-    """The same with the fixed render beside it, its numbers called post_*."""
-    numbers = {f"post_{key}": value for key, value in metrics(fixed.fixed, photo).items()}
+def add_post(view: View, fixed: Generated, photo: Tensor, metrics: Metrics) -> View:
+    """The same with the generated view beside it, its numbers called post_*."""
+    numbers = {f"post_{key}": value for key, value in metrics(fixed.image, photo).items()}
+    reference = fixed.pictures.get("reference")
     return replace(
         view,
         metrics=view.metrics | numbers,
-        post=to_uint8(fixed.fixed),
-        reference=to_uint8(fixed.guides[0].photo) if fixed.guides else None,
+        post=to_uint8(fixed.image),
+        reference=None if reference is None else to_uint8(reference),
         confidence=fixed.confidence.half().numpy(),
     )
 

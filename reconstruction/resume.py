@@ -1,4 +1,5 @@
-# What is found in a result folder: nothing, a stopped run, a finished one, or somebody else's.
+# Going on with the run in a result folder: there may be none, a stopped one, a finished one, or
+# somebody else's.
 from __future__ import annotations
 
 import json
@@ -7,20 +8,19 @@ from typing import Any
 
 import torch
 
-from reconstruction.history import History
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import retold
-from reconstruction.state import State
+from reconstruction.rounds.record import rounds_from_json
+from reconstruction.state import History, State
 from splats import checkpoint
 
 log = logging.getLogger(__name__)
 
-# These change what is looked at, not what comes out.
+# These change what is shown, not what comes out.
 FREE = {"eval_steps", "save_steps", "save_every_seconds", "lpips_net", "save_video"}
 FREE |= {"render_traj_path", "device", "transform"}
 
 
-def restore(
+def resume_run(
     state: State, folder: ResultFolder, settings: dict[str, Any], first: int, last: int
 ) -> None:
     """Put `state` where the run in `folder` stopped; leave it alone if there is none.
@@ -50,9 +50,21 @@ def restore(
     for name, value in splats.items():
         state.splats[name] = torch.nn.Parameter(value.to(state.splats[name].device))
     state.history = History.from_checkpoint(saved)
-    state.rounds = retold(json.loads(saved.get("rounds", "[]")))
+    state.distillation.rounds = rounds_from_json(json.loads(saved.get("rounds", "[]")))
     state.done = last
     log.info("finished already, after step %d: only evaluating again", last)
+
+
+def take_fork(state: State, folder: ResultFolder, settings: dict[str, Any]) -> None:
+    """Go on from the control's state at the first round, if it was made with the same settings."""
+    if not folder.fork.exists():
+        return
+    saved = checkpoint.load(folder.fork)
+    theirs, ours = json.loads(saved["settings"]), json.loads(json.dumps(settings))
+    if any(theirs.get(key) != value for key, value in ours.items() if key not in FREE):
+        return
+    state.load(folder.fork, saved)
+    log.info("up to step %d as without fixing", state.done)
 
 
 def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any]) -> None:

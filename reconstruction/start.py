@@ -1,4 +1,5 @@
-# The Gaussians that an optimisation starts from.
+# The Gaussians that an optimisation starts from, and whether they and the capture's poses belong
+# together.
 from __future__ import annotations
 
 import logging
@@ -8,7 +9,8 @@ from pathlib import Path
 import torch
 
 from reconstruction.config import Config
-from reconstruction.history import History
+from reconstruction.rendering import measure
+from reconstruction.state import History
 from scenes.scene import Scene
 from splats import checkpoint
 from splats.files import find_files, load
@@ -16,6 +18,10 @@ from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import estimate_focus
 
 log = logging.getLogger(__name__)
+
+FIT_VIEWS = 8  # training views at which splats are looked at
+GOOD_PSNR = 15.0  # dB: splats in another world do not reach that by chance
+LEAST_ALPHA, LEAST_PSNR = 0.3, 12.0  # below both, splats and poses do not belong together
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
         points, colors = scene.points, scene.point_colors
         if cap and len(points) > cap:
             log.info("starting from %d of the capture's %d points (cap_max)", cap, len(points))
-            chosen = torch.randperm(len(points), generator=generator)[:cap]
-            points, colors = points[chosen], colors[chosen]
+            subset = torch.randperm(len(points), generator=generator)[:cap]
+            points, colors = points[subset], colors[subset]
         return from_points(points, colors, **values)
     if config.init_type == "sfm":
         if scene.kind != "transforms.json":
@@ -80,3 +86,19 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
     extent, center = config.init_extent * scene.scale, estimate_focus(scene.cameras)
     count = min(config.init_num_pts, cap or config.init_num_pts)
     return random_splats(count, extent, center=center, **values)
+
+
+def measure_fit(splats: Splats, scene: Scene, config: Config) -> tuple[float, float]:
+    """Mean alpha and mean PSNR (dB) of the splats at some training views."""
+    train = scene.split.train
+    return measure(splats, scene, train[:: max(1, -(-len(train) // FIT_VIEWS))], config)
+
+
+def check_fit(alpha: float, psnr: float) -> None:
+    """ValueError where `measure_fit` saw next to nothing of the splats, and that is not what the
+    photos show (as of an object on black)."""
+    if alpha < LEAST_ALPHA and psnr < LEAST_PSNR:
+        raise ValueError(
+            f"the capture's cameras see the splats on {100 * alpha:.0f} % of their pixels: do "
+            "splats and poses belong together, in one world? Check --ply, --ckpt and --data_dir"
+        )

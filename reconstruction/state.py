@@ -1,4 +1,4 @@
-# Everything that changes during an optimisation, and how it is kept for a stopped run to go on.
+# Everything that changes during an optimisation, and how a stopped run saves it to go on.
 from __future__ import annotations
 
 import json
@@ -8,44 +8,66 @@ from typing import Any
 
 import torch
 
-from reconstruction.history import History
-from reconstruction.rounds.novel import NovelViews
-from reconstruction.rounds.record import Round, retold, story
+from reconstruction.rounds.distillation import Distillation
+from reconstruction.rounds.record import rounds_from_json, rounds_to_json
 from reconstruction.views import ViewOrder
 from splats import checkpoint
 from splats.gaussians import Splats
 
 
 @dataclass
+class History:
+    """What a run has been through, saved in its checkpoints and drawn in its report.
+
+    seconds: time spent optimising. curve: (step, PSNR) of the training views, averaged over
+    stretches. evaluations: {"step", "psnr", ...} of the held-out views, steps counted from zero.
+    """
+
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_checkpoint(cls, saved: dict[str, Any]) -> History:
+        """The history in a checkpoint, empty if another program wrote it; ValueError if broken."""
+        text = saved.get("history")
+        if not isinstance(text, str):
+            return cls()
+        try:
+            values = json.loads(text)
+            curve = [(int(step), float(psnr)) for step, psnr in values["curve"]]
+            evaluations = [{**known, "step": int(known["step"])} for known in values["evaluations"]]
+            return cls(float(values["seconds"]), curve, evaluations)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(
+                "the checkpoint's history is damaged; use another checkpoint"
+            ) from None
+
+
+@dataclass
 class State:
     """A run between two steps.
 
-    done: steps completed. densification: the strategy's own state. rounds, novel, novel_order:
-    the fix-and-distil rounds so far, the views they gave and the order in which those are seen.
+    done: steps completed. densification: the strategy's own state. views: the order of the photos.
+    distillation: the fix-and-distil rounds so far and the views they gave.
     """
 
     splats: Splats
-    optimisers: dict[str, torch.optim.Adam]
+    optimizers: dict[str, torch.optim.Adam]
     densification: dict[str, Any]
     views: ViewOrder
+    distillation: Distillation
     done: int = 0
     history: History = field(default_factory=History)
-    rounds: list[Round] = field(default_factory=list)
-    novel: NovelViews | None = None
-    novel_order: ViewOrder | None = None
-    mix: torch.Generator = field(default_factory=torch.Generator)
-
-    def set_novel(self, novel: NovelViews | None) -> None:
-        """Train on these fixed views from now on; None: on photos alone."""
-        self.novel = novel
-        self.novel_order = None
-        if novel is not None:
-            self.novel_order = ViewOrder(tuple(range(len(novel))), self.mix.initial_seed())
 
     def record(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint of this run tells besides its splats."""
-        told = {"settings": json.dumps(settings), "history": json.dumps(asdict(self.history))}
-        return {**told, "rounds": json.dumps(story(self.rounds))}
+        """What a checkpoint of this run holds besides its splats, as JSON by key."""
+        values = {
+            "settings": settings,
+            "history": asdict(self.history),
+            "rounds": rounds_to_json(self.distillation.rounds),
+        }
+        return {key: json.dumps(value) for key, value in values.items()}
 
     def save(self, path: Path, settings: dict[str, Any]) -> None:
         """Write all that a bit-exact continuation needs, the random states included."""
@@ -56,12 +78,10 @@ class State:
             max(0, self.done - 1),
             **self.record(settings),
             done=self.done,
-            optimisers={name: o.state_dict() for name, o in self.optimisers.items()},
+            optimizers={name: o.state_dict() for name, o in self.optimizers.items()},
             densification=self.densification,
             views=self.views.state_dict(),
-            novel=None if self.novel is None else self.novel.state_dict(),
-            novel_order=None if self.novel_order is None else self.novel_order.state_dict(),
-            mix=self.mix.get_state(),
+            distillation=self.distillation.state_dict(),
             random=torch.get_rng_state(),
             random_cuda=torch.cuda.get_rng_state() if cuda else None,
         )
@@ -74,24 +94,20 @@ class State:
         splats, step = checkpoint.parse(path, saved)
         try:
             device = self.splats["means"].device
-            for name, optimiser in self.optimisers.items():
+            for name, optimizer in self.optimizers.items():
                 parameter = torch.nn.Parameter(splats[name].detach().to(device))
                 self.splats[name] = parameter
-                optimiser.param_groups[0]["params"] = [parameter]
-                optimiser.state.clear()
-                optimiser.load_state_dict(saved["optimisers"][name])
+                optimizer.param_groups[0]["params"] = [parameter]
+                optimizer.state.clear()
+                optimizer.load_state_dict(saved["optimizers"][name])
             self.densification = {
                 key: value.to(device) if isinstance(value, torch.Tensor) else value
                 for key, value in saved["densification"].items()
             }
             self.views.load_state_dict(saved["views"])
             self.history = History.from_checkpoint(saved)
-            self.rounds = retold(json.loads(saved["rounds"]))
-            self.novel, self.novel_order = None, None
-            if saved["novel"] is not None:
-                self.set_novel(NovelViews.from_state(saved["novel"]))
-                self.novel_order.load_state_dict(saved["novel_order"])
-            self.mix.set_state(saved["mix"])
+            self.distillation.load_state_dict(saved["distillation"])
+            self.distillation.rounds = rounds_from_json(json.loads(saved["rounds"]))
             torch.set_rng_state(saved["random"])
             if device.type == "cuda" and saved["random_cuda"] is not None:
                 torch.cuda.set_rng_state(saved["random_cuda"], device)

@@ -1,22 +1,25 @@
 # One step of an optimisation: a view is rendered, compared, and the Gaussians follow.
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
 from reconstruction.config import Config
-from reconstruction.history import History
+from reconstruction.densification import make_strategy
 from reconstruction.losses import photometric, regularisation
-from reconstruction.optimisers import make_optimisers, means_rate, update
+from reconstruction.optimizer import make_optimizers, means_rate, update
 from reconstruction.rendering import render_view
-from reconstruction.rounds.settings import FixConfig
+from reconstruction.rounds.distillation import Distillation
 from reconstruction.start import Start, initial_splats
-from reconstruction.state import State
-from reconstruction.strategies import make_strategy
-from reconstruction.views import ViewOrder
+from reconstruction.state import History, State
+from reconstruction.views import ExtraView, ViewOrder
+from scenes.cameras import Cameras
 from scenes.scene import Scene
+from splats.rasterize import Render
 
 
 class Trainer:
@@ -26,16 +29,10 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        scene: Scene,
-        config: Config,
-        device: torch.device,
-        start: Start | None = None,
-        fixing: FixConfig | None = None,
+        self, scene: Scene, config: Config, device: torch.device, start: Start | None = None
     ) -> None:
         torch.manual_seed(config.seed)
         self.scene, self.config, self.device = scene, config, device
-        self.fixing = fixing or FixConfig()
         self.cameras = scene.cameras.to(device)
         self.scene_scale = scene.scale * config.global_scale
         self.first_step = start.step if start else 0
@@ -45,91 +42,79 @@ class Trainer:
         else:
             splats = start.splats.with_sh_degree(config.sh_degree)
         splats = splats.to(device)
-        optimisers = make_optimisers(splats, config, self.scene_scale)
+        optimizers = make_optimizers(splats, config, self.scene_scale)
         self.strategy = make_strategy(config.strategy, device)
-        self.strategy.check_sanity(splats, optimisers)
+        self.strategy.check_sanity(splats, optimizers)
         if isinstance(self.strategy, MCMCStrategy):
             densification = self.strategy.initialize_state()
         else:
             densification = self.strategy.initialize_state(scene_scale=self.scene_scale)
-        views = ViewOrder(scene.split.train, config.seed)
-        history = start.history if start else History()
         self.state = State(
-            splats, optimisers, densification, views, done=self.first_step, history=history
+            splats,
+            optimizers,
+            densification,
+            ViewOrder(scene.split.train, config.seed),
+            Distillation(seed=config.seed),
+            done=self.first_step,
+            history=start.history if start else History(),
         )
-        self.state.mix.manual_seed(config.seed)
 
-    def step(self) -> tuple[Tensor, Tensor | None]:
-        """Loss and mean squared error of the next view, both scalars, before the update; a fixed
-        view, which is no truth, has no error."""
+    def step(
+        self, extra: Sequence[ExtraView] = (), photo_weight: float | None = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Train on the next photo and on `extra` views; photo_weight None: on the extra ones alone.
+
+        Loss and the photo's mean squared error, both scalars, before the update; no error without
+        a photo.
+        """
         config, state = self.config, self.state
-        splats, optimisers, number = state.splats, state.optimisers, state.done
-        degree = min(number // config.sh_degree_interval, config.sh_degree)
+        splats, optimizers, number = state.splats, state.optimizers, state.done
         background = torch.rand(3, device=self.device) if config.random_bkgd else None
-        novel = self._novel_view()
         photo = None
-        if novel is None or self.fixing.beside:
+        if photo_weight is None:
+            camera, background = extra[0].camera.to(self.device), None
+        else:
             view = state.views.next()
             camera = self.cameras[view]
             photo = self.scene.image(view).to(self.device, non_blocking=True)
-        else:
-            camera, background = state.novel.cameras[novel].to(self.device), None
 
-        degree = degree if self.warms_up else config.sh_degree
-        shown = {"sh_degree": degree, "depth": False}
-        render = render_view(splats, camera, config, background=background, **shown)
-        colors = render.colors[0]
+        render = self._render(camera, background)  # its gradients steer the densification
+        colors = first = render.colors[0]
         self.strategy.step_pre_backward(
-            splats, optimisers, state.densification, number, render.info
+            splats, optimizers, state.densification, number, render.info
         )
-        if photo is None:
-            loss = self._distilled(novel, colors)
-        else:
-            weight = 1.0 if state.novel is None else self.fixing.real_data_lambda
-            loss = weight * photometric(colors, photo, config.ssim_lambda)
-            if novel is not None:
-                camera = state.novel.cameras[novel].to(self.device)
-                other = render_view(splats, camera, config, **shown)
-                loss = loss + self._distilled(novel, other.colors[0])
-        loss = loss + regularisation(splats, config.opacity_reg, config.scale_reg)
+        losses = []
+        if photo is not None:
+            losses.append(photo_weight * photometric(colors, photo, config.ssim_lambda))
+        for view in extra:
+            if losses:  # else it is the view rendered above
+                colors = self._render(view.camera.to(self.device)).colors[0]
+            loss = photometric(colors, view.target(colors), config.ssim_lambda)
+            losses.append(view.weight * loss)
+        losses.append(regularisation(splats, config.opacity_reg, config.scale_reg))
+        loss = sum(losses[1:], start=losses[0])
         loss.backward()
 
         progress = (number - self.first_step) / (config.max_steps - self.first_step)
         rate = means_rate(config, self.scene_scale, progress)
-        optimisers["means"].param_groups[0]["lr"] = rate
-        update(optimisers)
-        extra = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": False}
+        optimizers["means"].param_groups[0]["lr"] = rate
+        update(optimizers)
+        options = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": False}
         self.strategy.step_post_backward(
-            splats, optimisers, state.densification, number, render.info, **extra
+            splats, optimizers, state.densification, number, render.info, **options
         )
         state.done += 1
-        error = None if photo is None else F.mse_loss(colors.detach(), photo)
+        error = None if photo is None else F.mse_loss(first.detach(), photo)
         return loss.detach(), error
 
-    def _novel_view(self) -> int | None:
-        """The fixed view that this step trains on, if it does: each in turn, and those that have
-        next to nothing to say less often."""
-        state, fixing = self.state, self.fixing
-        if state.novel is None or fixing.novel_share == 0:
-            return None
-        share = fixing.novel_share
-        if fixing.fade:
-            last = [r for r in state.rounds if r.views and r.verdict != "rolled back"][-1]
-            share *= max(0.0, (last.until - state.done) / (last.until - last.step))
-        if torch.rand((), generator=state.mix).item() >= share:
-            return None
-        view = state.novel_order.next()
-        if (
-            fixing.confident
-            and torch.rand((), generator=state.mix).item() >= state.novel.told[view]
-        ):
-            return None
-        return view
-
-    def _distilled(self, view: int, render: Tensor) -> Tensor:
-        """A fixed view's loss, of its render [H,W,3]."""
-        wanted = self.state.novel.wanted(view, render)
-        return self.fixing.novel_data_lambda * photometric(render, wanted, self.config.ssim_lambda)
+    def _render(self, camera: Cameras, background: Tensor | None = None) -> Render:
+        """One camera's view, with as many spherical harmonics as this step has."""
+        config, degree = self.config, self.config.sh_degree
+        if self.warms_up:
+            degree = min(self.state.done // config.sh_degree_interval, degree)
+        return render_view(
+            self.state.splats, camera, config, sh_degree=degree, background=background, depth=False
+        )
 
     def is_finite(self) -> bool:
         """Whether no parameter holds a NaN or infinity."""

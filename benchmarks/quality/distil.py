@@ -20,7 +20,8 @@ import fixers
 import reconstruction
 import scenes
 from benchmarks.quality.captures import posed
-from reconstruction import EvaluationConfig, FixConfig, FixerInUse
+from generators import RenderThenFix
+from reconstruction import EvaluationConfig, FixConfig
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
@@ -124,19 +125,27 @@ def reconstruct(run: Run, options: Options) -> None:
         result_dir=folder.path,
         device=device,
         evaluation=EvaluationConfig(save_video=False),
-        fixer=load_fixer(options, device),
+        generator=load_generator(options, device),
         fixing=options.fixing,
         control=True,
     )
 
 
-def load_fixer(options: Options, device: str) -> FixerInUse:
-    """The fixer that the options name, on the device."""
-    if options.fixer != "gsvar":
-        return FixerInUse(fixers.load(options.fixer), {"fixer": options.fixer})
-    fixer = fixers.load("gsvar", checkpoint=options.weights, mode="auto", device=device)
-    settings = {"fixer": "gsvar", "weights": str(options.weights or "shipped")}
-    return FixerInUse(fixer, settings, warped=fixer.model.config.warped_references)
+def load_generator(options: Options, device: str) -> RenderThenFix:
+    """Renders, fixed by the fixer that the options name."""
+    settings = {"fixer": options.fixer}
+    if options.fixer == "gsvar":
+        fixer = fixers.load("gsvar", checkpoint=options.weights, mode="auto", device=device)
+        settings["weights"] = str(options.weights or "shipped")
+    else:
+        fixer = fixers.load(options.fixer)
+    return RenderThenFix(
+        fixer,
+        references=options.fixing.references,
+        select_by=options.fixing.reference_by,
+        confident=options.fixing.confident,
+        settings=settings,
+    )
 
 
 def row(run: Run, options: Options) -> dict[str, object] | None:

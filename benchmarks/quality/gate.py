@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,10 +19,10 @@ from tqdm import tqdm
 import fixers
 import reconstruction
 import scenes
-from fixers.fixer import blend_by_confidence, validate_inputs
-from reconstruction import FixConfig
-from reconstruction.rounds.guidance import Guidance
-from reconstruction.rounds.repair import Repair, trustworthy
+from fixers.fixer import Needs, blend_by_confidence, validate_inputs
+from generators import References, RenderThenFix
+from reconstruction.rendering import psnr, render_view
+from reconstruction.rounds.gate import is_trustworthy
 from reconstruction.start import Start
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
@@ -31,6 +32,8 @@ SURE = 0.05  # dB: smaller gains count as neither good nor bad
 
 class Harm:
     """A fixer that does harm, which the checks should refuse."""
+
+    needs = Needs(warped=True)
 
     def __init__(self, change: Callable[[Tensor], Tensor]):
         self.change = change
@@ -76,7 +79,7 @@ class Options:
     """Most held-out views of a run."""
 
 
-def judge_views(folder: Path, fixer: fixers.Fixer, warped: bool, views: int) -> list[dict]:
+def judge_views(folder: Path, fixer: fixers.Fixer, count: int) -> list[dict]:
     """For each held-out view of a run: the true gain (dB) and the checks' verdicts."""
     recorded = yaml.safe_load((folder / "cfg.yml").read_text())
     scene = scenes.load(
@@ -87,18 +90,19 @@ def judge_views(folder: Path, fixer: fixers.Fixer, warped: bool, views: int) -> 
         progress=False,
     )
     splats = Start.newest(folder).splats
-    settings, config = FixConfig(), reconstruction.Config()
-    guidance = Guidance(splats, scene, tuple(scene.split.train), config, settings)
     held = list(scene.split.test)
-    held = held[:: -(-len(held) // views)]
-    repaired = Repair(guidance, fixer, settings, warped, True)(scene.cameras[held])
+    held = held[:: -(-len(held) // count)]
+    views = RenderThenFix(fixer).generate(
+        References.from_scene(scene, scene.split.train),
+        scene.cameras[held],
+        render=partial(render_view, splats, config=reconstruction.Config()),
+    )
     rows = []
-    for index, view in zip(held, repaired, strict=True):
+    for index, view in zip(held, views, strict=True):
         truth = scene.image(index)
-        before, after = ((x - truth).square().mean() for x in (view.render.color, view.fixed))
-        gain = 10 * (before / after.clamp(min=1e-10)).log10().item()
-        line = {"gain": gain, "agrees": view.agrees, "consistent": view.consistent}
-        rows.append(line | {"trusted": trustworthy(view)})
+        gain = psnr(view.image, truth) - psnr(view.pictures["render"], truth)
+        line = {"gain": gain, "agrees": view.agreement, "consistent": view.consistency}
+        rows.append(line | {"trusted": is_trustworthy(view)})
     return rows
 
 
@@ -124,13 +128,12 @@ def main() -> None:
     if not runs:
         raise ValueError(f"{options.results} has no runs; run benchmarks.quality.distil first")
     ours = fixers.load("gsvar", checkpoint=options.weights, mode="auto")
-    tried = {"gsvar": (ours, ours.model.config.warped_references)}
-    tried |= {name: (Harm(change), True) for name, change in HARMS.items()}
+    tried = {"gsvar": ours} | {name: Harm(change) for name, change in HARMS.items()}
     lines, judged = [], {}
-    for name, (fixer, warped) in tried.items():
+    for name, fixer in tried.items():
         rows = []
         for folder in tqdm(runs, name, unit="run"):
-            rows += judge_views(folder, fixer, warped, options.views)
+            rows += judge_views(folder, fixer, options.views)
         lines.append(summarize(name, rows))
         judged[name] = rows
     keys = list(lines[0])

@@ -15,7 +15,8 @@ import tyro
 import fixers
 import reconstruction
 import scenes
-from reconstruction import EvaluationConfig, FixConfig, FixerInUse
+from generators import RenderThenFix
+from reconstruction import EvaluationConfig, FixConfig
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
@@ -63,7 +64,7 @@ def main() -> None:
         device=options.device,
         resume=False,
         evaluation=EvaluationConfig(save_video=False),
-        fixer=FixerInUse(fixer, {}, warped=fixer.model.config.warped_references),
+        generator=RenderThenFix(fixer),
         fixing=FixConfig(rounds=options.rounds, first_round=0.2),
     )
     whole = time.perf_counter() - began

@@ -1,35 +1,77 @@
-# Training views set aside to judge a round by, and what they say.
+# How a round is judged: by training views that were set aside, and by photos that did not guide it.
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-import torch
-
-from evaluation.metrics import mse_to_psnr
-from reconstruction.config import Config
-from reconstruction.rendering import render_view
+from generators import Generated
+from reconstruction.rounds.record import CLEARLY_BETTER, FIXED, PHOTOS, UNFIXED, Round, Verdict
 from reconstruction.rounds.settings import FixConfig
-from scenes.scene import Scene
-from splats.gaussians import Splats
+
+LEAST_GAIN = 0.1  # dB on the views set aside: less, between fixed and unfixed, may be chance
+LEAST_CONSISTENCY = 0.5  # share of a generated view that another one must not contradict
+MOST_WORSE = 1.02  # how much farther from a photo that did not guide it a view may be than a render
 
 
-def set_aside(train: tuple[int, ...], settings: FixConfig, number: int) -> tuple[int, ...]:
+def choose_aside(train: Sequence[int], settings: FixConfig, number: int) -> list[int]:
     """Indices of the views that round `number` does without: spread over the capture, others in
     each round; none where there are few."""
     if settings.gate == "off" or len(train) < settings.gate_least:
-        return ()
+        return []
     count = max(2, round(len(train) * settings.gate_share))
     gap = len(train) / count
-    return tuple(sorted({train[int((i + 0.5) * gap + number) % len(train)] for i in range(count)}))
+    return sorted({train[int((i + 0.5) * gap + number) % len(train)] for i in range(count)})
 
 
-@torch.no_grad()
-def mean_psnr(splats: Splats, scene: Scene, views: tuple[int, ...], config: Config) -> float:
-    """PSNR of the splats at these views, the mean over them; -inf where it is no number."""
-    device, total = splats["means"].device, 0.0
-    for view in views:
-        render = render_view(splats, scene.cameras[view].to(device), config)
-        error = (render.colors[0].clamp(0, 1) - scene.image(view).to(device)).square().mean()
-        total += mse_to_psnr(error.item())
-    mean = total / len(views)
-    return mean if math.isfinite(mean) else -math.inf
+def is_trustworthy(view: Generated) -> bool:
+    """Whether neither the photo that checks a view nor its neighbour contradicts it."""
+    if view.agreement is not None and view.agreement * MOST_WORSE < 1:
+        return False
+    return view.consistency is None or view.consistency >= LEAST_CONSISTENCY
+
+
+def refuse(record: Round, settings: FixConfig) -> str:
+    """Why nothing of a round is to be trained on; empty if it is to be."""
+    if not record.views:
+        return "photos, or each other, contradict all fixed views"
+    unproven = record.agreement is not None and record.agreement < CLEARLY_BETTER
+    if unproven and not record.aside and settings.gate != "off":
+        return f"photos that did not guide it {describe_agreement(record.agreement)}"
+    return ""
+
+
+def decide(record: Round, settings: FixConfig) -> Verdict:
+    """The verdict of the trials so far; OPEN where it takes another one."""
+    fixed, unfixed, photos = map(record.psnr_after, (FIXED, UNFIXED, PHOTOS))
+    if fixed is None:
+        return Verdict.OPEN
+    if settings.gate == "quick" and fixed >= record.gate_before:
+        return Verdict.KEPT
+    if unfixed is None:
+        return Verdict.OPEN
+    if fixed < unfixed + LEAST_GAIN:
+        return Verdict.ROLLED_BACK
+    if photos is None:
+        return Verdict.OPEN
+    return Verdict.KEPT if fixed >= photos else Verdict.ROLLED_BACK
+
+
+def explain(record: Round, settings: FixConfig) -> str:
+    """What spoke for a verdict, for the report."""
+    if record.trials:
+        texts = {
+            FIXED: f"the views set aside: {record.gate_before:.2f} -> {{:.3f}} dB",
+            UNFIXED: "unfixed {:.3f}",
+            PHOTOS: "without the round {:.3f}",
+        }
+        return ", ".join(texts[trial.views].format(trial.psnr) for trial in record.trials)
+    if settings.gate == "off":
+        return "the gate is off"
+    few = f"fewer than {settings.gate_least} views train, so none was set aside"
+    if record.agreement is None:
+        return f"{few}, and no photo could check it"
+    return f"{few}; photos that did not guide it {describe_agreement(record.agreement)}"
+
+
+def describe_agreement(ratio: float) -> str:
+    """In words: a mean error to photos before fixing over that after."""
+    return f"agree {'better' if ratio > 1 else 'worse'} by {100 * abs(ratio - 1):.2f} %"

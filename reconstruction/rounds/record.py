@@ -1,58 +1,112 @@
-# What a round was, as it is kept with the run and told in the report.
+# What became of a round: its trials, its verdict, and how both are written for people.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
 
-AGREES = 1.002  # photos that agree better by less than 0.2 % say nothing for a round
-MATTERS = 0.1  # dB on the views set aside: less, between fixed and unfixed, may be chance
+CLEARLY_BETTER = 1.002  # agreement with photos: less than 0.2 % better says nothing for a round
+
+
+class Verdict(str, Enum):
+    """What becomes of a round; the values are those of stats/rounds_step*.json."""
+
+    OPEN = "open"
+    KEPT = "kept"
+    ROLLED_BACK = "rolled back"
+    REFUSED = "refused"
+    """Nothing of it was trained on."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """PSNR (dB) of the views set aside after the same steps on these `views`."""
+
+    views: str
+    psnr: float
+
+
+FIXED, UNFIXED, PHOTOS = "fixed", "unfixed", "photos only"
+TRIALS = {FIXED: "gate_after", UNFIXED: "gate_unfixed", PHOTOS: "gate_without"}
+"""Trials in their order, and their keys in stats/rounds_step*.json."""
 
 
 @dataclass
 class Round:
-    """A round as it is told. until: the step at which the next one begins, or the run ends. gate_*:
-    PSNR of the views set aside before the round and at the end of its trials: on fixed views, on
-    the same views unfixed, and on photos alone (None: not measured).
-    post_gain: dB that fixing brings to their renders. agrees: mean error to photos that did not
-    guide the fixing, before over after; consistent: share of pixels that fixed views do not
-    contradict in each other. seconds: of each part. memory: the run's peak so far, in GB."""
+    """A round: when it began, what was trained on, how it was judged.
+
+    until: the step at which the next round begins, or the run ends. views, refused: how many
+    generated views are trained on and how many are not. aside: training views that judge the round.
+    gate_before: their PSNR (dB) before it; trials: and after each trial. agreement, consistency:
+    means of the views' own (see `generators.Generated`). post_gain: dB that fixing brings to the
+    renders of the views set aside. references: names of the photos that guided. seconds: of each
+    part. memory: the run's peak so far, in GB.
+    """
 
     step: int
     until: int
-    verdict: str = "open"
+    verdict: Verdict = Verdict.OPEN
     why: str = ""
     views: int = 0
     refused: int = 0
     aside: list[int] = field(default_factory=list)
     gate_before: float | None = None
-    gate_after: float | None = None
-    gate_unfixed: float | None = None
-    gate_without: float | None = None
-    agrees: float | None = None
-    consistent: float | None = None
+    trials: list[Trial] = field(default_factory=list)
+    agreement: float | None = None
+    consistency: float | None = None
     post_gain: float | None = None
     references: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     memory: float | None = None
 
+    def psnr_after(self, views: str) -> float | None:
+        """PSNR of the trial on these views; None where it was not made."""
+        return next((trial.psnr for trial in self.trials if trial.views == views), None)
 
-def story(rounds: list[Round]) -> list[dict]:
-    """As plain values."""
-    return [asdict(r) for r in rounds]
+    def to_json(self) -> dict[str, Any]:
+        """Under the keys of stats/rounds_step*.json."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            if f.name == "trials":
+                values |= {key: self.psnr_after(views) for views, key in TRIALS.items()}
+            else:
+                values[JSON_KEYS.get(f.name, f.name)] = getattr(self, f.name)
+        return values | {"verdict": self.verdict.value}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Round:
+        """The inverse; TypeError for other keys, ValueError for an unknown verdict."""
+        values = dict(values)
+        psnrs = {views: values.pop(key, None) for views, key in TRIALS.items()}
+        for name, key in JSON_KEYS.items():
+            values[name] = values.pop(key, None)
+        values["trials"] = [Trial(views, psnr) for views, psnr in psnrs.items() if psnr is not None]
+        values["verdict"] = Verdict(values["verdict"])
+        return cls(**values)
 
 
-def retold(values: list[dict]) -> list[Round]:
-    """The inverse; TypeError for other keys."""
-    return [Round(**value) for value in values]
+JSON_KEYS = {"agreement": "agrees", "consistency": "consistent"}
 
 
-def post_verdict(rounds: Sequence[Round]) -> str:
+def rounds_to_json(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """Rounds as plain values."""
+    return [r.to_json() for r in rounds]
+
+
+def rounds_from_json(values: Sequence[dict[str, Any]]) -> list[Round]:
+    """The inverse; errors as `Round.from_json`."""
+    return [Round.from_json(value) for value in values]
+
+
+def judge_post(rounds: Sequence[Round]) -> str:
     """Whether fixing the renders themselves is worth it, and what says so: the last views that were
     set aside or, where none were, the photos that checked the fixed views."""
     gains = [r.post_gain for r in rounds if r.post_gain is not None]
     if gains:
         return f"{'yes' if gains[-1] > 0 else 'no'}, by views set aside"
-    ratios = [r.agrees for r in rounds if r.agrees is not None]
+    ratios = [r.agreement for r in rounds if r.agreement is not None]
     if ratios:
-        return f"{'yes' if ratios[-1] > AGREES else 'no'}, by photos that did not guide it"
+        better = ratios[-1] > CLEARLY_BETTER
+        return f"{'yes' if better else 'no'}, by photos that did not guide it"
     return "not known"

@@ -1,32 +1,28 @@
-# The rounds of a run: begun at their steps, tried without some training views, then kept or rolled
-# back. Either way the run goes on from where the round began, with all views: judging costs time
-# and nothing else. Three trials of the same steps: on the fixed views, on the same views unfixed,
-# since renders alone hold some memory of the views set aside, and on photos only.
+# The fix-and-distil rounds of a run. Each is a straight line: snapshot, generate, try the same
+# steps on the fixed views, on the same views unfixed (renders alone hold some memory of the views
+# set aside) and on photos only, measure, decide. Then the run goes on from the snapshot, with all
+# its photos and with or without the round's views: judging costs time and nothing else.
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from evaluation.metrics import mse_to_psnr
 from evaluation.pictures import save_png
-from fixers import Fixer
-from reconstruction import fit
-from reconstruction.result import ResultFolder
-from reconstruction.rounds.gate import mean_psnr, set_aside
-from reconstruction.rounds.guidance import Guidance
-from reconstruction.rounds.novel import NovelViews
-from reconstruction.rounds.record import AGREES, MATTERS, Round
-from reconstruction.rounds.repair import Repair, Repaired, accepted, novel_views
-from reconstruction.rounds.settings import FixConfig
-from reconstruction.rounds.targets import targets, towards
-from reconstruction.trainer import Trainer
+from generators import Generated
+from reconstruction.rendering import mean_psnr, psnr
+from reconstruction.rounds.distillation import NovelViews
+from reconstruction.rounds.gate import choose_aside, decide, explain, is_trustworthy, refuse
+from reconstruction.rounds.record import FIXED, PHOTOS, TRIALS, UNFIXED, Round, Trial, Verdict
+from reconstruction.rounds.settings import find_end
+from reconstruction.rounds.targets import towards
+from reconstruction.session import Diverged, Session
+from reconstruction.start import check_fit, measure_fit
 from runtime import memory
 from runtime.files import atomic_path
 from scenes.cameras import Cameras
@@ -34,292 +30,225 @@ from splats import checkpoint
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class FixerInUse:
-    """A fixer, the settings that tell it from others, and what it wants: references warped or as
-    they were taken, or none."""
-
-    fixer: Fixer
-    settings: dict[str, object]
-    warped: bool = False
-    use_ref: bool = True
+FOLDERS = {"render": "Pred", "alpha": "Alpha", "reference": "Ref"}  # of a view's pictures
 
 
 class Rounds:
-    """The fix-and-distil rounds of one run; the run's loop asks `settle` and `begin` at halts.
+    """The rounds of one session, which begin at `steps`; `targets` are the cameras to come to."""
 
-    save: keeps the run's state. Raises ValueError, before anything is done, for targets that
-    cannot be had.
-    """
+    def __init__(self, session: Session, steps: tuple[int, ...], targets: Cameras) -> None:
+        self.session, self.trainer = session, session.trainer
+        self.steps, self.targets = steps, targets
+        self.settings = session.trainer.state.distillation.settings
+        self.before = session.folder.rounds / "before.pt"
+        self.views = session.folder.rounds / "views.pt"
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        folder: ResultFolder,
-        fixing: FixerInUse,
-        settings: FixConfig,
-        steps: tuple[int, ...],
-        save: Callable[[Path], None],
-    ) -> None:
-        self.trainer, self.folder, self.fixing, self.settings = trainer, folder, fixing, settings
-        self.steps, self.save = steps, save
-        stretch = max((self._until(step) - step for step in steps), default=0)
-        most = settings.most_views(stretch)
-        self.wanted = targets(trainer.scene, settings, trainer.config.seed, most)
+    def run(self) -> None:
+        """Train to the last step, with a round at each of `steps`; a run that was stopped goes on
+        where it was."""
+        session, state = self.session, self.trainer.state
+        for step in self.steps:
+            record = next((r for r in state.distillation.rounds if r.step == step), None)
+            if record is None and state.done <= step:
+                session.train_until(step)
+                session.publish_due()
+                record = self._begin()
+                session.save_state()
+            if record is not None and record.verdict is Verdict.OPEN:
+                self._conclude(record)
+                session.save_state()
+        session.train_until(self.trainer.config.max_steps)
 
-    # the run's loop ----------------------------------------------------------------------------
+    # the parts of a round ----------------------------------------------------------------------
 
-    @property
-    def told(self) -> list[Round]:
-        """The rounds so far."""
-        return self.trainer.state.rounds
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self.told) and self.told[-1].verdict == "open"
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether steps are made that will be made again: nothing of them is kept or measured."""
-        return self.is_open and bool(self.told[-1].aside)
-
-    def due(self) -> bool:
-        """Whether a round begins here."""
-        done = self.trainer.state.done
-        return done in self.steps and all(r.step != done for r in self.told)
-
-    def judged_at(self, step: int) -> int:
-        """Where the trial of a round that began at `step` ends."""
-        return step + max(1, round((self._until(step) - step) * self.settings.gate_stretch))
-
-    def _until(self, step: int) -> int:
-        """Where the next round begins, or the run ends."""
-        return min(s for s in (*self.steps, self.trainer.config.max_steps) if s > step)
-
-    def settle(self) -> bool:
-        """The verdict on the open round, where it is due; True if the run went back."""
-        last, began = self.told[-1], time.perf_counter()
-        back = self._judge(last)
-        last.seconds["judging"] = last.seconds.get("judging", 0) + time.perf_counter() - began
-        return back
-
-    def _judge(self, last: Round) -> bool:
-        if not last.aside:
-            last.verdict, last.why = "kept", self._unjudged(last)
-            return False
-        psnr = self._gate(last)
-        if last.gate_after is None:
-            last.gate_after = psnr
-            last.why = f"the views set aside: {last.gate_before:.2f} -> {psnr:.3f} dB"
-            if self.settings.gate == "quick" and psnr >= last.gate_before:
-                last.verdict = "kept"
-        elif last.gate_unfixed is None:
-            last.gate_unfixed = psnr
-            last.why += f", unfixed {psnr:.3f}"
-            if psnr + MATTERS > last.gate_after:
-                last.verdict = "rolled back"
-        else:
-            last.gate_without = psnr
-            last.why += f", without the round {psnr:.3f}"
-            last.verdict = "kept" if last.gate_after >= psnr else "rolled back"
-        if last.verdict == "open":
-            self._return("unfixed" if last.gate_unfixed is None else None)
-            self.trainer.state.views.aside = frozenset(last.aside)
-        else:
-            self._finish(last)
-        return True
-
-    def _unjudged(self, last: Round) -> str:
-        """Why a round is kept that no views set aside have judged."""
-        if self.settings.gate == "off":
-            return "the gate is off"
-        few = f"fewer than {self.settings.gate_least} views train, so none was set aside"
-        if last.agrees is None:
-            return f"{few}, and no photo could check it"
-        return f"{few}; photos that did not guide it {told_agreement(last.agrees)}"
-
-    def diverged(self) -> bool:
-        """After NaN or infinity: back to before the open round, if there is one."""
-        if not self.is_open:
-            return False
-        last = self.told[-1]
-        last.verdict, last.why = "rolled back", "training on it gave NaN or infinity"
-        self._finish(last)
-        return True
-
-    def begin(self) -> None:
-        """Choose views, render, fix, and add what no photo contradicts."""
+    def _begin(self) -> Round:
+        """Snapshot, generate, and either refuse the views or get ready to train on them."""
         trainer, state = self.trainer, self.trainer.state
-        now = Round(state.done, self._until(state.done))
-        began = time.perf_counter()
-        train = trainer.scene.split.train
-        now.aside = list(set_aside(train, self.settings, len(self.told)))
-        if now.aside:
-            now.gate_before = self._gate(now)
-        self.save(self._file("before"))
-        if not self.told and not trainer.warms_up:
-            fit.check(*fit.fit(state.splats, trainer.scene, trainer.config))
-        self.told.append(now)
-        repair = self.repair(now.aside)
-        cameras = self._next_cameras()
+        began, earlier = time.perf_counter(), state.distillation.rounds
+        record = Round(state.done, find_end(state.done, self.steps, trainer.config.max_steps))
+        record.aside = choose_aside(trainer.scene.split.train, self.settings, len(earlier))
+        if record.aside:
+            record.gate_before = self._measure(record)
+        self.session.save_to(self.before)
+        if not earlier and not trainer.warms_up:
+            check_fit(*measure_fit(state.splats, trainer.scene, trainer.config))
+        earlier.append(record)
+        cameras = self._next_cameras(len(earlier))
         try:
-            devices = [trainer.device] if trainer.device.type == "cuda" else []
-            with torch.random.fork_rng(devices):  # a round that is not kept leaves nothing behind
-                views = repair(cameras, label=f"round {len(self.told)}: fixing")
+            views = self.session.generate(cameras, without=record.aside)
         except FloatingPointError as error:
-            now.verdict, now.why = "refused", str(error)
+            record.verdict, record.why = Verdict.REFUSED, str(error)
             log.warning("round at step %d refused: %s", state.done, error)
-            return
-        good = accepted(views, self.settings.gate != "off")
-        ratios = [v.agrees for v in views if v.agrees is not None]
-        now.agrees = sum(ratios) / len(ratios) if ratios else None
-        shares = [v.consistent for v in views if v.consistent is not None]
-        now.consistent = sum(shares) / len(shares) if shares else None
-        now.views, now.refused = len(good), len(views) - len(good)
-        names = trainer.scene.names
-        now.references = sorted({names[g.index] for v in views for g in v.guides})
-        if self.fixing.use_ref and not now.references:
+            return record
+        self._describe(record, views)
+        if self.settings.save_novel:
+            with count_seconds(record, "pictures"):
+                self._write_pictures(views)
+        good = self._choose_good(views)
+        record.views, record.refused = len(good), len(views) - len(good)
+        record.why = refuse(record, self.settings)
+        if record.why:
+            record.verdict = Verdict.REFUSED
+            if good:
+                state.distillation.train_on(None)
+        else:
+            self._take([views[i] for i in good], cameras[good], record)
+        record.seconds["round"] = time.perf_counter() - began
+        record.memory = memory.measure_peak_gigabytes(trainer.device)
+        log.info(
+            "round at step %d: %d views fixed, %d refused%s",
+            *(state.done, record.views, record.refused),
+            f" (refused: {record.why})" if record.why else "",
+        )
+        return record
+
+    def _conclude(self, record: Round) -> None:
+        """Train on the round's views, judge them, and go on with or without them."""
+        length = round((record.until - record.step) * self.settings.gate_stretch)
+        stop = record.step + max(1, length)
+        try:
+            if record.aside:
+                self._try(record, stop)
+            else:
+                self.session.train_until(stop)
+                with count_seconds(record, "judging"):
+                    record.verdict, record.why = Verdict.KEPT, explain(record, self.settings)
+                return
+        except Diverged:
+            record.verdict = Verdict.ROLLED_BACK
+            record.why = "training on it gave NaN or infinity"
+        with count_seconds(record, "judging"):
+            self._judge_post(record)
+            spent = self.trainer.state.history.seconds
+            before = self._return_to_start(FIXED if record.verdict is Verdict.KEPT else PHOTOS)
+        record.seconds["trial"] = spent - before
+        if not record.aside:
+            self.session.folder.forget(record.step)
+        log.info("round at step %d %s: %s", record.step, record.verdict.value, record.why)
+
+    def _try(self, record: Round, stop: int) -> None:
+        """The trials, each from the snapshot to `stop`, until they tell; a stopped run goes on with
+        the trial that it was in."""
+        state = self.trainer.state
+        for views in TRIALS:
+            if record.psnr_after(views) is not None:
+                continue
+            if state.done in (record.step, stop):
+                self._return_to_start(views)
+                state.views.aside = frozenset(record.aside)
+                self.session.save_state()
+            self.session.train_until(stop, trial=True)
+            with count_seconds(record, "judging"):
+                record.trials.append(Trial(views, self._measure(record)))
+                record.verdict = decide(record, self.settings)
+                record.why = explain(record, self.settings)
+            if record.verdict is not Verdict.OPEN:
+                return
+
+    # parts of these ----------------------------------------------------------------------------
+
+    def _next_cameras(self, number: int) -> Cameras:
+        """Where round `number` (from 1) wants views: on the way to the targets, or there."""
+        if len(self.steps) == 1:
+            return self.targets
+        scene, settings = self.trainer.scene, self.settings
+        current = train = scene.cameras[list(scene.split.train)]
+        for _ in range(number):  # the same way again when a run goes on
+            current = towards(
+                self.targets, current, train, settings.shift, settings.shift_in_world_units
+            )
+        return current
+
+    def _describe(self, record: Round, views: list[Generated]) -> None:
+        """Note what the views are like, whose photos guided them, and how long they took."""
+        record.agreement = mean([v.agreement for v in views if v.agreement is not None])
+        record.consistency = mean([v.consistency for v in views if v.consistency is not None])
+        record.references = sorted({name for view in views for name in view.references})
+        record.seconds = dict(sum((Counter(view.seconds) for view in views), Counter()))
+        if self.session.generator.uses_references and not record.references:
             raise ValueError(
                 "no training photo sees what the novel views show: choose others (--targets, "
                 "--trajectory), or fix without references (--no-use_ref)"
             )
-        if self.settings.save_novel:
-            self._write(views, repair)
-        contradicted = now.agrees is not None and now.agrees < AGREES and not now.aside
-        if not good:
-            now.verdict, now.why = "refused", "photos, or each other, contradict all fixed views"
-        elif contradicted and self.settings.gate != "off":
-            now.verdict = "refused"
-            now.why = f"photos that did not guide it {told_agreement(now.agrees)}"
-            state.set_novel(None)
-        else:
-            chosen = [views[i] for i in good], cameras[good]
-            novel = novel_views(*chosen, fixed=True)
-            if now.aside:
-                unfixed = novel_views(*chosen, fixed=False)
-                both = {"fixed": novel.state_dict(), "unfixed": unfixed.state_dict()}
-                with atomic_path(self._file("views")) as temporary:
-                    torch.save(both, temporary)
-            self._train_on(novel)
-            state.views.aside = frozenset(now.aside)
-        self._rest()
-        now.seconds = dict(repair.seconds.parts) | {"round": time.perf_counter() - began}
-        now.memory = memory.measure_peak_gigabytes(trainer.device)
-        log.info(
-            "round at step %d: %d views fixed, %d refused%s",
-            *(state.done, now.views, now.refused),
-            f" (refused: {now.why})" if now.verdict == "refused" else "",
-        )
 
-    # parts -------------------------------------------------------------------------------------
+    def _choose_good(self, views: list[Generated]) -> list[int]:
+        """Indices of the views to train on; with the gate, those that nothing contradicts."""
+        gated = self.settings.gate != "off"
+        return [i for i, view in enumerate(views) if not gated or is_trustworthy(view)]
 
-    def repair(self, without: Sequence[int] = ()) -> Repair:
-        """Fixes views by the splats as they are now, guided by training photos but these."""
-        trainer = self.trainer
-        self._place(trainer.device)
-        photos = tuple(i for i in trainer.scene.split.train if i not in without)
-        guidance = Guidance(
-            trainer.state.splats, trainer.scene, photos, trainer.config, self.settings
-        )
-        return Repair(
-            guidance, self.fixing.fixer, self.settings, self.fixing.warped, self.fixing.use_ref
-        )
-
-    def _rest(self) -> None:
-        """Between rounds the fixer leaves a GPU that has little memory to spare."""
-        if memory.is_memory_short(self.trainer.device):
-            self._place(torch.device("cpu"))
-            torch.cuda.empty_cache()
-
-    def _place(self, device: torch.device) -> None:
-        move = getattr(self.fixing.fixer, "to", None)
-        if move is not None:
-            move(device)
-
-    def _next_cameras(self) -> Cameras:
-        settings = self.settings
-        if len(self.steps) == 1:
-            return self.wanted
-        train = self.trainer.scene.cameras[list(self.trainer.scene.split.train)]
-        way = (settings.shift, settings.shift_in_world_units)
-        current = train
-        for _ in range(len(self.told)):  # the same way again when a run goes on
-            current = towards(self.wanted, current, train, *way)
-        return current
-
-    def _write(self, views: list[Repaired], repair: Repair) -> None:
-        """The round's pictures."""
-        began = time.perf_counter()
-        folder = self.folder.novel_renders(max(0, self.trainer.state.done - 1))
-        for i, view in enumerate(views):
-            pictures = {
-                "Pred": view.render.color,
-                "Alpha": view.render.alpha,
-                "Fixed": view.fixed,
-                "Confidence": view.confidence,
-            }
-            if view.guides:
-                pictures["Ref"] = view.guides[0].photo
-            for kind, picture in pictures.items():
-                save_png(folder / kind / f"{i:04d}.png", picture)
-        repair.seconds.add("pictures", began)
-
-    def _gate(self, last: Round) -> float:
-        trainer = self.trainer
-        return mean_psnr(trainer.state.splats, trainer.scene, tuple(last.aside), trainer.config)
-
-    def _finish(self, last: Round) -> None:
-        """After a verdict: from where the round began, with or without it; before that, at the last
-        one, what the views set aside say of fixing renders."""
-        judges_post = self.settings.post == "auto" and last.step == self.steps[-1]
-        if judges_post and last.aside and self.trainer.is_finite():
-            last.post_gain = self._post_gain(last)
-        spent = self.trainer.state.history.seconds
-        last.seconds["trial"] = spent - self._return("fixed" if last.verdict == "kept" else None)
-        self.folder.forget(last.step)
-        log.info("round at step %d %s: %s", last.step, last.verdict, last.why)
-
-    def _post_gain(self, last: Round) -> float:
-        scene = self.trainer.scene
-        try:
-            views = self.repair(last.aside)(scene.cameras[last.aside], label="judging")
-        except FloatingPointError:
-            return -math.inf
-        finally:
-            self._rest()
-        gains = [
-            psnr(v.fixed, scene.image(i)) - psnr(v.render.color, scene.image(i))
-            for i, v in zip(last.aside, views, strict=True)
-        ]
-        return sum(gains) / len(gains)
-
-    def _return(self, kind: str | None) -> float:
-        """To where the round began: before it, or with its views "fixed" or "unfixed" to train on.
-        Time spent and the rounds' story are not forgotten. Returns the seconds of optimising until
-        there."""
-        state, path = self.trainer.state, self._file("before")
-        seconds, rounds = state.history.seconds, state.rounds
-        state.load(path, checkpoint.load(path))
-        until, state.history.seconds, state.rounds = state.history.seconds, seconds, rounds
-        if kind is not None:
-            views = torch.load(self._file("views"), weights_only=True)
-            self._train_on(NovelViews.from_state(views[kind]))
-        return until
+    def _take(self, views: list[Generated], cameras: Cameras, record: Round) -> None:
+        """Get ready to train on these views: in trials, where photos are set aside."""
+        both = {
+            name: NovelViews.from_generated(views, cameras, fixed=name == FIXED)
+            for name in (FIXED, UNFIXED)
+        }
+        if not record.aside:
+            self._train_on(both[FIXED])
+            return
+        with atomic_path(self.views) as temporary:
+            torch.save({name: novel.state_dict() for name, novel in both.items()}, temporary)
 
     def _train_on(self, novel: NovelViews) -> None:
+        distillation = self.trainer.state.distillation
+        earlier = distillation.views if self.settings.keep_views == "all" else None
+        distillation.train_on(novel.joined(earlier))
+
+    def _return_to_start(self, views: str) -> float:
+        """To the snapshot, and from there on with the round's views, "fixed" or "unfixed", or with
+        photos only. Time spent and the rounds' records are not forgotten. Returns the seconds of
+        optimising until there."""
         state = self.trainer.state
-        keep = state.novel if self.settings.keep_views == "all" else None
-        state.set_novel(novel.with_others(keep))
+        seconds, rounds = state.history.seconds, state.distillation.rounds
+        self.session.go_back(self.before, checkpoint.load(self.before))
+        until = state.history.seconds
+        state.history.seconds, state.distillation.rounds = seconds, rounds
+        if views != PHOTOS:
+            saved = torch.load(self.views, weights_only=True)
+            self._train_on(NovelViews.from_state_dict(saved[views]))
+        return until
 
-    def _file(self, name: str) -> Path:
-        return self.folder.path / "rounds" / f"{name}.pt"
+    def _measure(self, record: Round) -> float:
+        """PSNR (dB) of the views set aside."""
+        trainer = self.trainer
+        return mean_psnr(trainer.state.splats, trainer.scene, record.aside, trainer.config)
+
+    def _judge_post(self, record: Round) -> None:
+        """At the last round: what fixing brings to renders of the views set aside, in dB."""
+        last = self.settings.post == "auto" and record.step == self.steps[-1]
+        if not (last and record.aside and self.trainer.is_finite()):
+            return
+        scene = self.trainer.scene
+        try:
+            views = self.session.generate(scene.cameras[record.aside], without=record.aside)
+        except FloatingPointError:
+            record.post_gain = -math.inf
+            return
+        record.post_gain = mean(
+            [
+                psnr(view.image, scene.image(i)) - psnr(view.pictures["render"], scene.image(i))
+                for i, view in zip(record.aside, views, strict=True)
+            ]
+        )
+
+    def _write_pictures(self, views: list[Generated]) -> None:
+        """The round's pictures: renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
+        folder = self.session.folder.novel_renders(max(0, self.trainer.state.done - 1))
+        for i, view in enumerate(views):
+            pictures = {"Fixed": view.image, "Confidence": view.confidence}
+            for name, picture in view.pictures.items():
+                pictures[FOLDERS.get(name, name.capitalize())] = picture
+            for kind, picture in pictures.items():
+                save_png(folder / kind / f"{i:04d}.png", picture)
 
 
-def told_agreement(ratio: float) -> str:
-    """In words: a mean error to photos before fixing over that after."""
-    return f"agree {'better' if ratio > 1 else 'worse'} by {100 * abs(ratio - 1):.2f} %"
+@contextmanager
+def count_seconds(record: Round, part: str) -> Iterator[None]:
+    """Add the time within the block to a round's seconds."""
+    began = time.perf_counter()
+    yield
+    record.seconds[part] = record.seconds.get(part, 0.0) + time.perf_counter() - began
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    return mse_to_psnr((image - truth).square().mean().item())
+def mean(values: Sequence[float]) -> float | None:
+    """None of no values."""
+    return sum(values) / len(values) if values else None

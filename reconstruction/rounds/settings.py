@@ -8,7 +8,7 @@ from typing import Literal
 
 ORIGINAL_STEPS = (3_000, 6_000, *range(8_000, 60_001, 2_000))
 MOST_VIEWS = 60  # novel views a round
-SEEN = 4  # times that a fixed view is to be trained on, at least
+LEAST_DRAWS = 4  # times that a fixed view is to be trained on, at least
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,23 @@ class FixConfig:
         if self.novel_views is not None:
             return self.novel_views
         draws = steps * self.novel_share * (0.5 if self.fade else 1.0)
-        return min(MOST_VIEWS, max(1, round(draws / SEEN)))
+        return min(MOST_VIEWS, max(1, round(draws / LEAST_DRAWS)))
 
     def steps(self, first: int, last: int, scaler: float, warm: bool) -> tuple[int, ...]:
         """Steps at which rounds begin in a run from `first` to `last`, both already scaled; `warm`:
         it started from splats."""
         if self.fix_steps is not None:
-            chosen = {max(1, round(step * scaler)) for step in self.fix_steps}
+            starts = {max(1, round(step * scaler)) for step in self.fix_steps}
         else:
             start = 0.0 if warm else self.first_round
             shares = [start + (1 - start) * i / self.rounds for i in range(self.rounds)]
-            chosen = {first + round((last - first) * share) for share in shares}
-        return tuple(sorted(step for step in chosen if first <= step < last))
+            starts = {first + round((last - first) * share) for share in shares}
+        return tuple(sorted(step for step in starts if first <= step < last))
+
+
+def find_end(step: int, steps: tuple[int, ...], last: int) -> int:
+    """Where the round after the one at `step` begins, or the run of `last` steps ends."""
+    return min(later for later in (*steps, last) if later > step)
 
 
 def original(config: FixConfig) -> FixConfig:

@@ -19,7 +19,7 @@ TURNED = 0.1  # radians, at most
 FAR = 4.0  # times the capture's own extent: farther away is outside the scene
 
 
-def targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
+def choose_targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
     """The cameras that novel views should come to, at most so many, evenly chosen.
 
     ValueError for a trajectory that cannot be read or leaves the scene, and for "test" without
@@ -35,17 +35,17 @@ def targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
     if kind == "test":
         if not scene.split.test:
             raise ValueError("--targets test: no view is held out; use interp, or another --split")
-        found = scene.cameras[list(scene.split.test)]
+        cameras = scene.cameras[list(scene.split.test)]
     elif kind == "interp":
-        found = interpolate_path(train, min(most, 2 * len(train)), keyframes=len(train))
+        cameras = interpolate_path(train, min(most, 2 * len(train)), keyframes=len(train))
     elif kind == "perturb":
-        found = perturbed(train, most, seed)
+        cameras = perturb(train, most, seed)
     else:
-        found = inside(trajectory(config.trajectory, scene), scene, config.trajectory)
-    if len(found) > most:
-        chosen = torch.linspace(0, len(found) - 1, most).round().long()
-        found = found[chosen]
-    return found
+        cameras = read_trajectory(config.trajectory, scene)
+        check_inside(cameras, scene, config.trajectory)
+    if len(cameras) > most:
+        cameras = cameras[torch.linspace(0, len(cameras) - 1, most).round().long()]
+    return cameras
 
 
 def towards(
@@ -71,11 +71,12 @@ def towards(
     return Cameras(torch.linalg.inv(poses).to(wanted.viewmats), wanted.Ks, wanted.sizes)
 
 
-def perturbed(train: Cameras, count: int, seed: int) -> Cameras:
+def perturb(train: Cameras, count: int, seed: int) -> Cameras:
     """Training views moved and turned a little at random, `count` of them."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(train), generator=generator).repeat(-(-count // len(train)))[:count]
-    poses = train.camtoworlds.double()[chosen]
+    order = torch.randperm(len(train), generator=generator)
+    indices = order.repeat(-(-count // len(train)))[:count]
+    poses = train.camtoworlds.double()[indices]
     moves = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     moves = moves / moves.norm(dim=1, keepdim=True) * AROUND * measure_spacing(train)
     turns = (torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2 - 1) * TURNED
@@ -84,10 +85,10 @@ def perturbed(train: Cameras, count: int, seed: int) -> Cameras:
         Rotation.from_rotvec(turns.numpy()).as_matrix()
     )
     viewmats = torch.linalg.inv(poses).to(train.viewmats)
-    return Cameras(viewmats, train.Ks[chosen], train.sizes[chosen])
+    return Cameras(viewmats, train.Ks[indices], train.sizes[indices])
 
 
-def trajectory(path: Path, scene: Scene) -> Cameras:
+def read_trajectory(path: Path, scene: Scene) -> Cameras:
     """The cameras in a file: our cameras.json, or a transforms.json (OpenGL axes), both in the
     capture's own world. ValueError or FileNotFoundError names the file and what is wrong."""
     try:
@@ -99,13 +100,13 @@ def trajectory(path: Path, scene: Scene) -> Cameras:
     try:
         if "viewmats" in content:
             viewmats = torch.tensor(content["viewmats"], dtype=torch.float64)
-            made = torch.tensor(
+            transform = torch.tensor(
                 content.get("transform", torch.eye(4).tolist()), dtype=torch.float64
             )
             own = Cameras(
                 viewmats, torch.tensor(content["Ks"]).float(), torch.tensor(content["sizes"]).long()
             )
-            poses = torch.linalg.inv(made) @ own.camtoworlds
+            poses = torch.linalg.inv(transform) @ own.camtoworlds
         else:
             poses = torch.tensor([f["transform_matrix"] for f in content["frames"]]).double()
             if poses.shape[1:] == (3, 4):
@@ -134,8 +135,8 @@ def world_to_camera(poses: Tensor) -> Tensor:
     return torch.linalg.inv(poses).float()
 
 
-def inside(cameras: Cameras, scene: Scene, path: Path) -> Cameras:
-    """The same; ValueError if one lies far outside of the scene."""
+def check_inside(cameras: Cameras, scene: Scene, path: Path) -> None:
+    """ValueError if a camera of the file lies far outside of the scene."""
     train = scene.cameras[list(scene.split.train)].positions.double()
     middle = train.mean(0)
     reach = FAR * max((train - middle).norm(dim=1).max().item(), 1e-9)
@@ -146,4 +147,3 @@ def inside(cameras: Cameras, scene: Scene, path: Path) -> Cameras:
             f"{path}: camera {worst} lies {away[worst] / reach * FAR:.1f} times as far from the "
             "scene's middle as any photo: is the trajectory in the capture's own world?"
         )
-    return cameras

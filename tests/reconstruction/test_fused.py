@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from reconstruction.config import mcmc
+from reconstruction.densification import perturb, shape_noise
 from reconstruction.losses import photometric, photometric_plain
-from reconstruction.optimisers import make_optimisers, update
-from reconstruction.torch_mcmc import perturb, shaped
+from reconstruction.optimizer import make_optimizers, update
 from splats.gaussians import Splats, random_splats
 
 
@@ -44,13 +44,13 @@ def test_adam_moves_parameters_however_they_lie_in_memory():
         turned = ours[name].data.transpose(0, -1).contiguous().transpose(0, -1)
         assert not turned.is_contiguous()
         ours[name].data = turned
-    optimisers = make_optimisers(ours, mcmc(), 1.0)
-    twins = make_optimisers(theirs, mcmc(), 1.0)
+    optimizers = make_optimizers(ours, mcmc(), 1.0)
+    twins = make_optimizers(theirs, mcmc(), 1.0)
     for _ in range(2):
         for name in ours:
             ours[name].grad = torch.ones_like(ours[name])
             theirs[name].grad = torch.ones_like(theirs[name])
-        update(optimisers)
+        update(optimizers)
         for twin in twins.values():
             twin.step()
     for name in ours:
@@ -59,23 +59,23 @@ def test_adam_moves_parameters_however_they_lie_in_memory():
 
 def test_adam_on_all_parameters_at_once_is_torchs():
     ours, theirs = some_splats(), some_splats()
-    optimisers = make_optimisers(ours, mcmc(), 1.0)
-    twins = make_optimisers(theirs, mcmc(), 1.0)
+    optimizers = make_optimizers(ours, mcmc(), 1.0)
+    twins = make_optimizers(theirs, mcmc(), 1.0)
     for step in range(6):
         if step == 3:  # as a resumed run does
-            for name, optimiser in optimisers.items():
-                optimiser.load_state_dict(deepcopy(twins[name].state_dict()))
+            for name, optimizer in optimizers.items():
+                optimizer.load_state_dict(deepcopy(twins[name].state_dict()))
         for name in ours:
             gradient = 10.0 ** -(2 * step) * torch.randn_like(ours[name])
             gradient[::3] = 0
             ours[name].grad, theirs[name].grad = gradient, gradient.clone()
-        update(optimisers)
+        update(optimizers)
         for twin in twins.values():
             twin.step()
     for name in ours:
         assert ours[name].grad is None
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
-        state, twin = optimisers[name].state[ours[name]], twins[name].state[theirs[name]]
+        state, twin = optimizers[name].state[ours[name]], twins[name].state[theirs[name]]
         assert set(state) == set(twin) and torch.equal(state["step"], twin["step"])
         torch.testing.assert_close(state["exp_avg"], twin["exp_avg"], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(state["exp_avg_sq"], twin["exp_avg_sq"], rtol=1e-5, atol=1e-6)
@@ -83,10 +83,10 @@ def test_adam_on_all_parameters_at_once_is_torchs():
 
 def test_parameters_without_gradient_stay():
     splats = some_splats()
-    optimisers = make_optimisers(splats, mcmc(), 1.0)
+    optimizers = make_optimizers(splats, mcmc(), 1.0)
     before = {name: value.detach().clone() for name, value in splats.items()}
     splats["means"].grad = torch.ones_like(splats["means"])
-    update(optimisers)
+    update(optimizers)
     moved = {name for name in splats if not torch.equal(splats[name], before[name])}
     assert moved == {"means"}
 
@@ -98,5 +98,5 @@ def test_fused_noise_is_the_plain_one():
     perturb(splats, 10.0)
     torch.manual_seed(3)
     with torch.no_grad():
-        expected = shaped(splats, torch.randn(3001, 3), 10.0)
+        expected = shape_noise(splats, torch.randn(3001, 3), 10.0)
     torch.testing.assert_close(splats["means"] - before, expected, rtol=1e-4, atol=1e-6)

@@ -5,8 +5,8 @@ import torch
 from gsplat.cuda._torch_impl import _quat_scale_to_covar_preci
 
 from reconstruction.config import mcmc
-from reconstruction.optimisers import make_optimisers
-from reconstruction.torch_mcmc import MAX_COPIES, TorchMCMCStrategy, perturb, relocated
+from reconstruction.densification import MAX_COPIES, TorchMCMCStrategy, perturb, relocate
+from reconstruction.optimizer import make_optimizers
 from scenes.cameras import Cameras
 from splats.gaussians import Splats, random_splats
 from splats.rasterize import rasterize
@@ -26,7 +26,7 @@ def equation_9(opacity: float, scale: float, n: int) -> tuple[float, float]:
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20, MAX_COPIES])
 @pytest.mark.parametrize("opacity", [0.005, 0.3, 0.9, 0.999])
 def test_relocation_is_the_papers_equation(opacity, n):
-    new, scales = relocated(
+    new, scales = relocate(
         torch.tensor([opacity], dtype=torch.float64),
         torch.tensor([[0.1, 0.2, 3.0]], dtype=torch.float64),
         torch.tensor([n]),
@@ -40,7 +40,7 @@ def test_relocation_is_the_papers_equation(opacity, n):
 def test_relocated_copies_keep_the_light_along_a_line(n):
     """The integral of n blended copies across a line is that of the original: eq. 9's purpose."""
     opacity, scale = torch.tensor([0.8]).double(), torch.ones(1, 3).double()
-    new, scales = relocated(opacity, scale, torch.tensor([n]))
+    new, scales = relocate(opacity, scale, torch.tensor([n]))
     x = torch.linspace(-20, 20, 40_001, dtype=torch.float64)
     copies = 1 - (1 - new * torch.exp(-0.5 * (x / scales[0, 0]) ** 2)) ** n
     original = opacity * torch.exp(-0.5 * x**2)
@@ -48,13 +48,13 @@ def test_relocated_copies_keep_the_light_along_a_line(n):
 
 
 def test_copies_beyond_the_limit_and_opaque_ones_stay_finite():
-    new, scales = relocated(torch.ones(2), torch.ones(2, 3), torch.tensor([2, 1000]))
+    new, scales = relocate(torch.ones(2), torch.ones(2, 3), torch.tensor([2, 1000]))
     assert new.isfinite().all() and scales.isfinite().all() and (scales > 0).all()
 
 
 def coincident(opacity: float, n: int) -> Splats:
     """n equal Gaussians at the origin, sharing what one of `opacity` showed."""
-    new, scales = relocated(torch.tensor([opacity]), torch.full((1, 3), 0.3), torch.tensor([n]))
+    new, scales = relocate(torch.tensor([opacity]), torch.full((1, 3), 0.3), torch.tensor([n]))
     return Splats(
         means=torch.zeros(n, 3),
         scales=scales.log().repeat(n, 1),
@@ -99,21 +99,21 @@ def test_dead_gaussians_move_onto_live_ones_and_the_number_grows_to_the_cap():
     splats = random_splats(200, 1.0, opacity=0.5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         splats["opacities"][:20] = -9.0
-    optimisers = make_optimisers(splats, mcmc(), 1.0)
+    optimizers = make_optimizers(splats, mcmc(), 1.0)
     sum(value.sum() for value in splats.values()).backward()
-    for optimiser in optimisers.values():
-        optimiser.step()
+    for optimizer in optimizers.values():
+        optimizer.step()
     strategy = TorchMCMCStrategy(cap_max=208, refine_start_iter=0, refine_every=1)
-    strategy.check_sanity(splats, optimisers)
+    strategy.check_sanity(splats, optimizers)
     live = splats["means"].detach()[20:].clone()
     torch.manual_seed(0)
-    strategy.step_post_backward(splats, optimisers, strategy.initialize_state(), 1, {}, lr=0.0)
+    strategy.step_post_backward(splats, optimizers, strategy.initialize_state(), 1, {}, lr=0.0)
     assert splats.count == 208
     for mean in splats["means"].detach()[:20]:
         assert (live - mean).abs().sum(1).min() == 0
     assert (splats["opacities"].sigmoid() > strategy.min_opacity).all()
-    for name, optimiser in optimisers.items():
-        state = optimiser.state[splats[name]]
+    for name, optimizer in optimizers.items():
+        state = optimizer.state[splats[name]]
         assert state["exp_avg"].shape == splats[name].shape
 
 
@@ -127,5 +127,5 @@ def test_relocation_agrees_with_gsplats_kernel():
     copies = torch.randint(1, 10, (100,), generator=generator)
     binoms = TorchMCMCStrategy().initialize_state()["binoms"]
     theirs = compute_relocation(*(t.cuda() for t in (opacities, scales, copies, binoms)))
-    for ours, other in zip(relocated(opacities, scales, copies), theirs, strict=True):
+    for ours, other in zip(relocate(opacities, scales, copies), theirs, strict=True):
         torch.testing.assert_close(ours, other.cpu(), rtol=1e-3, atol=1e-5)

@@ -10,7 +10,7 @@ from gsplat.strategy import DefaultStrategy, MCMCStrategy
 
 import reconstruction
 from reconstruction import Config, EvaluationConfig, Start, optimise
-from reconstruction.optimisers import means_rate
+from reconstruction.optimizer import means_rate
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from reconstruction.start import initial_splats
@@ -47,10 +47,10 @@ class StopAt:
     def __init__(self, monkeypatch, step: int) -> None:
         original = Trainer.step
 
-        def stopping(trainer):
+        def stopping(trainer, *arguments):
             if trainer.state.done == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            return original(trainer)
+            return original(trainer, *arguments)
 
         monkeypatch.setattr(Trainer, "step", stopping)
 

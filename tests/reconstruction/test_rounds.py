@@ -1,22 +1,29 @@
 # Fix and distil: a fixer that knows the truth helps, one that lies is found out, a run goes on.
+import itertools
 import json
 import math
+import os
+import signal
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
 
 import fixers
-from reconstruction import Config, EvaluationConfig, FixConfig, FixerInUse, optimise
-from reconstruction.rounds.guidance import rendered
-from reconstruction.rounds.mutual import contradicted
-from reconstruction.rounds.record import Round
-from reconstruction.rounds.rounds import Rounds
-from reconstruction.rounds.support import support
+from fixers.fixer import Needs
+from generators import Generated, RenderThenFix
+from generators.confidence import find_contradictions
+from generators.guides import render_one
+from reconstruction import Config, EvaluationConfig, FixConfig, optimise
+from reconstruction.rendering import compute_support, render_view
+from reconstruction.rounds.gate import decide
+from reconstruction.rounds.record import TRIALS, Round, Trial, Verdict
+from reconstruction.trainer import Trainer
 from runtime import memory
 from scenes.cameras import Cameras
+from scenes.nearest import measure_pose_distances
 from scenes.scene import Split
 from splats.gaussians import from_points
 from splats.rasterize import rasterize
@@ -24,6 +31,8 @@ from splats.rasterize import rasterize
 
 class Answers:
     """A fixer that answers by a function of the renders, and counts its calls."""
+
+    needs = Needs(references=True, warped=True)
 
     def __init__(self, answer):
         self.answer, self.calls = answer, 0
@@ -33,8 +42,15 @@ class Answers:
         return self.answer(renders)
 
 
-def in_use(answer) -> FixerInUse:
-    return FixerInUse(Answers(answer), {"fixer": "test"}, warped=True)
+def render_then_fix(fixer, fixing) -> RenderThenFix:
+    """As the trainer makes it of the rounds' settings."""
+    return RenderThenFix(
+        fixer,
+        references=fixing.references,
+        select_by=fixing.reference_by,
+        confident=fixing.confident,
+        settings={"fixer": "test"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +77,21 @@ def nearby(camera, count):
 
 def run(scene, settings, folder, fixer, fixing=FIX, **changes):
     optimise(
-        scene, settings, result_dir=folder, evaluation=SHOWN, fixer=fixer, fixing=fixing, **changes
+        scene,
+        settings,
+        result_dir=folder,
+        evaluation=SHOWN,
+        generator=None if fixer is None else render_then_fix(fixer, fixing),
+        fixing=fixing,
+        **changes,
     )
-    kept = torch.load(folder / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
+    saved = torch.load(folder / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
     numbers = json.loads((folder / "stats" / "val_step0119.json").read_text())
-    return json.loads(kept["rounds"]), numbers
+    return json.loads(saved["rounds"]), numbers
 
 
 def test_rounds_with_an_honest_fixer_are_told_and_measured(scene, settings, tmp_path):
-    rounds, numbers = run(scene, settings, tmp_path, FixerInUse(fixers.load("identity"), {}))
+    rounds, numbers = run(scene, settings, tmp_path, fixers.load("identity"))
     assert [r["step"] for r in rounds] == [40, 80]
     assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
     assert all(r["views"] == 2 and r["aside"] and r["references"] for r in rounds)
@@ -83,7 +105,7 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     settings = replace(settings, eval_steps=(45, 120), save_steps=(45, 120))  # 45: during a trial
     _, plain = run(scene, settings, tmp_path / "plain", None)
     loud = replace(FIX, confident=False, novel_share=0.9, fade=False, beside=False)
-    liar = in_use(lambda renders: renders.flip(-1))  # red and blue change places
+    liar = Answers(lambda renders: renders.flip(-1))  # red and blue change places
     rounds, gated = run(scene, settings, tmp_path / "gated", liar, replace(loud, gate_least=2))
     assert [r["verdict"] for r in rounds] == ["rolled back", "rolled back"]
     for step in (44, 119):  # bit by bit the run without fixing
@@ -100,15 +122,11 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     [(19.95, 19.0, "rolled back"), (19.85, 20.1, "rolled back"), (19.85, 19.9, "kept")],
 )
 def test_a_round_must_gain_more_than_chance(unfixed, without, verdict):
-    rounds = object.__new__(Rounds)
-    rounds.settings = FIX
-    rounds.trainer = SimpleNamespace(state=SimpleNamespace(views=SimpleNamespace(aside=())))
-    rounds._return, rounds._finish = (lambda kind: 0.0), (lambda last: None)
-    told, answers = Round(40, 80, aside=[3], gate_before=19.0), iter((20.0, unfixed, without))
-    rounds._gate = lambda last: next(answers)
-    while told.verdict == "open":
-        assert rounds._judge(told)
-    assert told.verdict == verdict
+    record = Round(40, 80, aside=[3], gate_before=19.0)
+    for views, psnr in zip(TRIALS, (20.0, unfixed, without), strict=True):
+        if decide(record, FIX) is Verdict.OPEN:
+            record.trials.append(Trial(views, psnr))
+    assert decide(record, FIX) == verdict
 
 
 def test_what_one_fixed_view_invents_the_others_contradict(scene, settings):
@@ -116,22 +134,22 @@ def test_what_one_fixed_view_invents_the_others_contradict(scene, settings):
     grey = torch.full((len(scene.points), 3), 0.5)
     truth = from_points(scene.points, grey, opacity=0.9)
     cameras = nearby(scene.cameras[0], 3)
-    views = [rendered(truth, camera, settings) for camera in cameras]
+    views = [render_one(partial(render_view, truth, config=settings), c) for c in cameras]
     whole = Cameras.concatenate(cameras)
     alike = [view.color * 0.6 for view in views]
-    for wrong, seen in contradicted(whole, views, alike):
+    for wrong, seen in find_contradictions(whole, views, alike):
         assert seen.float().mean() > 0.1
         assert wrong.sum() < 0.02 * seen.sum()
     invented = [image.clone() for image in alike]
     invented[1][12:24, 20:36] = torch.tensor([1.0, 0.0, 0.0])
-    told = contradicted(whole, views, invented)
-    wrong, seen = told[1]
+    pairs = find_contradictions(whole, views, invented)
+    wrong, seen = pairs[1]
     patch = torch.zeros_like(wrong)
     patch[12:24, 20:36] = True
     assert wrong[patch & seen].float().mean() > 0.9
     assert wrong[~patch].float().mean() < 0.1
-    assert sum(w.sum() for w, _ in told) > wrong.sum()  # whom it contradicts is in doubt too
-    alone = contradicted(whole[:1], views[:1], invented[:1])
+    assert sum(w.sum() for w, _ in pairs) > wrong.sum()  # whom it contradicts is in doubt too
+    alone = find_contradictions(whole[:1], views[:1], invented[:1])
     assert not any(part.any() for part in alone[0])
 
 
@@ -144,7 +162,7 @@ def test_a_fixer_of_its_own_mind_in_each_view_is_refused(scene, settings, tmp_pa
         return torch.nn.functional.interpolate(noise, size, mode="nearest").permute(0, 2, 3, 1)
 
     few = replace(FIX, gate_least=100, targets="interp", references=1)
-    rounds, _ = run(scene, settings, tmp_path, in_use(noisy), few)
+    rounds, _ = run(scene, settings, tmp_path, Answers(noisy), few)
     assert all(not r["aside"] for r in rounds)
     assert sum(r["refused"] for r in rounds) > sum(r["views"] for r in rounds)
     assert all(r["consistent"] < 0.7 for r in rounds)
@@ -154,14 +172,22 @@ def test_with_few_views_photos_that_did_not_guide_refuse_a_round(scene, settings
     few = replace(FIX, gate_least=100, targets="perturb", novel_views=6)
     _, plain = run(scene, settings, tmp_path / "plain", None)
     rounds, numbers = run(
-        scene, settings, tmp_path / "few", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), few
+        scene,
+        settings,
+        tmp_path / "few",
+        Answers(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)),
+        few,
     )
     assert [r["verdict"] for r in rounds] == ["refused", "refused"]
     assert all("photos that did not guide it agree worse by" in r["why"] for r in rounds)
     assert numbers["psnr"] == pytest.approx(plain["psnr"], abs=0.3)  # on photos alone
     off = replace(few, gate="off")
     rounds, _ = run(
-        scene, settings, tmp_path / "off", in_use(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)), off
+        scene,
+        settings,
+        tmp_path / "off",
+        Answers(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)),
+        off,
     )
     assert [r["verdict"] for r in rounds] == ["kept", "kept"]
 
@@ -172,25 +198,25 @@ def test_a_fixer_leaves_a_gpu_that_is_full_and_comes_back(scene, settings, tmp_p
             places.append(str(device))
 
     places, moving = [], Moving(lambda renders: renders)
-    run(scene, settings, tmp_path / "a", FixerInUse(moving, {"fixer": "test"}))
+    run(scene, settings, tmp_path / "a", moving)
     assert set(places) == {"cpu"}
     stayed = len(places)
     monkeypatch.setattr(memory, "is_memory_short", lambda device: True)
     places.clear()
-    rounds, _ = run(scene, settings, tmp_path / "b", FixerInUse(moving, {"fixer": "test"}))
+    rounds, _ = run(scene, settings, tmp_path / "b", moving)
     assert len(places) > stayed  # it was told to leave after each use
     assert all(r["memory"] > 0 for r in rounds)
 
 
 def test_nan_from_a_fixer_costs_its_round_only(scene, settings, tmp_path):
-    rounds, numbers = run(scene, settings, tmp_path, in_use(lambda r: r * math.nan))
+    rounds, numbers = run(scene, settings, tmp_path, Answers(lambda r: r * math.nan))
     assert [r["verdict"] for r in rounds] == ["refused", "refused"]
     assert "NaN" in rounds[0]["why"]
     assert math.isfinite(numbers["psnr"])
 
 
 def test_a_run_stopped_in_a_round_repeats_it(scene, settings, tmp_path):
-    whole, _ = run(scene, settings, tmp_path / "whole", in_use(lambda r: r * 0.95))
+    whole, _ = run(scene, settings, tmp_path / "whole", Answers(lambda r: r * 0.95))
 
     def once(renders, state={"left": 1}):  # noqa: B006
         if state["left"] == 0:
@@ -200,9 +226,9 @@ def test_a_run_stopped_in_a_round_repeats_it(scene, settings, tmp_path):
 
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        run(scene, settings, folder, in_use(once))
+        run(scene, settings, folder, Answers(once))
     assert (folder / "resume.pt").is_file()
-    again, _ = run(scene, settings, folder, in_use(lambda r: r * 0.95))
+    again, _ = run(scene, settings, folder, Answers(lambda r: r * 0.95))
     for ours, theirs in zip(again, whole, strict=True):
         assert {**ours, "seconds": 0, "memory": 0} == {**theirs, "seconds": 0, "memory": 0}
     files = [tmp_path / name / "ckpts" / "ckpt_119_rank0.pt" for name in ("whole", "stopped")]
@@ -215,7 +241,7 @@ def test_the_truth_helps(scene, settings, tmp_path):
     few = replace(scene, split=Split("json", (1, 4, 7), (0, 2, 3, 5, 6, 8), "few"))
     _, plain = run(few, settings, tmp_path / "plain", None)
     truth = torch.stack([few.image(i) for i in few.split.test])
-    knowing = in_use(lambda renders: truth[: len(renders)])
+    knowing = Answers(lambda renders: truth[: len(renders)])
     sure = replace(FIX, fix_steps=(40,), confident=False, gate="off", fade=False)
     _, distilled = run(few, settings, tmp_path / "fixed", knowing, sure)
     assert distilled["psnr"] > plain["psnr"] + 0.3
@@ -224,7 +250,7 @@ def test_the_truth_helps(scene, settings, tmp_path):
 def test_the_control_is_the_run_without_and_both_share_their_first_steps(
     scene, settings, tmp_path, caplog
 ):
-    honest = FixerInUse(fixers.load("identity"), {"fixer": "identity"}, warped=True)
+    honest = fixers.load("identity")
     caplog.set_level("INFO")
     settings = replace(settings, eval_steps=(60, 120))
     run(scene, settings, tmp_path / "both", honest, control=True)
@@ -243,7 +269,7 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(
     ]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
-    told = (
+    headings = (
         "Without and with fixing",
         "vanilla",
         "Rounds",
@@ -252,7 +278,7 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(
     )
     _, before = run(scene, settings, tmp_path / "both", honest, control=True)  # finished already
     page = (tmp_path / "both" / "report" / "index.html").read_text()
-    assert all(words in page for words in told)
+    assert all(words in page for words in headings)
     assert before["post_psnr"] == before["psnr"]
     assert not list((tmp_path / "both").rglob("rounds/*.pt"))
 
@@ -264,9 +290,85 @@ def test_support_is_high_where_photos_agree_and_nothing_where_none_looks(scene, 
         seen = rasterize(splats, scene.cameras).colors.clamp(0, 1)
     agreeing = replace(scene, images=tuple((x * 255).byte().numpy() for x in seen))
     opposite = replace(scene, images=tuple(255 - image for image in agreeing.images))
-    sure, unsure = (support(splats, s, settings) for s in (agreeing, opposite))
+    sure, unsure = (compute_support(splats, s, settings) for s in (agreeing, opposite))
     assert sure.shape == (splats.count,) and sure.min() >= 0 and sure.max() <= 1
     assert sure.max() > 0.7  # most lie hidden in the heap
     assert unsure.max() < 0.1
     splats["means"].data[:10] += 1e4
-    assert support(splats, agreeing, settings)[:10].max() == 0
+    assert compute_support(splats, agreeing, settings)[:10].max() == 0
+
+
+class NearestPhotos:
+    """A generator that knows only photos and cameras: the two nearest photos, blended."""
+
+    uses_references = True
+
+    def __init__(self, fails_at: int | None = None):
+        self.settings, self.calls, self.fails_at = {"generator": "nearest photos"}, 0, fails_at
+
+    def generate(self, references, cameras, *, render=None):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise KeyboardInterrupt
+        nearest = measure_pose_distances(cameras, references.cameras).argsort(1)[:, :2].tolist()
+        return [
+            Generated(
+                (references.images[i] + references.images[j]) / 2,
+                torch.full(references.images[i].shape[:2], 0.2),
+                references=(references.names[i], references.names[j]),
+            )
+            for i, j in nearest
+        ]
+
+
+def generate(scene, settings, folder, generator):
+    optimise(scene, settings, result_dir=folder, evaluation=SHOWN, generator=generator, fixing=FIX)
+    return torch.load(folder / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
+
+
+def test_a_generator_without_renders_has_rounds_a_report_and_a_resume(scene, settings, tmp_path):
+    whole = generate(scene, settings, tmp_path / "whole", NearestPhotos())
+    rounds = json.loads(whole["rounds"])
+    assert [r["step"] for r in rounds] == [40, 80]
+    assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
+    assert all(r["gate_after"] and r["gate_unfixed"] and r["agrees"] is None for r in rounds)
+    for r in rounds:
+        assert len(r["references"]) > 1
+        assert not {scene.names[i] for i in r["aside"]} & set(r["references"])
+    novel = tmp_path / "whole" / "renders" / "novel" / "39"
+    assert {file.name for file in novel.iterdir()} == {"Pred", "Alpha", "Fixed", "Confidence"}
+    stats = json.loads((tmp_path / "whole" / "stats" / "val_step0119.json").read_text())
+    assert stats["post_psnr"] > 5
+    assert "Rounds" in (tmp_path / "whole" / "report" / "index.html").read_text()
+    with pytest.raises(KeyboardInterrupt):
+        generate(scene, settings, tmp_path / "stopped", NearestPhotos(fails_at=2))
+    again = generate(scene, settings, tmp_path / "stopped", NearestPhotos())
+    for name, value in whole["splats"].items():
+        assert torch.equal(value, again["splats"][name]), name
+
+
+@pytest.mark.parametrize("stop", [44, 63, 75])
+def test_a_run_stopped_in_a_trial_goes_on_bit_for_bit(scene, settings, tmp_path, monkeypatch, stop):
+    """In the first trial, in the second, and after them."""
+    patient = replace(FIX, fix_steps=(40,), gate_stretch=0.2)  # trials of 16 steps
+    fixer = Answers(lambda renders: renders * 0.95)
+    whole, _ = run(scene, settings, tmp_path / "whole", fixer, patient)
+    steps = itertools.count(1)
+    original = Trainer.step
+
+    def step(trainer, *arguments):
+        if next(steps) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(scene, settings, tmp_path / "stopped", fixer, patient)
+    again, _ = run(scene, settings, tmp_path / "stopped", fixer, patient)
+    for ours, theirs in zip(again, whole, strict=True):
+        assert {**ours, "seconds": 0, "memory": 0} == {**theirs, "seconds": 0, "memory": 0}
+    files = [tmp_path / name / "ckpts" / "ckpt_119_rank0.pt" for name in ("whole", "stopped")]
+    states = [torch.load(file, weights_only=True)["splats"] for file in files]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name

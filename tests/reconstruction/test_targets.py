@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reconstruction import FixConfig, original
-from reconstruction.rounds.targets import perturbed, targets, towards, trajectory
+from reconstruction.rounds.targets import choose_targets, perturb, read_trajectory, towards
 from scenes.nearest import measure_spacing
 from scenes.scene import Split
 
@@ -34,14 +34,14 @@ def test_the_original_counts_in_world_units(scene):
 
 
 def test_targets_by_kind(scene):
-    assert len(targets(scene, FixConfig(), 0, 60)) == len(scene.split.test)
-    assert len(targets(scene, FixConfig(), 0, 1)) == 1
+    assert len(choose_targets(scene, FixConfig(), 0, 60)) == len(scene.split.test)
+    assert len(choose_targets(scene, FixConfig(), 0, 1)) == 1
     everything = replace(scene, split=Split("all", tuple(range(len(scene))), (), "all"))
-    path = targets(everything, FixConfig(), 0, 60)
+    path = choose_targets(everything, FixConfig(), 0, 60)
     assert len(path) == 2 * len(scene)
     with pytest.raises(ValueError, match="no view is held out"):
-        targets(everything, FixConfig(targets="test"), 0, 60)
-    around = targets(scene, FixConfig(targets="perturb"), 0, 20)
+        choose_targets(everything, FixConfig(targets="test"), 0, 60)
+    around = choose_targets(scene, FixConfig(targets="perturb"), 0, 20)
     train = scene.cameras[list(scene.split.train)]
     near = torch.cdist(around.positions, train.positions).min(1).values
     assert (
@@ -49,7 +49,7 @@ def test_targets_by_kind(scene):
         and (near <= 0.5 * measure_spacing(train) + 1e-5).all()
         and (near > 0).all()
     )
-    assert torch.equal(perturbed(train, 5, 1).viewmats, perturbed(train, 5, 1).viewmats)
+    assert torch.equal(perturb(train, 5, 1).viewmats, perturb(train, 5, 1).viewmats)
 
 
 def test_no_more_views_are_fixed_than_steps_will_train_on():
@@ -65,17 +65,17 @@ def test_a_trajectory_of_your_own(scene, tmp_path):
     content = {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "sizes": cameras.sizes}
     file.write_text(json.dumps({k: v.tolist() for k, v in content.items()}))
     mine = FixConfig(targets="trajectory", trajectory=file)
-    torch.testing.assert_close(targets(scene, mine, 0, 60).viewmats, cameras.viewmats)
+    torch.testing.assert_close(choose_targets(scene, mine, 0, 60).viewmats, cameras.viewmats)
     poses = cameras.camtoworlds * torch.tensor([1.0, -1, -1, 1])
     frames = [{"transform_matrix": pose.tolist()} for pose in poses]
     file.write_text(json.dumps({"frames": frames}))
-    torch.testing.assert_close(trajectory(file, scene).viewmats, cameras.viewmats)
+    torch.testing.assert_close(read_trajectory(file, scene).viewmats, cameras.viewmats)
     # the scene was normalised: a file in the capture's own world comes along
     moved = torch.eye(4).double()
     moved[:3, :3] *= 0.5
     moved[:3, 3] = torch.tensor([1.0, 2, 3])
     normal = replace(scene, transform=moved)
-    away = trajectory(file, normal).positions
+    away = read_trajectory(file, normal).positions
     torch.testing.assert_close(away, cameras.positions * 0.5 + torch.tensor([1.0, 2, 3]))
 
 
@@ -92,7 +92,7 @@ def test_what_is_no_trajectory_is_refused(scene, tmp_path, content, why):
     file = tmp_path / "path.json"
     file.write_text(content)
     with pytest.raises(ValueError, match=why):
-        trajectory(file, scene)
+        read_trajectory(file, scene)
 
 
 def test_a_trajectory_that_leaves_the_scene_is_refused(scene, tmp_path):
@@ -101,7 +101,7 @@ def test_a_trajectory_that_leaves_the_scene_is_refused(scene, tmp_path):
     pose[0, 3] = 1000
     file.write_text(json.dumps({"frames": [{"transform_matrix": pose.tolist()}]}))
     with pytest.raises(ValueError, match=r"camera 0 lies .* in the capture's own world"):
-        targets(scene, FixConfig(targets="trajectory", trajectory=file), 0, 60)
+        choose_targets(scene, FixConfig(targets="trajectory", trajectory=file), 0, 60)
 
 
 def test_the_steps_of_rounds():

@@ -11,7 +11,7 @@ from reconstruction.config import Config
 from splats.gaussians import NAMES, Splats
 
 
-def make_optimisers(
+def make_optimizers(
     splats: Splats, config: Config, scene_scale: float
 ) -> dict[str, torch.optim.Adam]:
     """Adam with gsplat's learning rates, by parameter name; scene_scale in world units."""
@@ -32,20 +32,20 @@ BLOCK = 8192  # values per parallel work item
 
 
 @torch.no_grad()
-def update(optimisers: dict[str, torch.optim.Adam]) -> None:
-    """Step all optimisers and clear the gradients; on the CPU in one pass over all parameters."""
-    if any(o.param_groups[0]["params"][0].device.type != "cpu" for o in optimisers.values()):
-        for optimiser in optimisers.values():
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+def update(optimizers: dict[str, torch.optim.Adam]) -> None:
+    """Step all optimizers and clear the gradients; on the CPU in one pass over all parameters."""
+    if any(o.param_groups[0]["params"][0].device.type != "cpu" for o in optimizers.values()):
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return
     arrays, settings = [], []
-    for optimiser in optimisers.values():
-        group = optimiser.param_groups[0]
+    for optimizer in optimizers.values():
+        group = optimizer.param_groups[0]
         (parameter,) = group["params"]
         if parameter.grad is None:
             continue
-        state = optimiser.state[parameter]
+        state = optimizer.state[parameter]
         parameter.data = parameter.data.contiguous()  # or a copy would be updated, likewise below
         if not state:
             state["step"] = torch.tensor(0.0)

@@ -11,9 +11,9 @@ import numpy as np
 from evaluation.pictures import to_uint8
 from evaluation.report import TRUTH, Report, ReportView
 from reconstruction.evaluate import Evaluation, View
-from reconstruction.history import History
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import Round, post_verdict
+from reconstruction.rounds.record import Round, judge_post
+from reconstruction.state import History
 
 WAYS = "Without and with fixing"
 NUMBERS = ("psnr", "ssim", "lpips")
@@ -44,7 +44,7 @@ class Control:
         return cls(stats, views, renders, minutes)
 
 
-def with_rounds(
+def add_rounds(
     report: Report,
     evaluation: Evaluation,
     control: Control | None,
@@ -53,18 +53,18 @@ def with_rounds(
 ) -> Report:
     """The report with the rounds' story: a line for each way, the rounds, the time of each part,
     gains of each view."""
-    lines = ways(report, evaluation, control, rounds, history)
+    lines = compare_ways(report, evaluation, control, rounds, history)
     return replace(
         report,
         title=report.title.replace("Reconstruction", "Fix and distil", 1),
-        views=[pictured(view, control) for view in evaluation.views],
-        tables={WAYS: lines, "Rounds": [told(r) for r in rounds]}
-        | {"Time": times(evaluation, control, rounds, history)},
-        gains=gains(evaluation, control),
+        views=[collect_pictures(view, control) for view in evaluation.views],
+        tables={WAYS: lines, "Rounds": [describe_round(r) for r in rounds]}
+        | {"Time": sum_times(evaluation, control, rounds, history)},
+        gains=compute_gains(evaluation, control),
     )
 
 
-def ways(
+def compare_ways(
     report: Report,
     evaluation: Evaluation,
     control: Control | None,
@@ -90,12 +90,12 @@ def ways(
     lines = [] if control is None else [line("vanilla", control.stats, "", control.minutes)]
     lines.append(line("fixed and distilled", stats, "", minutes))
     if stats.get("post_psnr") is not None:
-        way = f"and renders fixed (worth it: {post_verdict(rounds)})"
+        way = f"and renders fixed (worth it: {judge_post(rounds)})"
         lines.append(line(way, stats, "post_", minutes + evaluation.fixing / 60))
     return lines
 
 
-def pictured(view: View, control: Control | None) -> ReportView:
+def collect_pictures(view: View, control: Control | None) -> ReportView:
     """A view's pictures in the order in which a reader wants them, and its numbers."""
     images, numbers, against = {"distilled": view.render}, dict(view.metrics), TRUTH
     if control is not None and view.name in control.renders:
@@ -110,23 +110,23 @@ def pictured(view: View, control: Control | None) -> ReportView:
     return ReportView(view.name, images | {TRUTH: view.photo}, numbers, against)
 
 
-def told(r: Round) -> dict[str, str | float | int | None]:
+def describe_round(r: Round) -> dict[str, str | float | int | None]:
     """A round's line."""
     return {
         "step": r.step,
-        "verdict": r.verdict,
+        "verdict": r.verdict.value,
         "why": r.why,
         "views": r.views,
         "refused": r.refused,
         "views set aside": len(r.aside),
         "references": len(r.references),
-        "agrees better by": None if r.agrees is None else r.agrees - 1,
-        "consistent": r.consistent,
+        "agrees better by": None if r.agreement is None else r.agreement - 1,
+        "consistent": r.consistency,
         "peak GB": r.memory,
     }
 
 
-def times(
+def sum_times(
     evaluation: Evaluation, control: Control | None, rounds: Sequence[Round], history: History
 ) -> list[dict[str, str | float]]:
     """Seconds of each part of the run."""
@@ -145,16 +145,16 @@ def times(
     return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]
 
 
-def gains(evaluation: Evaluation, control: Control | None) -> dict[str, list[float]]:
+def compute_gains(evaluation: Evaluation, control: Control | None) -> dict[str, list[float]]:
     """How much better than without fixing each held-out view became, in dB."""
-    found: dict[str, list[float]] = {"distilled": [], "render fixed": []}
+    gains: dict[str, list[float]] = {"distilled": [], "render fixed": []}
     for view in evaluation.views:
         psnr = view.metrics.get("psnr")
         base = psnr if control is None else control.views.get(view.name, {}).get("psnr")
         if base is None:
             continue
         if control is not None:
-            found["distilled"].append(psnr - base)
+            gains["distilled"].append(psnr - base)
         if view.metrics.get("post_psnr") is not None:
-            found["render fixed"].append(view.metrics["post_psnr"] - base)
-    return found
+            gains["render fixed"].append(view.metrics["post_psnr"] - base)
+    return gains

@@ -1,13 +1,15 @@
-# 3D Gaussian Splatting as Markov Chain Monte Carlo (arXiv 2404.09591) without CUDA kernels.
-# gsplat's MCMCStrategy relocates and perturbs Gaussians with kernels; here the same in torch.
+# How Gaussians are added, moved and removed: gsplat's strategies, ready for the device at hand.
+# MCMC (arXiv 2404.09591) relocates and perturbs Gaussians with CUDA kernels in gsplat; here is the
+# same in torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
-from gsplat.strategy import MCMCStrategy
+from gsplat.strategy import DefaultStrategy, MCMCStrategy
+from gsplat.strategy.ops import reset_opa
 from gsplat.utils import normalized_quat_to_rotmat
 from torch import Tensor
 
@@ -16,7 +18,33 @@ from splats.cpu.noise import add_noise
 MAX_COPIES = 51  # gsplat's limit on how many Gaussians share one place
 
 
-def relocated(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+def make_strategy(
+    config: DefaultStrategy | MCMCStrategy, device: torch.device
+) -> DefaultStrategy | MCMCStrategy:
+    """A strategy with the settings of `config`, whose operations exist on `device`."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    if isinstance(config, DefaultStrategy):
+        return ResettingDefaultStrategy(**values)
+    if device.type == "cuda":
+        return MCMCStrategy(**values)
+    return TorchMCMCStrategy(**values)
+
+
+@dataclass
+class ResettingDefaultStrategy(DefaultStrategy):
+    """gsplat's DefaultStrategy that does lower the opacities every `reset_every` steps.
+
+    gsplat 1.5.3 tests `step % reset_every == 0 & step > 0`, which is never true, since `&` binds
+    tighter than the comparisons. Resetting twice, with a gsplat that does it, changes nothing.
+    """
+
+    def step_post_backward(self, params, optimizers, state, step, info, packed=False) -> None:
+        super().step_post_backward(params, optimizers, state, step, info, packed)
+        if 0 < step < self.refine_stop_iter and step % self.reset_every == 0:
+            reset_opa(params, optimizers, state, value=2 * self.prune_opa)
+
+
+def relocate(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
     """Opacities [N] and scales [N, 3] with which `copies` [N] Gaussians look like the one given.
 
     Equation 9: o' = 1 - (1 - o)^(1/n), and s' = s * o / sum_{i=1..n} sum_{k<i} C(i-1, k) (-1)^k
@@ -97,7 +125,7 @@ class TorchMCMCStrategy(MCMCStrategy):
 
     def _share(self, params, sources: Tensor) -> dict[str, Tensor]:
         """Raw opacities and scales after each source has been drawn once per entry in `sources`."""
-        opacities, scales = relocated(
+        opacities, scales = relocate(
             params["opacities"][sources].sigmoid(),
             params["scales"][sources].exp(),
             torch.bincount(sources)[sources] + 1,
@@ -112,13 +140,13 @@ def perturb(params, amount: float) -> None:
     """Move the means by noise shaped like each Gaussian; opaque ones hardly move (equation 8)."""
     noise = torch.randn_like(params["means"])
     if noise.device.type != "cpu":
-        params["means"].add_(shaped(params, noise, amount))
+        params["means"].add_(shape_noise(params, noise, amount))
         return
     names = ("means", "scales", "quats", "opacities")
     add_noise(*(params[name].detach().numpy() for name in names), noise.numpy(), amount)
 
 
-def shaped(params, noise: Tensor, amount: float) -> Tensor:
+def shape_noise(params, noise: Tensor, amount: float) -> Tensor:
     """What `perturb` adds to the means, of normal noise [N, 3]."""
     gate = torch.sigmoid(100 * (1 - params["opacities"].sigmoid() - 0.995))
     R = normalized_quat_to_rotmat(F.normalize(params["quats"], dim=-1))  # [N, 3, 3]
@@ -133,11 +161,11 @@ def _replace(
     new_value: Callable[[str, Tensor], Tensor],
     new_moment: Callable[[Tensor], Tensor],
 ) -> None:
-    """Exchange every parameter, and the moments its optimiser keeps of it."""
+    """Exchange every parameter, and the moments its optimizer keeps of it."""
     for name, optimizer in optimizers.items():
         old = params[name]
         new = torch.nn.Parameter(new_value(name, old.detach()), requires_grad=old.requires_grad)
         params[name] = new
-        kept = optimizer.state.pop(old, {})
-        optimizer.state[new] = {k: v if k == "step" else new_moment(v) for k, v in kept.items()}
+        moments = optimizer.state.pop(old, {})
+        optimizer.state[new] = {k: v if k == "step" else new_moment(v) for k, v in moments.items()}
         optimizer.param_groups[0]["params"] = [new]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,15 +14,16 @@ from evaluation import labels
 from evaluation.metrics import Metrics
 from evaluation.report import Report, ReportView, write_report
 from evaluation.video import write_video
+from generators import Generated
 from reconstruction.config import Config
 from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
-from reconstruction.history import History
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import Round, story
-from reconstruction.rounds.repair import Repair
-from reconstruction.rounds.story import WAYS, Control, with_rounds
+from reconstruction.rounds.record import Round, rounds_to_json
+from reconstruction.rounds.report import WAYS, Control, add_rounds
+from reconstruction.state import History
 from runtime.files import atomic_path, write_json
+from scenes.cameras import Cameras
 from scenes.scene import Scene
 from splats.gaussians import Splats
 from splats.paths import interpolate_path, orbit_path
@@ -82,25 +83,26 @@ def publish(
     history: History,
     metrics: Metrics,
     video: str | None = None,
-    post: Repair | None = None,
+    generate: Callable[[Cameras], list[Generated]] | None = None,
     rounds: Sequence[Round] = (),
 ) -> None:
     """Measure the held-out views and write statistics, pictures and report; add to `history`.
 
-    step: counted from zero. video: "interp" or "ellipse" to film such a path as well. post: fix
-    the renders too, and measure both. rounds: what became of the fix-and-distil rounds.
+    step: counted from zero. video: "interp" or "ellipse" to film such a path as well. generate:
+    makes a view for each camera, to be measured beside the renders. rounds: what became of the
+    fix-and-distil rounds.
     """
-    evaluation = evaluate(splats, scene, config, metrics, step=step, post=post)
+    evaluation = evaluate(splats, scene, config, metrics, step=step, generate=generate)
     if evaluation.views:
         history.evaluations.append({"step": step, **evaluation.stats})
         write_evaluation(evaluation, folder)
     if video:
         write_path_video(folder, splats, scene, config, video, step)
     control = Control.read(folder, step) if rounds else None
-    report = _report(evaluation, scene, folder, settings, history, metrics)
+    report = build_report(evaluation, scene, folder, settings, history, metrics)
     if rounds:
-        write_json(folder.rounds_stats(step), story(list(rounds)))
-        report = with_rounds(report, evaluation, control, rounds, history)
+        write_json(folder.rounds_stats(step), rounds_to_json(rounds))
+        report = add_rounds(report, evaluation, control, rounds, history)
     write_report(folder.report, report)
     shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}
     numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
@@ -108,12 +110,12 @@ def publish(
     if rounds and evaluation.views:
         log.info("%s", labels.format_table(report.tables[WAYS]))
     if video:
-        log.info(metrics.protocol.format(resolution=_resolution(scene)))
+        log.info(metrics.protocol.format(resolution=describe_resolution(scene)))
         if metrics.lpips_reason:
             log.info(metrics.lpips_reason)
 
 
-def _report(
+def build_report(
     evaluation: Evaluation,
     scene: Scene,
     folder: ResultFolder,
@@ -145,25 +147,25 @@ def _report(
         ],
         curves={name: points for name, points in curves.items() if points},
         settings=settings,
-        versions=versions(metrics.device),
-        protocol=metrics.protocol.format(resolution=_resolution(scene)),
+        versions=describe_versions(metrics.device),
+        protocol=metrics.protocol.format(resolution=describe_resolution(scene)),
         notes=[*scene.notes, *([metrics.lpips_reason] if metrics.lpips_reason else [])],
         video=video if video.exists() else None,
     )
 
 
-def _resolution(scene: Scene) -> str:
+def describe_resolution(scene: Scene) -> str:
     sizes = scene.cameras.sizes[list(scene.split.test)].unique(dim=0).tolist()
     return ", ".join(f"{width}x{height}" for width, height in sizes)
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Of Python, of the packages that numbers depend on, and the device's name."""
-    found = {"python": platform.python_version()}
+def describe_versions(device: torch.device) -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, and the device's name."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            versions[package] = "not installed"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {**found, "device": f"{name}, {torch.get_num_threads()} threads"}
+    return {**versions, "device": f"{name}, {torch.get_num_threads()} threads"}
