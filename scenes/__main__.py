@@ -23,22 +23,22 @@ class Options:
     json: bool = False
     """Print only JSON."""
     data_factor: int = 1
-    """Photos at 1/N of their size."""
+    """Load photos at 1/N of their size."""
     split: Literal["gsplat", "difix", "filename", "json", "all"] | None = None
-    """Rule of the train/test split (default: by detection)."""
+    """Rule of the train/test split (default: detected)."""
     test_every: int | None = None
-    """Train on every N-th view and test on the others, as Difix3D does (1: `_train_` and `_eval_`
-    in the names decide; 0: all train). With --split gsplat the opposite: test on every N-th.
-    Without it and --split, every 8th view is held out."""
+    """Train on every N-th view and test on the others, as in Difix3D (1: `_train_` and `_eval_` in
+    the names decide; 0: all train). With --split gsplat the opposite: test on every N-th view.
+    Default: every 8th view is held out."""
     split_file: Path | None = None
-    """Lists of names for the json rule."""
+    """JSON file with lists of names, for the rule json."""
     image_folder: Path | None = None
-    """Folder of the photos, if it is not the usual one."""
+    """Folder of the photos, if not the usual one."""
     normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Recentre, align and scale the world."""
     contact_sheet: Path | None = None
-    """Picture to write (default: contact_sheet.png in PATH, or one in the system's temporary folder
-    if PATH is read-only)."""
+    """Picture to write (default: contact_sheet.png in PATH, or in the system's temporary folder if
+    PATH is read-only)."""
 
 
 def main(options: Options) -> None:

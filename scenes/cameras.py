@@ -1,4 +1,4 @@
-# Pinhole cameras in OpenCV axes (x right, y down, z forward), the one description used everywhere.
+# Pinhole cameras in OpenCV axes (x right, y down, z forward), used everywhere in the project.
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Cameras:
         return len(self.viewmats)
 
     def __getitem__(self, index) -> Cameras:
-        """The chosen cameras; an int gives a batch of one."""
+        """The cameras at an index, slice or tensor; an int gives a batch of one."""
         if isinstance(index, int):
             index = [index]
         return Cameras(self.viewmats[index], self.Ks[index], self.sizes[index])
@@ -49,7 +49,7 @@ class Cameras:
 
     @property
     def camtoworlds(self) -> Tensor:
-        """[N, 4, 4] camera to world."""
+        """[N, 4, 4] camera to world, inverted in float64."""
         return torch.linalg.inv(self.viewmats.double()).to(self.viewmats.dtype)
 
     @property
@@ -59,10 +59,11 @@ class Cameras:
         return -(R.transpose(1, 2) @ t[:, :, None])[:, :, 0]
 
     def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras with viewmats and Ks on another device; sizes stay on the CPU."""
         return Cameras(self.viewmats.to(device), self.Ks.to(device), self.sizes)
 
     def scaled(self, factor: float) -> Cameras:
-        """The same views at `factor` times the resolution (sizes rounded, at least 1 pixel)."""
+        """The same views at `factor` times the resolution; sizes are rounded, at least 1 pixel."""
         sizes = (self.sizes * factor).round().clamp(min=1).long()
         Ks = self.Ks.clone()
         Ks[:, :2] *= (sizes / self.sizes).to(Ks)[:, :, None]
@@ -70,6 +71,7 @@ class Cameras:
 
     @classmethod
     def concatenate(cls, parts: list[Cameras]) -> Cameras:
+        """All cameras of the parts, in order."""
         return cls(
             *(torch.cat([getattr(p, k) for p in parts]) for k in ("viewmats", "Ks", "sizes"))
         )

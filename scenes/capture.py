@@ -1,4 +1,4 @@
-# What a reader of one format hands on: lenses, poses and points, before any photo is decoded.
+# The result of a reader of one format: lenses, poses and points, before any photo is decoded.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-LARGEST = 1e12  # coordinates beyond are damage; products of smaller ones stay finite in float32
+LARGEST = 1e12  # larger coordinates are errors; products of smaller ones are finite in float32
 NOT_FINITE = f"that are not finite or beyond {LARGEST:g}"
 
 
@@ -27,6 +27,7 @@ class Lens:
 
     @property
     def is_pinhole(self) -> bool:
+        """Whether photos need no undistortion."""
         return not self.fisheye and not any(self.distortion)
 
     def resized(self, width: int, height: int) -> Lens:
@@ -56,18 +57,19 @@ class Capture:
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:
+    """Points and colours of a capture without any, both [0, 3] float32."""
     return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)
 
 
 def check_poses(viewmats: np.ndarray, names: tuple[str, ...] | list[str], file: Path) -> None:
-    """ValueError, naming the photo, unless every [N, 4, 4] pose is finite in float32 too."""
+    """Raise ValueError, naming the photo, unless every pose [N, 4, 4] is finite in float32."""
     for name, viewmat in zip(names, viewmats, strict=True):
         if not (np.abs(viewmat) < LARGEST).all():
             raise ValueError(f"{file}: the pose of {name} has values {NOT_FINITE}")
 
 
 def check_lens(lens: Lens, what: str) -> Lens:
-    """The lens itself; ValueError that starts with `what` if no photo could be made by it."""
+    """The lens itself; ValueError that starts with `what` if no camera can have it."""
     fx, fy = lens.K[0, 0], lens.K[1, 1]
     if not (0 < lens.width <= 1_000_000 and 0 < lens.height <= 1_000_000):
         raise ValueError(f"{what} has the image size {lens.width:g}x{lens.height:g}")

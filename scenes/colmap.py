@@ -23,7 +23,7 @@ MODEL_FOLDERS = (
 
 
 def find_model(folder: Path) -> Path | None:
-    """The folder that holds cameras, images or points files of a model, or None."""
+    """The folder with the cameras, images or points files of a model, or None."""
     for place in MODEL_FOLDERS:
         model = folder / place
         parts = ("cameras", "images", "points3D")
@@ -33,7 +33,7 @@ def find_model(folder: Path) -> Path | None:
 
 
 def read(model: Path, photo_folder: Path) -> Capture:
-    """The posed views and points of a model.
+    """The posed views and points of a model; photos are looked up in `photo_folder`.
 
     Raises ValueError or FileNotFoundError, naming the file, if it is incomplete or damaged.
     """
@@ -102,9 +102,10 @@ def write(
     points: Tensor,
     colors: Tensor,
 ) -> Path:
-    """Write `scene_folder`/sparse/0 (PINHOLE, binary) and return it; an older one is replaced.
+    """Write a model to `scene_folder`/sparse/0 (PINHOLE, binary) and return that folder.
 
-    points: [P, 3], colors: [P, 3] in [0, 1]. Views with equal intrinsics share a camera.
+    points: [P, 3], colors: [P, 3] in [0, 1]. Views with equal intrinsics share a camera. An older
+    model is replaced. Raises ValueError if the numbers of names and cameras differ.
     """
     if len(names) != len(cameras) or len(points) != len(colors):
         raise ValueError(

@@ -1,5 +1,5 @@
-# Walks COLMAP's binary and text files before they are parsed: a damaged count or a cut file must
-# end in one sentence that names the file, not in a crash or a huge allocation.
+# Checks of COLMAP's binary and text files before they are parsed, so that a wrong count or a
+# truncated file ends in a message that names the file, not in a crash or a huge allocation.
 # Format: https://colmap.github.io/format.html
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL_NAMES = (*PARAMS_OF, *OTHER_MODELS)  # a model's number is its place here
 
 
 class Walk:
-    """Steps through a binary file; every step stays inside or raises ValueError."""
+    """Steps through a binary file; every step stays inside or raises ValueError naming it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,6 +32,7 @@ class Walk:
         self.at = 0
 
     def take(self, layout: struct.Struct) -> tuple:
+        """Read one record."""
         if self.at + layout.size > len(self.data):
             raise ValueError(f"{self.path} is cut off or damaged; copy or export it again")
         values = layout.unpack_from(self.data, self.at)
@@ -39,11 +40,13 @@ class Walk:
         return values
 
     def skip(self, n_bytes: int) -> None:
+        """Step over some bytes."""
         self.at += n_bytes
         if self.at > len(self.data):
             raise ValueError(f"{self.path} is cut off or damaged; copy or export it again")
 
     def text(self) -> bytes:
+        """Read a string up to its zero byte."""
         end = self.data.find(b"\0", self.at)
         if end < 0:
             raise ValueError(f"{self.path} is cut off or damaged; copy or export it again")
@@ -52,6 +55,7 @@ class Walk:
         return value
 
     def finish(self) -> None:
+        """Raise ValueError if bytes follow the last record."""
         if self.at != len(self.data):
             raise ValueError(
                 f"{self.path} is damaged: {len(self.data) - self.at} bytes follow its last record"
@@ -66,7 +70,7 @@ OBSERVATION_BYTES, TRACK_BYTES = 24, 8
 
 
 def check_model(name: str, path: Path) -> int:
-    """The number of parameters of a camera model; ValueError if it is not one we read."""
+    """The number of parameters of a camera model; ValueError if it is not supported."""
     if name not in PARAMS_OF:
         raise ValueError(
             f"{path} uses the camera model {name}, which is not supported; undistort the capture "
@@ -76,7 +80,7 @@ def check_model(name: str, path: Path) -> int:
 
 
 def check_binary(cameras: Path, images: Path, points: Path | None) -> None:
-    """ValueError, naming the file, unless the three files are whole and refer to one another."""
+    """Raise ValueError, naming the file, unless the three files are complete and consistent."""
     walk = Walk(cameras)
     camera_ids = set()
     for _ in range(*walk.take(COUNT)):
@@ -105,7 +109,7 @@ def check_binary(cameras: Path, images: Path, points: Path | None) -> None:
 
 
 def check_text(cameras: Path, images: Path, points: Path | None) -> None:
-    """The same for COLMAP's text files; the sentence also names the line."""
+    """The same for COLMAP's text files; the message also names the line."""
     for number, fields in _lines(cameras):
         check_model(fields[1] if len(fields) > 1 else "''", cameras)
         if len(fields) != 4 + PARAMS_OF[fields[1]]:
@@ -133,6 +137,7 @@ def check_text(cameras: Path, images: Path, points: Path | None) -> None:
 
 
 def check_name(name: bytes, path: Path) -> str:
+    """A photo's name as text; ValueError if it is not printable UTF-8."""
     try:
         text = name.decode()
     except UnicodeDecodeError:
@@ -143,6 +148,7 @@ def check_name(name: bytes, path: Path) -> str:
 
 
 def check_pose(pose: list[float], name: str, path: Path) -> None:
+    """Raise ValueError unless the pose (quaternion wxyz, translation) is finite and a rotation."""
     if not all(map(math.isfinite, pose)) or not 0.5 < math.hypot(*pose[:4]) < 2:
         raise ValueError(f"{path}: the pose of {name} is not a rotation and a finite position")
 

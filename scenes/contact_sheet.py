@@ -1,4 +1,4 @@
-# One picture of a scene for people: every view with its name and role, and a map from above.
+# A picture that shows a scene: every view with its name and role, and a map from above.
 from __future__ import annotations
 
 import math
@@ -14,11 +14,11 @@ from scenes.scene import Scene
 PAPER, INK, FAINT = (250, 250, 248), (34, 36, 40), (150, 152, 156)
 ROLES = {"train": (42, 110, 187), "test": (217, 95, 14), "unused": FAINT}
 WIDTH, MARGIN, GAP, LABEL, HEAD = 1600, 32, 10, 20, 84
-MOST_VIEWS = 120  # of more, evenly chosen ones are shown
+MOST_VIEWS = 120  # of more views, evenly spaced ones are shown
 
 
 def write_contact_sheet(scene: Scene, file: Path | str) -> Path:
-    """Draw thumbnails (train and test by colour) and a top-down map; returns the file written."""
+    """Draw thumbnails (train and test by colour) and a map from above; returns the file."""
     file = check_sheet_file(Path(file))
     sheet = draw_contact_sheet(scene)
     with atomic_path(file) as temporary:
@@ -37,6 +37,7 @@ def check_sheet_file(file: Path) -> Path:
 
 
 def draw_contact_sheet(scene: Scene) -> Image.Image:
+    """The picture: a heading, a map from above, and a thumbnail of each view (at most 120)."""
     shown = list(range(len(scene)))
     if len(shown) > MOST_VIEWS:
         shown = np.linspace(0, len(scene) - 1, MOST_VIEWS).round().astype(int).tolist()

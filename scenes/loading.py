@@ -53,14 +53,15 @@ def load(
 ) -> Scene:
     """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else photos.
 
-    Photos alone are posed by structure from motion, kept as `sparse/0` for the next time.
+    Photos alone are posed by structure from motion, and the model is saved as `sparse/0`.
     data_factor: photos at 1/N of their size (`images_N`, else resized and cached); 0: the smallest
-    N that leaves no photo with more than `longest_side` pixels on a side.
+        N at which no side of a photo exceeds `longest_side` pixels.
     split, test_every, split_file: see `scenes.split.make_split`; without them the rule is
         detected, and `test_every` alone means Difix3D's: every N-th view trains.
-    image_folder: the photos' folder, if it is not the usual one (absolute or below `path`).
-    normalize: recentre, align and scale the world; `Scene.transform` tells how.
-    Raises FileNotFoundError or ValueError, with a sentence that names the file or flag.
+    image_folder: the photos' folder, if not the usual one (absolute or relative to `path`).
+    normalize: recentre, align and scale the world; `Scene.transform` is the applied transform.
+    progress: show progress bars.
+    Raises FileNotFoundError or ValueError; the message names the file or flag.
     """
     path = Path(path)
     if not path.is_dir():
@@ -77,17 +78,17 @@ def load(
     split_of = partial(make_split, rule=split, test_every=test_every, split_file=split_file)
 
     capture = _read(path, folder, split_of, progress)
-    _need_views(len(capture.names), "view", path, " with a pose")
+    _check_view_count(len(capture.names), "view", path, " with a pose")
     data_factor = data_factor or _fitting_factor(capture, longest_side)
     sources = find_sources(capture.photo_folder, capture.names, data_factor)
     pairs = zip(capture.names, sources.paths, strict=True)
     names = tuple(name for name, photo in pairs if photo)
-    _need_views(len(names), "view", path, " with a photo")
-    split_of(names)  # a wrong one costs no decoding
+    _check_view_count(len(names), "view", path, " with a photo")
+    split_of(names)  # raises errors before photos are decoded
     _check_sizes(sources, data_factor)
     views, skipped = _decode_all(capture, sources, data_factor, progress)
     notes = [*capture.notes, *sources.notes, *skipped]
-    _need_views(len(views), "view", path, " with a readable photo")
+    _check_view_count(len(views), "view", path, " with a readable photo")
 
     viewmats = np.stack([view.viewmat for view in views])
     points, transform = capture.points, np.eye(4)
@@ -151,8 +152,8 @@ def _read(
             f"{path} holds no capture: no COLMAP model (sparse/0), no transforms.json and no "
             "photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
         )
-    _need_views(len(names), "photo", path)
-    split_of(tuple(names))  # a wrong one costs no structure from motion
+    _check_view_count(len(names), "photo", path)
+    split_of(tuple(names))  # raises errors before structure from motion
     scene_folder = path if photos == path or folder is not None else photos.parent
     notes = sfm.structure_from_motion(photos, names, scene_folder, progress)
     capture = colmap.read(scene_folder / "sparse" / "0", photos)
@@ -195,7 +196,7 @@ def _photos_of_model(path: Path, model: Path) -> Path:
     return next((folder for folder in (sparse.parent, path) if list_photos(folder)), path)
 
 
-def _need_views(n: int, noun: str, path: Path, kind: str = "") -> None:
+def _check_view_count(n: int, noun: str, path: Path, kind: str = "") -> None:
     if n < FEWEST_VIEWS:
         few = format_count(n, noun)
         raise ValueError(f"{path} has only {few}{kind}; at least {FEWEST_VIEWS} are needed")
@@ -213,7 +214,7 @@ class _View:
 def _decode_all(
     capture: Capture, sources: Sources, factor: int, progress: bool
 ) -> tuple[list[_View], list[str]]:
-    """The views whose photo could be read, in order, and notes on what was not as expected."""
+    """The views with a readable photo, in order, and notes on the others."""
     # Views that share a lens share its maps; a few suffice, since views come in order.
     maps_of = _memo(compute_undistortion)
 
@@ -260,7 +261,7 @@ def _decode_all(
 
 
 def _memo(function: Callable) -> Callable[[Lens], tuple]:
-    """`undistortion` that remembers the last lenses, by their values."""
+    """`compute_undistortion` with a cache of the last lenses, by their values."""
     lenses: dict[tuple, Lens] = {}
 
     @lru_cache(maxsize=4)
@@ -291,16 +292,16 @@ def _view(
         cached = sources.cache and sources.cache / Path(f"{name}.png")
         image, orientation = decode_smaller(path, sources.shrink, cached)
     height, width = image.shape[:2]
-    # Poses are commonly those of the pixels as stored (COLMAP ignores EXIF); where only the turned
-    # photo has the camera's shape, its pixels are meant.
+    # Poses usually refer to the pixels as stored (COLMAP ignores EXIF), but to the rotated ones
+    # where only those have the camera's shape.
     if not _same_shape(lens, width, height) and orientation >= 5:
-        image = _turned(image, orientation)
+        image = _apply_orientation(image, orientation)
         height, width = image.shape[:2]
         orientation = 1
     if not _same_shape(lens, width, height):
         raise ValueError(
             f"{path} is {width}x{height}, but its camera says {lens.width}x{lens.height}: another "
-            "shape, not just another size; use the photos that the capture was made from"
+            "shape, not just another size; use the photos from which the capture was made"
         )
     stated = shrink_size(lens.width, lens.height, factor)
     scaled = ""
@@ -314,7 +315,7 @@ def _view(
             raise ValueError(f"the camera of {name}: {error}") from None
         image = remap_image(image, tuple(maps))
     K = lens.K
-    if orientation in TURNS:  # make the view upright together with its camera
+    if orientation in TURNS:  # rotate the view upright together with its camera
         image, K, viewmat = turn_view(image, K, viewmat, TURNS[orientation])
     return _View(name, np.ascontiguousarray(image), K, viewmat, scaled)
 
@@ -325,8 +326,8 @@ def _same_shape(lens: Lens, width: int, height: int) -> bool:
     return abs(expected - height) <= max(0.01 * height, 1.0)
 
 
-def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels turned as EXIF orientations 5 to 8 say."""
+def _apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels rotated as EXIF orientations 5 to 8 require."""
     flipped = image.transpose(1, 0, 2)
     return {
         5: flipped,
@@ -339,7 +340,7 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 def turn_view(
     image: np.ndarray, K: np.ndarray, viewmat: np.ndarray, quarters: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn a photo by quarters counter-clockwise (as np.rot90), and its camera with it."""
+    """Rotate a photo by quarter turns counter-clockwise (as np.rot90), and its camera with it."""
     for _ in range(quarters % 4):
         width = image.shape[1]
         image = np.rot90(image)

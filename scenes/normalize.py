@@ -5,31 +5,31 @@ import numpy as np
 
 
 def compute_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """[4, 4] similarity (scale times rotation, then translation) from [N,4,4] poses, [P,3] points.
+    """[4, 4] similarity (scale times rotation, translation) from poses [N,4,4] and points [P,3].
 
     The cameras' mean up direction becomes z, the point nearest to their optical axes the origin,
-    their median distance from it 1. Then, as in gsplat, the points' principal axes become x, y
-    and z: z is the one in which they vary least, up for a scene on level ground, but the normal
-    of the wall for a flat facade.
+    and their median distance from it 1. Then, as in gsplat, the points' principal axes become x, y
+    and z: z is the one with the least variance, up for a scene on level ground, but the normal of
+    the wall for a flat facade.
     """
     upright = _from_cameras(camtoworlds)
     if len(points) < 3:
         return upright
     aligned = _principal_axes(transform_points(upright, points)) @ upright
     z = transform_points(aligned, points)[:, 2]
-    # Most points lie low with a tail upwards; if it is the other way round, turn about x.
+    # Most points lie low with a tail upwards; if it is the other way round, rotate about x.
     if np.median(z) > np.mean(z):
         aligned = np.diag([1.0, -1.0, -1.0, 1.0]) @ aligned
     return aligned
 
 
 def transform_points(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points [P, 3] moved by a [4, 4] similarity."""
+    """Points [P, 3] transformed by a similarity [4, 4]."""
     return points @ similarity[:3, :3].T + similarity[:3, 3]
 
 
 def transform_viewmats(similarity: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
-    """Viewmats [N, 4, 4] of the same cameras in the moved world; their rotations stay rotations."""
+    """Viewmats [N, 4, 4] of the same cameras in the transformed world; rotations stay rotations."""
     moved = viewmats @ np.linalg.inv(similarity)
     moved[:, :3] *= np.cbrt(np.linalg.det(similarity[:3, :3]))
     return moved

@@ -1,4 +1,4 @@
-# Photos on disk: finding them, decoding them, and smaller copies of them for a data factor.
+# Photos on disk: find them, decode them, and cache smaller copies for a data factor.
 from __future__ import annotations
 
 import threading
@@ -19,16 +19,18 @@ TURNS = {3: 2, 6: 3, 8: 1}
 
 
 def list_photos(folder: Path, deep: bool = False) -> list[str]:
-    """Names of the photos in a folder (`deep`: and below it), sorted, relative to the folder."""
+    """Sorted names of the photos in a folder (`deep`: and its subfolders), relative to it."""
     files = folder.rglob("*") if deep else folder.glob("*")
     names = [file.relative_to(folder) for file in files if file.suffix.lower() in SUFFIXES]
     hidden = [name for name in names if any(part.startswith(".") for part in name.parts)]
-    hidden += [name for name in names if name.stem == "contact_sheet"]  # our own
+    hidden += [
+        name for name in names if name.stem == "contact_sheet"
+    ]  # ours, see scenes.contact_sheet
     return sorted(name.as_posix() for name in set(names) - set(hidden))
 
 
 def find_photos(folder: Path, names: tuple[str, ...] | list[str]) -> list[Path | None]:
-    """The file of each name: the very name, else the same stem with another photo suffix."""
+    """The file of each name, else one with the same stem and another photo suffix, else None."""
     exact = [folder / name for name in names]
     if all(path.is_file() for path in exact):
         return exact
@@ -48,9 +50,9 @@ def _stem(name: str) -> str:
 class Sources:
     """Where the pixels of each view come from at a data factor.
 
-    paths: one file a view, None where there is no photo.
-    shrink: the factor by which decoded photos must still be made smaller (1: they are as asked).
-    cache: where the smaller copies are kept, or None.
+    paths: one file per view, None where there is no photo.
+    shrink: the factor by which decoded photos must still be shrunk (1: none).
+    cache: folder of the shrunk copies, or None if they are not cached.
     """
 
     paths: list[Path | None]
@@ -76,25 +78,27 @@ def find_sources(folder: Path, names: tuple[str, ...], factor: int) -> Sources:
         small = find_photos(ready, names)
         wanted = sum(path is not None for path in full) or len(names)
         if not any(small):
-            # Some data sets renamed the photos when shrinking them; then order is what is left.
+            # Some data sets renamed their smaller photos; then only the order can match them.
             listed, originals = list_photos(ready, deep=True), list_photos(folder, deep=True)
             if listed and len(listed) == len(originals):
                 renamed = dict(zip(originals, listed, strict=True))
                 small = [ready / renamed[name] if name in renamed else None for name in names]
                 notes.append(f"photos in {ready.name} have other names; matched in sorted order")
-        found = sum(path is not None for path in small)
-        if found >= wanted:
+        available = sum(path is not None for path in small)
+        if available >= wanted:
             return Sources(small, 1, None, tuple(notes))
-        if not any(full) and found:
+        if not any(full) and available:
             return Sources(small, 1, None, tuple(notes))
-        notes = [f"{ready} has {found} of {wanted} photos; resizing those of {folder.name} instead"]
+        notes = [
+            f"{ready} has {available} of {wanted} photos; resizing those of {folder.name} instead"
+        ]
     if not any(full):
         raise FileNotFoundError(_no_photos(folder, names))
     cache = _beside(folder, f"_{factor}_cache")
     try:
         check_writable(cache)
     except OSError:
-        notes.append(f"{cache} cannot be written, so photos are resized anew each time")
+        notes.append(f"{cache} cannot be written, so photos are resized at every start")
         return Sources(full, factor, None, tuple(notes))
     return Sources(full, factor, cache, tuple(notes))
 
@@ -118,20 +122,20 @@ def _no_photos(folder: Path, names: tuple[str, ...]) -> str:
 
 
 class UnreadablePhoto(ValueError):
-    """A photo that cannot be decoded; the message is short enough for a list."""
+    """A photo that cannot be decoded; the message is a short predicate (`is damaged`)."""
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Width and height as stored, and EXIF orientation (1 to 8); UnreadablePhoto otherwise."""
+    """Width and height as stored, and EXIF orientation (1 to 8). Raises UnreadablePhoto."""
     with open_photo(path) as image:
         return *image.size, _orientation(image)
 
 
 def decode(path: Path, upright: bool = False) -> tuple[np.ndarray, int]:
-    """The pixels, uint8 [H, W, 3], and the EXIF orientation they still need (1: none).
+    """The pixels, uint8 [H, W, 3], and the EXIF orientation still to be applied (1: none).
 
-    `upright` turns them as EXIF says. Grey, 16-bit and palette photos become RGB; transparency is
-    laid over white. Raises UnreadablePhoto.
+    upright: apply it. Grey, 16-bit and palette photos become RGB; transparent ones are composited
+    over white. Raises UnreadablePhoto.
     """
     with open_photo(path) as image:
         orientation = _orientation(image)
@@ -149,7 +153,7 @@ def decode(path: Path, upright: bool = False) -> tuple[np.ndarray, int]:
 
 
 class open_photo:
-    """Opens a photo to be read within; whatever the decoder raises becomes UnreadablePhoto."""
+    """Context manager that opens a photo; any error of the decoder becomes UnreadablePhoto."""
 
     _limit = threading.Lock()
 
@@ -160,7 +164,7 @@ class open_photo:
         try:
             if self.path.stat().st_size == 0:
                 raise UnreadablePhoto("is empty")
-            # Pillow refuses from 179 megapixels on, by a global: our own limit is in its place.
+            # Pillow refuses more than 179 megapixels by a global limit; MOST_PIXELS replaces it.
             with self._limit:
                 limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
                 try:
@@ -190,13 +194,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def shrink_size(width: int, height: int, factor: int) -> tuple[int, int]:
+    """Width and height at 1/factor, rounded, at least 1 pixel."""
     return max(1, round(width / factor)), max(1, round(height / factor))
 
 
 def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.ndarray, int]:
-    """`decode` at 1/factor of the size (area average); kept in and taken from `cached`.
+    """`decode` at 1/factor of the size (area average), cached in the file `cached` if given.
 
-    The copy is a .png with the photo's EXIF orientation, used while it is newer than the photo.
+    The copy is a .png with the photo's EXIF orientation, valid while it is newer than the photo.
     """
     width, height, _ = read_header(path)
     size = shrink_size(width, height, factor)
@@ -206,7 +211,7 @@ def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.nda
             if (pixels.shape[1], pixels.shape[0]) == size:
                 return pixels, orientation
         except UnreadablePhoto:
-            pass  # written anew below
+            pass  # written again below
     import cv2
 
     pixels, orientation = decode(path)

@@ -1,4 +1,4 @@
-# Point clouds in .ply files: positions and, if there, colours.
+# Point clouds in .ply files: positions and, if present, colours.
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from scenes.capture import LARGEST
 def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """points [P, 3] float32 and colors [P, 3] float32 in [0, 1] (grey if the file has none).
 
-    Points that are not finite are left out. Raises ValueError if it is no point cloud.
+    Points that are not finite are dropped. Raises ValueError if the file is no point cloud.
     """
     try:
         _check_counts(file)
@@ -32,7 +32,7 @@ def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_counts(file: Path) -> None:
-    """No element can have more rows than the file has bytes; keeps a bad count from allocating."""
+    """Raise ValueError if an element has more rows than the file has bytes, before allocating."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         header = stream.read(65536).split(b"end_header")[0]

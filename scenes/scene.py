@@ -13,9 +13,9 @@ from scenes.cameras import Cameras
 
 @dataclass(frozen=True)
 class Split:
-    """Which views train and which are held out, and the rule that said so.
+    """Which views train and which are held out, by index, and the rule that decided it.
 
-    rule: one of gsplat, difix, filename, json, all; `text` is the sentence shown to people.
+    rule: one of gsplat, difix, filename, json, all; text: a sentence about it for users.
     """
 
     rule: str
@@ -29,10 +29,10 @@ class Scene:
     """A capture, ready for optimisation.
 
     names: photo names in sorted order, relative to the photo folder.
-    images: uint8 [H, W, 3] per view, undistorted, at `data_factor`.
+    images: uint8 [H, W, 3] per view, undistorted, at 1/data_factor of their size.
     points: [P, 3] float32, point_colors: [P, 3] float32 in [0, 1] (P may be 0).
-    transform: [4, 4] float64, applied to the capture's own world (identity unless normalised).
-    notes: what the reader noticed and a user should know (missing photos, skipped files).
+    transform: [4, 4] float64 from the capture's world to this one (identity unless normalised).
+    notes: what users should know about the capture (missing photos, skipped files).
     """
 
     path: Path
@@ -56,6 +56,6 @@ class Scene:
 
     @property
     def scale(self) -> float:
-        """Largest distance of a camera from the cameras' mean position, times 1.1 (as gsplat)."""
+        """1.1 times the largest distance of a camera from their mean position, as in gsplat."""
         positions = self.cameras.positions
         return 1.1 * (positions - positions.mean(0)).norm(dim=1).max().item()

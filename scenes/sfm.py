@@ -20,20 +20,20 @@ from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo
 
 log = logging.getLogger(__name__)
 
-LONGEST_SIDE = 1600  # features are found on photos of at most this size
-FEATURES = 4096  # per photo; matching takes time with their square
-EXHAUSTIVE_PHOTOS = 80  # up to so many photos, every pair is matched
+LONGEST_SIDE = 1600  # pixels of the photos in which features are detected
+FEATURES = 4096  # per photo; the time of matching grows with their square
+EXHAUSTIVE_PHOTOS = 80  # up to this number of photos, every pair is matched
 SEED = 0
 
 
 def structure_from_motion(
     photo_folder: Path, names: list[str], scene_folder: Path, progress: bool = True
 ) -> list[str]:
-    """Pose the photos and write `scene_folder`/sparse/0; returns notes on what was left out.
+    """Pose the photos, write `scene_folder`/sparse/0, and return notes on photos left out.
 
-    Photos of one size share a camera. The model refers to pixels as stored (no EXIF turn), as
-    COLMAP's own does. Raises PermissionError if the folder cannot be written, ValueError if too
-    few photos can be posed.
+    Photos of one size share a camera. The model refers to pixels as stored (EXIF orientation is not
+    applied), as COLMAP's own does. Raises PermissionError if the folder cannot be written,
+    ValueError if fewer than three photos can be posed.
     """
     _check_writable(scene_folder)
     log.info("no poses in %s: running structure from motion on %d photos", scene_folder, len(names))
@@ -74,15 +74,15 @@ def structure_from_motion(
     for image in model.images.values():
         image.name = copied[image.name]
     target = write_model(model, scene_folder)
-    log.info("structure from motion posed %d photos; kept in %s", posed, target)
+    log.info("structure from motion posed %d photos; saved to %s", posed, target)
     return notes
 
 
 def choose_pairs(n: int) -> list[tuple[int, int]]:
-    """Pairs i < j of n photos in name order: all, or for many photos neighbours and anchors.
+    """Pairs i < j of n photos, in name order, to match: all, or neighbours and anchors of many.
 
-    Neighbours are the next 10 and those at distances of powers of two; every 10th photo (fewer
-    for very many) is an anchor, matched with every other anchor, which closes loops.
+    Neighbours are the next 10 and those at distances of powers of two; every 10th photo (fewer for
+    very many) is an anchor and matched with every other anchor, which closes loops.
     """
     if n <= EXHAUSTIVE_PHOTOS:
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
@@ -106,9 +106,9 @@ def _check_writable(scene_folder: Path) -> None:
 def _copy(
     photo_folder: Path, names: list[str], copies: Path, progress: bool
 ) -> tuple[dict[str, str], dict[str, tuple[int, int]], list[str]]:
-    """Plain .jpg copies, at most LONGEST_SIDE: every format, no EXIF turn, but its focal length.
+    """Copy photos of any format as .jpg of at most LONGEST_SIDE; EXIF keeps only the focal length.
 
-    Returns name and full (width, height) by the copy's name, and what could not be read.
+    Returns name and full (width, height) by the copy's name, and messages on unreadable photos.
     """
     copies.mkdir()
     copied, sizes, unreadable = {}, {}, []
@@ -182,12 +182,12 @@ def _match(database: Path, names: list[str], list_file: Path, progress: bool) ->
 def _map(
     database: Path, copies: Path, models: Path, n: int, progress: bool
 ) -> pycolmap.Reconstruction | None:
-    """The largest model that incremental mapping finds, or None."""
+    """The largest model of incremental mapping, or None."""
     models.mkdir()
     options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=SEED)
     options.mapper.random_seed = options.triangulation.random_seed = SEED
     with tqdm(total=n, desc="mapping", disable=not progress, leave=False) as bar:
-        found = pycolmap.incremental_mapping(
+        reconstructions = pycolmap.incremental_mapping(
             database,
             copies,
             models,
@@ -195,12 +195,12 @@ def _map(
             initial_image_pair_callback=lambda: bar.update(2),
             next_image_callback=lambda: bar.update(1),
         )
-    return max(found.values(), key=lambda model: model.num_reg_images(), default=None)
+    return max(reconstructions.values(), key=lambda model: model.num_reg_images(), default=None)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """pycolmap's commentary off, also on Ctrl-C; its errors are exceptions."""
+    """Silence pycolmap's log; its errors are exceptions."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:

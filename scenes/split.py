@@ -1,5 +1,5 @@
-# Which views train and which are held out. Three incompatible rules share the name test_every
-# among gsplat, Difix3D and GS-VAR, so the rule is explicit and shown to people.
+# Which views train and which are held out. gsplat, Difix3D and GS-VAR use the name test_every for
+# three incompatible rules, so the rule is explicit and shown to users.
 from __future__ import annotations
 
 import json
@@ -20,15 +20,15 @@ def make_split(
     """Split views, given in sorted order, by one of RULES.
 
     Without a rule, `split_file` means json and `test_every` difix, as in Difix3D's commands;
-    without these too, names with `_train_` and `_eval_` mean filename, others gsplat with 8.
+    otherwise names with `_train_` and `_eval_` mean filename, others gsplat with 8.
     gsplat: view i is held out if i % test_every == 0. difix: the opposite, view i *trains* if
     i % test_every == 0; 1 means the filename rule and 0 means all. filename: `_train_` and
     `_eval_` in the name. json: lists of names in `split_file`, {"train", "test" or "val"} or
     GenFusion's {"train_ids", "test_ids"}. all: every view trains.
-    Raises ValueError if no view trains, or none is held out (but for `all`).
+    Raises ValueError if no view trains, or none is held out (except for `all`).
     """
     if rule is None:
-        rule = _rule(names, test_every, split_file)
+        rule = _detect_rule(names, test_every, split_file)
     if rule not in RULES:
         raise ValueError(f"--split {rule} is not known; choose one of {', '.join(RULES)}")
     if split_file is not None and rule != "json":
@@ -38,23 +38,27 @@ def make_split(
     if rule == "all" or (rule == "difix" and test_every == 0):
         return Split(rule, tuple(range(n)), (), f"{rule}: all {n} views train, none is held out")
     if rule == "filename" or (rule == "difix" and test_every == 1):
-        return _checked(rule, names, *_by_filename(names))
+        return _make_nonempty(rule, names, *_split_by_filename(names))
     if rule == "json":
         if split_file is None:
             raise ValueError("--split json needs --split_file with the lists of names")
-        return _checked(rule, names, *_by_file(names, Path(split_file)))
+        return _make_nonempty(rule, names, *_split_by_file(names, Path(split_file)))
     if test_every < 2:
         raise ValueError(
             f"--test_every {test_every} leaves no split; use 2 or more, or --split all"
         )
-    chosen = tuple(range(0, n, test_every))
+    every_nth = tuple(range(0, n, test_every))
     others = tuple(i for i in range(n) if i % test_every)
     if rule == "gsplat":
-        return _checked(rule, names, others, chosen, f"every {test_every}th view is held out")
-    return _checked(rule, names, chosen, others, f"every {test_every}th view trains")
+        return _make_nonempty(
+            rule, names, others, every_nth, f"every {test_every}th view is held out"
+        )
+    return _make_nonempty(rule, names, every_nth, others, f"every {test_every}th view trains")
 
 
-def _rule(names: tuple[str, ...], test_every: int | None, split_file: Path | str | None) -> str:
+def _detect_rule(
+    names: tuple[str, ...], test_every: int | None, split_file: Path | str | None
+) -> str:
     """The rule that the other arguments imply."""
     if split_file is not None:
         return "json"
@@ -65,9 +69,10 @@ def _rule(names: tuple[str, ...], test_every: int | None, split_file: Path | str
     return "filename" if has_train and has_eval else "gsplat"
 
 
-def _checked(
+def _make_nonempty(
     rule: str, names: tuple[str, ...], train: tuple[int, ...], test: tuple[int, ...], why: str
 ) -> Split:
+    """The split; ValueError if a part is empty."""
     remedy = "change --test_every or --split, or use --split all to train on every view"
     if rule == "json":
         remedy = "correct the file, or use another --split"
@@ -81,7 +86,7 @@ def _checked(
     return Split(rule, train, test, text + (f", {unused} unused" if unused else ""))
 
 
-def _by_filename(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+def _split_by_filename(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     marks = ("_train_", "_eval_")
     if not any(mark in name for mark in marks for name in names):
         marks = ("train", "eval")  # nerfstudio's looser rule
@@ -91,7 +96,9 @@ def _by_filename(names: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ..
     return train, test, f"{marks[0]} and {marks[1]} in the names decide"
 
 
-def _by_file(names: tuple[str, ...], file: Path) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+def _split_by_file(
+    names: tuple[str, ...], file: Path
+) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     try:
         lists = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -114,16 +121,16 @@ def _by_file(names: tuple[str, ...], file: Path) -> tuple[tuple[int, ...], tuple
     def find(entry: object) -> list[int]:
         path = PurePosixPath(str(entry))
         keys = [entry] if type(entry) is int else [str(entry), path.name, path.stem]
-        found = next((indices_of[key] for key in keys if key in indices_of), [])
-        if len(found) > 1 and path.name == str(entry):
-            both = " or ".join(names[i] for i in found[:2])
+        indices = next((indices_of[key] for key in keys if key in indices_of), [])
+        if len(indices) > 1 and path.name == str(entry):
+            both = " or ".join(names[i] for i in indices[:2])
             raise ValueError(f"{file}: {entry} is ambiguous, {both}; name the photo in full")
-        return found if len(found) == 1 else []
+        return indices if len(indices) == 1 else []
 
-    found = [tuple(sorted({i for entry in part for i in find(entry)})) for part in (train, test)]
-    both = set(found[0]) & set(found[1])
+    parts = [tuple(sorted({i for entry in part for i in find(entry)})) for part in (train, test)]
+    both = set(parts[0]) & set(parts[1])
     if both:
         raise ValueError(f"{file} lists {names[min(both)]} both as train and as test")
-    unknown = len(train) + len(test) - len(found[0]) - len(found[1])
+    unknown = len(train) + len(test) - len(parts[0]) - len(parts[1])
     why = f"the lists of {file.name} decide"
-    return *found, why + (f" ({unknown} entries match no photo)" if unknown > 0 else "")
+    return *parts, why + (f" ({unknown} entries match no photo)" if unknown > 0 else "")

@@ -1,4 +1,4 @@
-# A scene in numbers, for machines (summarize) and for people (describe).
+# The facts of a scene, as JSON (summarize) or as text (describe).
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from scenes.scene import Scene
 
 
 def summarize(scene: Scene) -> dict:
-    """What `python -m scenes --json` prints; lengths in the scene's world units, angles in degrees.
+    """The JSON of `python -m scenes --json`; lengths in world units, angles in degrees.
 
     camera_spread: size of the cameras' bounding box; view_angle: the largest angle between a
     viewing direction and the mean of all.
@@ -52,7 +52,7 @@ def summarize(scene: Scene) -> dict:
 
 
 def describe(scene: Scene, contact_sheet: Path) -> str:
-    """A few readable lines."""
+    """The same as a few readable lines."""
     facts = summarize(scene)
     sizes = ", ".join(
         f"{size['width']}x{size['height']} ({size['views']})" for size in facts["image_sizes"]

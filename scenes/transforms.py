@@ -31,10 +31,10 @@ OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def read(file: Path, photo_folder: Path | None = None) -> Capture:
-    """The posed views of a transforms.json; the frame of its world is kept as it is.
+    """The posed views and points of a transforms.json, in the world frame of the file.
 
-    Frames whose photo is missing are left out, with a note. `photo_folder` overrides the folder
-    of the frames' paths. Raises ValueError or FileNotFoundError, naming the file.
+    Frames without a photo are skipped with a note. `photo_folder` overrides the folder in the
+    frames' paths. Raises ValueError or FileNotFoundError, naming the file.
     """
     shared = _json(file)
     frames = shared.get("frames")
@@ -50,7 +50,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         if path is None:
             missing.append(name)
             continue
-        # The suffix may be left out in the file; the name of the view has it.
+        # The file may omit the suffix; the name of the view includes it.
         name = str(PurePosixPath(name).with_name(path.name))
         twice += name in seen
         seen.setdefault(name, (path, frame))
@@ -98,7 +98,7 @@ def write(
 ) -> Path:
     """Write transforms.json (`path`: the file or its folder) with intrinsics per frame.
 
-    The photos are expected as `folder`/name beside the file. Returns the file.
+    Photos are expected as `folder`/name beside the file. Returns the file.
     """
     path = Path(path)
     path = path if path.suffix == ".json" else path / "transforms.json"
@@ -154,7 +154,7 @@ def _common_folder(paths: list[str]) -> tuple[str, list[str]]:
 
 
 def _existing(folder: Path, names: list[str]) -> list[Path | None]:
-    """The photo of each name; without the folder itself, an images_N beside it answers."""
+    """The photo of each name, in the folder or else in an images_N beside it."""
     for place in (folder, *sorted(folder.parent.glob(f"{folder.name}_[0-9]*"))):
         paths = find_photos(place, names)
         if any(paths):
@@ -176,7 +176,7 @@ def _number(key: str, source: Mapping, file: Path) -> float | None:
 
 
 def _lens(frame: dict, shared: dict, photo: Path, file: Path) -> Lens:
-    """The lens of one frame: its own values first, then the shared ones."""
+    """The lens of one frame; its own values take precedence over the shared ones."""
     values = {**shared, **frame}
 
     def get(key: str) -> float | None:
@@ -192,7 +192,7 @@ def _lens(frame: dict, shared: dict, photo: Path, file: Path) -> Lens:
         raise ValueError(f'{file}: "w" and "h" must be at least 1')
 
     fx = fy = None
-    for source in (frame, shared):  # a frame's field of view outranks a shared focal length
+    for source in (frame, shared):  # a frame's field of view precedes a shared focal length
         fx = _focal(source, "x", width, file)
         fy = _focal(source, "y", height, file)
         if fx is not None or fy is not None:
@@ -292,8 +292,8 @@ def _in_file_frame(
 ) -> np.ndarray:
     """Points in the frame of the poses.
 
-    nerfstudio's poses have `applied_transform` in them. Its newer point files have it too, older
-    ones do not: the cameras tell which, by seeing the points or not.
+    nerfstudio applies `applied_transform` to its poses, and newer versions also to the points; the
+    share of points that the cameras see decides which.
     """
     applied = shared.get("applied_transform")
     if applied is None:
@@ -305,13 +305,15 @@ def _in_file_frame(
     if applied.shape not in ((3, 4), (4, 4)) or not np.isfinite(applied).all():
         raise ValueError(f'{file}: "applied_transform" must be a 3x4 or 4x4 matrix of numbers')
     moved = (points @ applied[:3, :3].T + applied[:3, 3]).astype(np.float32)
-    if len(points) and _seen(moved, viewmats, lenses) > 1.5 * _seen(points, viewmats, lenses):
+    if len(points) and _measure_visibility(moved, viewmats, lenses) > 1.5 * _measure_visibility(
+        points, viewmats, lenses
+    ):
         notes.append(f"applied_transform of {file.name} was still missing from its points")
         return moved
     return points
 
 
-def _seen(points: np.ndarray, viewmats: np.ndarray, lenses: list[Lens]) -> float:
+def _measure_visibility(points: np.ndarray, viewmats: np.ndarray, lenses: list[Lens]) -> float:
     """The mean share of points that lie in front of a camera and inside its photo."""
     points = points[:: max(1, len(points) // 2000)].astype(np.float64)
     shares = []

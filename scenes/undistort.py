@@ -1,4 +1,4 @@
-# Lens distortion taken out with OpenCV: same size, a new pinhole K such that every pixel is filled.
+# Undistortion with OpenCV: the same size, and a pinhole K at which every pixel is filled.
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
 def compute_undistortion(lens: Lens) -> tuple[Lens, np.ndarray, np.ndarray]:
-    """The pinhole lens that replaces `lens`, and cv2.remap's two maps [H, W] float32.
+    """The pinhole lens that replaces `lens`, and the two maps [H, W] float32 of `remap_image`.
 
     Raises ValueError if the distortion folds over inside the photo.
     """
@@ -26,14 +26,14 @@ def compute_undistortion(lens: Lens) -> tuple[Lens, np.ndarray, np.ndarray]:
             K_new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
                 K, distortion, size, np.eye(3), balance=0.0
             )
-            # Near 180 degrees a pinhole would stretch the rim without limit: keep the middle.
+            # Near 180 degrees a pinhole would stretch the rim without limit: crop to the middle.
             shortest = WIDEST_FOCAL * max(size)
             if not min(K_new[0, 0], K_new[1, 1]) > shortest:
                 K_new = np.array([[shortest, 0, K[0, 2]], [0, shortest, K[1, 2]], [0, 0, 1]])
         else:
             K_new, _ = cv2.getOptimalNewCameraMatrix(K, distortion, size, 0.0, size)
         maps = _maps(lens, K, distortion, K_new)
-        # OpenCV fits the view from a few points of the border; make sure of all of them.
+        # OpenCV fits the view to a few points of the border; check all of them.
         for _ in range(60):
             if _all_inside(maps, size):
                 break

@@ -16,12 +16,13 @@ MAX_COLUMNS = 96
 
 
 def turn_z(angle: float) -> np.ndarray:
+    """Rotation [3, 3] about z by an angle in radians."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
 def tilt(axis: int, angle: float) -> np.ndarray:
-    """Rotation about local x (0), y (1) or z (2)."""
+    """Rotation [3, 3] about local x (0), y (1) or z (2) by an angle in radians."""
     a, b = (axis + 1) % 3, (axis + 2) % 3
     out = np.eye(3)
     out[a, a] = out[b, b] = math.cos(angle)
@@ -30,7 +31,7 @@ def tilt(axis: int, angle: float) -> np.ndarray:
 
 
 def frame_along(direction: np.ndarray) -> np.ndarray:
-    """A rotation whose z axis is the given direction."""
+    """A rotation [3, 3] whose z axis is the given direction [3]."""
     z = direction / np.linalg.norm(direction)
     x = np.cross([0.0, 0.0, 1.0] if abs(z[2]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
@@ -38,7 +39,11 @@ def frame_along(direction: np.ndarray) -> np.ndarray:
 
 
 class Builder:
-    """World under construction, z up, metres. Shapes are placed in the current frame."""
+    """A world under construction, z up, in metres.
+
+    The shapes (box, slab, ellipsoid, ball, capsule, rod, lathe, flat) and lights are added in the
+    current frame, see `at`; `material` is the index that `Builder.material` returns.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -58,7 +63,7 @@ class Builder:
 
     @contextmanager
     def at(self, x: float, y: float, z: float = 0.0, turn: float = 0.0, rotation=None) -> Iterator:
-        """Everything placed inside is relative to this point and turn (radians about z)."""
+        """Within the block, shapes are relative to this point and turn (radians about z)."""
         before = self._frame
         step = np.eye(4)
         step[:3, :3] = turn_z(turn) if rotation is None else rotation
@@ -70,7 +75,7 @@ class Builder:
             self._frame = before
 
     def point(self, x: float, y: float, z: float) -> np.ndarray:
-        """The world position [3] of a point in the current frame."""
+        """World position [3] of a point in the current frame."""
         return (self._frame @ [x, y, z, 1])[:3]
 
     # Materials and lights
@@ -88,11 +93,11 @@ class Builder:
         fit: bool = False,
         grain: bool = False,
     ) -> int:
-        """The index of a material.
+        """Add a material and return its index.
 
         tile: metres that one texture covers; fit: stretch it over each face instead.
-        f0, sharpness: reflectance head-on and exponent of highlights (0: matt).
-        mirror: how much of the Fresnel reflection is traced. emission: radiance per albedo.
+        f0, sharpness: reflectance at normal incidence, exponent of highlights (0: matt).
+        mirror: share of the Fresnel reflection that is traced. emission: radiance per albedo.
         grain: the texture's u runs along the longer edge of each box face.
         """
         if picture is None:
@@ -118,7 +123,7 @@ class Builder:
     def window_light(
         self, centre: Vector, half_u: Vector, half_v: Vector, radiance: Vector
     ) -> None:
-        """A rectangle that shines towards half_u x half_v."""
+        """A rectangle that emits `radiance` (RGB) towards half_u x half_v."""
         R = self._frame[:3, :3]
         u, v = R @ np.asarray(half_u, float), R @ np.asarray(half_v, float)
         normal = np.cross(u, v)
@@ -126,7 +131,7 @@ class Builder:
         self._lights.append([*self.point(*centre), *u, *v, *normal, *radiance])
 
     def lamp(self, centre: Vector, radius: float, intensity: Vector) -> None:
-        """A small source that shines in all directions."""
+        """A small sphere that emits in all directions; intensity: RGB."""
         row = [*self.point(*centre), radius, 0, 0, 0, 0, radius, 0, 0, 0, *intensity]
         self._lights.append(row)
 
@@ -160,6 +165,7 @@ class Builder:
         self.box(centre, high - low, material, shift=centre)
 
     def ellipsoid(self, centre: Vector, radii: Vector, material: int, rotation=None) -> None:
+        """An ellipsoid with the given radii."""
         R = np.eye(3) if rotation is None else rotation
         turns = self._turns(max(radii[:2]), material)
         self._add(ELLIPSOID, centre, R, (*radii, 0), material, (0, 0, turns))
@@ -170,6 +176,7 @@ class Builder:
         self.ellipsoid(centre, (radius, radius, radius), material, R)
 
     def capsule(self, start: Vector, end: Vector, radius: float, material: int) -> None:
+        """A cylinder with rounded ends between two points."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         size = (2 * radius, 2 * radius, np.linalg.norm(end - start) + 2 * radius)
         R = frame_along(end - start)
@@ -186,7 +193,7 @@ class Builder:
         end_radius: float | None = None,
         caps: int = 3,
     ) -> None:
-        """A cylinder or cone frustum between two points."""
+        """A cylinder or cone frustum between two points; caps: 1 start + 2 end."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         r1 = radius if end_radius is None else end_radius
         half = np.linalg.norm(end - start) / 2
@@ -200,7 +207,7 @@ class Builder:
     def lathe(self, profile: Sequence[tuple[float, float]], material: int, closed=True) -> None:
         """A turned body: (radius, z) from bottom to top, around the frame's z axis.
 
-        closed: a lid on top; the bottom always has one. Normals are smooth along the profile.
+        closed: with a lid on top; the bottom always has one. Normals are smooth along the profile.
         """
         r, z = np.asarray(profile, float).T
         slopes = np.gradient(r, z)
@@ -231,7 +238,7 @@ class Builder:
     # Result
 
     def build(self, direct: int = 6, bounce: int = 8, sky_light: float = 0.0) -> World:
-        """Pack everything, then bake shadows, one bounce and ambient light.
+        """Pack all shapes, then bake shadows, one bounce and ambient light.
 
         direct, bounce: rays per light texel. sky_light: weight of the sky seen by surfaces
         (0 in rooms, whose windows are lights).
@@ -246,7 +253,7 @@ class Builder:
         charts, texels = _charts(kind, rotation, position, size, self.texel, self.inside)
         low, high = _bounds(kind, rotation, position, size)
         bounds, skip, shape = _volumes(low, high)
-        parts = [textures.levels(picture) for _, picture in self._pictures.values()]
+        parts = [textures.build_levels(picture) for _, picture in self._pictures.values()]
         starts = np.cumsum([0] + [len(part) for part in parts])[:-1]
         bits = [int(math.log2(len(picture))) for _, picture in self._pictures.values()]
         total = len(texels)

@@ -1,4 +1,4 @@
-# Camera paths as people walk them while they film: around something, or through a place.
+# Camera paths of a person filming: an orbit around something, or a walk through a place.
 from __future__ import annotations
 
 import math
@@ -13,7 +13,7 @@ NEAREST = 0.28  # metres that people keep from walls and furniture
 
 
 def camera_to_world(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """[4, 4] with OpenCV axes, looking at the target, z up in the world."""
+    """[4, 4] in OpenCV axes, looking at the target with the world's z up; roll in radians."""
     z = target - position
     z = z / np.linalg.norm(z)
     x = np.cross(z, [0.0, 0.0, 1.0])
@@ -36,7 +36,10 @@ def _wander(rng: np.random.Generator, n: int, waves: float, dims: int = 1) -> np
 
 
 def orbit(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> np.ndarray:
-    """[n, 4, 4] around the focus, looking across it, at heights that rise and fall."""
+    """Camera-to-world [n, 4, 4] around the focus, looking across it, at varying heights.
+
+    clear: distance to the nearest surface. Raises ValueError if there is no room.
+    """
     start, way = rng.uniform(0, 2 * math.pi), rng.choice([-1, 1])
     # Nearly two rounds at different heights, when there are views enough.
     rounds = 1.0 if n < 24 else 1.93
@@ -71,7 +74,10 @@ def orbit(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> n
 
 
 def walk(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> np.ndarray:
-    """[n, 4, 4] along a smooth loop through free ground, looking around at the place."""
+    """Camera-to-world [n, 4, 4] along a smooth loop on free ground, looking around.
+
+    clear: distance to the nearest surface. Raises ValueError if there is no room.
+    """
     low, high = place.heights
     base = low + 0.6 * (high - low)
     half = np.array(place.half)
@@ -81,12 +87,12 @@ def walk(rng: np.random.Generator, place: Place, n: int, clear: Clearance) -> np
     if len(points) < 3:
         raise ValueError("there is no room to walk in this scene; choose the path orbit")
     # Way points far from each other, in order around the middle so that the walk does not cross.
-    chosen = [int(rng.integers(len(points)))]
+    order = [int(rng.integers(len(points)))]
     distance = np.full(len(points), np.inf)
     for _ in range(min(6, len(points)) - 1):
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        chosen.append(int(distance.argmax()))
-    stops = points[chosen]
+        distance = np.minimum(distance, np.linalg.norm(points - points[order[-1]], axis=1))
+        order.append(int(distance.argmax()))
+    stops = points[order]
     middle = stops.mean(0)
     stops = stops[np.argsort(np.arctan2(stops[:, 1] - middle[1], stops[:, 0] - middle[0]))]
     line = _loop(stops, 40 * len(stops))

@@ -1,4 +1,4 @@
-# The kinds of places: a furnished room, objects on a table, a courtyard. Each fills a Builder.
+# The kinds of scenes: a furnished room, objects on a table, a courtyard. Each fills a Builder.
 from __future__ import annotations
 
 import math
@@ -15,10 +15,11 @@ from scenes.procedural.palette import Palette
 
 @dataclass
 class Place:
-    """Where people can be in it and what they look at.
+    """Where a camera can be in a place, and what it looks at; lengths in metres.
 
-    focus: [3] metres; reach: how far around it an orbit goes; heights: of the camera;
-    half: half extents of the ground that can be walked on.
+    focus: [3] the point of interest; reach: radius of an orbit around it; heights: lowest and
+    highest camera; half: half extents of the walkable ground; sky_light: weight of the sky's
+    ambient light.
     """
 
     focus: tuple[float, float, float]
@@ -30,12 +31,13 @@ class Place:
 
 @dataclass
 class Floor:
-    """Taken rectangles of a floor: (x, y, half width, half depth)."""
+    """The occupied rectangles of a floor: (x, y, half width, half depth) in metres."""
 
     half: tuple[float, float]
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def free(self, x: float, y: float, hw: float, hd: float, gap: float = 0.06) -> bool:
+        """Whether a rectangle is on the floor and at least `gap` metres from occupied ones."""
         if abs(x) + hw > self.half[0] or abs(y) + hd > self.half[1]:
             return False
         return all(
@@ -43,28 +45,29 @@ class Floor:
         )
 
     def take(self, x: float, y: float, hw: float, hd: float) -> None:
+        """Mark a rectangle as occupied."""
         self.taken.append((x, y, hw, hd))
 
 
 def scatter(
     b: Builder, p: Palette, width: float, depth: float, z: float, count: int, size: float = 1.0
 ) -> None:
-    """Small things on a surface centred on the frame's origin, without overlaps."""
+    """Place `count` small things on a surface around the frame's origin, without overlaps."""
     makers: list[tuple[float, Callable[[float], None]]] = [
-        (0.15, lambda r: ob.bowl_of_fruit(b, p, r)),
-        (0.1, lambda r: ob.vase(b, p, r * b.rng.uniform(2.2, 3.4), r * 0.85)),
-        (0.15, lambda r: ob.book_stack(b, p, int(b.rng.integers(2, 6)))),
-        (0.085, lambda r: ob.mug(b, p)),
-        (0.15, lambda r: ob.teapot(b, p)),
-        (0.055, lambda r: ob.bottle(b, p, b.rng.uniform(0.24, 0.34))),
-        (0.12, lambda r: ob.toy_blocks(b, p, 0.06)),
-        (0.07, lambda r: ob.candlestick(b, p, b.rng.uniform(0.2, 0.34))),
-        (0.09, lambda r: b.ball((0, 0, r), r, p.toy_ball())),
+        (0.15, lambda r: ob.add_bowl_of_fruit(b, p, r)),
+        (0.1, lambda r: ob.add_vase(b, p, r * b.rng.uniform(2.2, 3.4), r * 0.85)),
+        (0.15, lambda r: ob.add_book_stack(b, p, int(b.rng.integers(2, 6)))),
+        (0.085, lambda r: ob.add_mug(b, p)),
+        (0.15, lambda r: ob.add_teapot(b, p)),
+        (0.055, lambda r: ob.add_bottle(b, p, b.rng.uniform(0.24, 0.34))),
+        (0.12, lambda r: ob.add_toy_blocks(b, p, 0.06)),
+        (0.07, lambda r: ob.add_candlestick(b, p, b.rng.uniform(0.2, 0.34))),
+        (0.09, lambda r: b.ball((0, 0, r), r, p.pick_toy_ball())),
         (0.07, lambda r: b.ball((0, 0, r), r, p.metal)),
-        (0.12, lambda r: ob.parcel(b, p, r * 1.5)),
-        (0.11, lambda r: ob.picture_stand(b, p, 0.24)),
-        (0.14, lambda r: ob.plant(b, p, 0.36)),
-        (0.045, lambda r: b.ball((0, 0, r), r, p.fruit())),
+        (0.12, lambda r: ob.add_parcel(b, p, r * 1.5)),
+        (0.11, lambda r: ob.add_picture_stand(b, p, 0.24)),
+        (0.14, lambda r: ob.add_plant(b, p, 0.36)),
+        (0.045, lambda r: b.ball((0, 0, r), r, p.pick_fruit())),
         (0.16, lambda r: b.box((0, 0, 0.001), (0.21, 0.297, 0.002), p.page)),
     ]
     order = b.rng.permutation(len(makers))
@@ -95,7 +98,7 @@ def scatter(
 
 @dataclass
 class Opening:
-    """A hole in a wall: its centre along the wall, width, and height range; a door or a window."""
+    """A door or window: its centre along the wall, width, and height range in metres."""
 
     x: float
     width: float
@@ -106,21 +109,24 @@ class Opening:
 
 @dataclass
 class Shell:
+    """The four walls of a room, counted anticlockwise from -y, and their openings."""
+
     width: float
     depth: float
     height: float
     openings: list[list[Opening]]  # per wall
 
     def length(self, wall: int) -> float:
+        """Length of a wall in metres."""
         return self.width if wall % 2 == 0 else self.depth
 
     def pose(self, wall: int) -> tuple[float, float, float]:
-        """(x, y, turn) of the frame of a wall: x along it, y into the room."""
+        """(x, y, turn) of a wall's frame: x along the wall, y into the room."""
         w, d = self.width / 2, self.depth / 2
         return ((0, -d, 0), (w, 0, math.pi / 2), (0, d, math.pi), (-w, 0, -math.pi / 2))[wall]
 
     def point(self, wall: int, along: float, inward: float) -> tuple[float, float]:
-        """Where on the floor a point given in a wall's frame is."""
+        """The point (x, y) on the floor that is `along` a wall and `inward` from it."""
         x, y, turn = self.pose(wall)
         dx, dy, _ = turn_z(turn) @ [along, inward, 0]
         return x + dx, y + dy
@@ -133,33 +139,37 @@ def _floor_material(b: Builder) -> int:
     )
     pick = rng.integers(5)
     if pick <= 1:
-        return b.material(tx.planks(rng, colour), 1.5, sharpness=90, mirror=0.7)
+        return b.material(tx.draw_planks(rng, colour), 1.5, sharpness=90, mirror=0.7)
     if pick == 2:
-        return b.material(tx.herringbone(rng, colour), 1.2, sharpness=90, mirror=0.6)
+        return b.material(tx.draw_herringbone(rng, colour), 1.2, sharpness=90, mirror=0.6)
     if pick == 3:
-        first = tx.hsv(rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.3, 0.55))
-        picture = tx.tiles(rng, first, (0.84, 0.82, 0.77), int(rng.choice([2, 4])))
+        first = tx.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.3, 0.55))
+        picture = tx.draw_tiles(rng, first, (0.84, 0.82, 0.77), int(rng.choice([2, 4])))
         return b.material(picture, 1.3, sharpness=150, mirror=0.9)
-    return b.material(tx.carpet(rng, tx.hsv(rng.random(), 0.2, 0.6)), 0.6)
+    return b.material(tx.draw_carpet(rng, tx.hsv_to_rgb(rng.random(), 0.2, 0.6)), 0.6)
 
 
 def _wall_materials(b: Builder, p: Palette) -> list[int]:
     """One per wall: paint or paper, and now and then an accent wall."""
     rng = b.rng
-    base = tx.hsv(p.hue + rng.normal(0, 0.05), rng.uniform(0.05, 0.28), rng.uniform(0.74, 0.92))
+    base = tx.hsv_to_rgb(
+        p.hue + rng.normal(0, 0.05), rng.uniform(0.05, 0.28), rng.uniform(0.74, 0.92)
+    )
     if rng.random() < 0.55:
-        main = b.material(tx.plaster(rng, base), 1.2)
+        main = b.material(tx.draw_plaster(rng, base), 1.2)
     else:
-        main = b.material(tx.wallpaper(rng, base, int(rng.integers(4))), 1.2)
+        main = b.material(tx.draw_wallpaper(rng, base, int(rng.integers(4))), 1.2)
     walls = [main] * 4
     if rng.random() < 0.65:
         pick = rng.integers(3)
         if pick == 0:
-            accent = b.material(tx.bricks(rng, (0.62, 0.36, 0.28), 12), 1.0)
+            accent = b.material(tx.draw_bricks(rng, (0.62, 0.36, 0.28), 12), 1.0)
         elif pick == 1:
-            accent = b.material(tx.wallpaper(rng, p.accent(0.3, 0.6), int(rng.integers(4))), 1.2)
+            accent = b.material(
+                tx.draw_wallpaper(rng, p.pick_accent(0.3, 0.6), int(rng.integers(4))), 1.2
+            )
         else:
-            accent = b.material(tx.plaster(rng, p.accent(0.4, 0.55)), 1.2)
+            accent = b.material(tx.draw_plaster(rng, p.pick_accent(0.4, 0.55)), 1.2)
         walls[rng.integers(4)] = accent
     return walls
 
@@ -182,15 +192,15 @@ def _openings(b: Builder, shell: Shell) -> None:
 
 
 def build_shell(b: Builder, p: Palette, shell: Shell, light: float) -> None:
-    """Floor, ceiling, walls with skirting, windows with curtains, a door."""
+    """Build floor, ceiling, walls with skirting, windows with curtains, and a door."""
     w, d, h = shell.width, shell.depth, shell.height
     rng = b.rng
     b.inside = (np.array([-w / 2, -d / 2, 0]) - 0.15, np.array([w / 2, d / 2, h]) + 0.15)
     b.slab((-w / 2 - 0.2, -d / 2 - 0.2, -0.2), (w / 2 + 0.2, d / 2 + 0.2, 0), _floor_material(b))
-    ceiling = b.material(tx.plaster(rng, (0.9, 0.9, 0.88), 0.6), 1.5)
+    ceiling = b.material(tx.draw_plaster(rng, (0.9, 0.9, 0.88), 0.6), 1.5)
     b.slab((-w / 2 - 0.2, -d / 2 - 0.2, h), (w / 2 + 0.2, d / 2 + 0.2, h + 0.2), ceiling)
-    trim = p.white if rng.random() < 0.6 else p.wood()
-    curtain = p.cloth() if rng.random() < 0.75 else None
+    trim = p.white if rng.random() < 0.6 else p.pick_wood()
+    curtain = p.pick_cloth() if rng.random() < 0.75 else None
     for wall, material in enumerate(_wall_materials(b, p)):
         x, y, turn = shell.pose(wall)
         with b.at(x, y, 0, turn):
@@ -216,7 +226,7 @@ def build_shell(b: Builder, p: Palette, shell: Shell, light: float) -> None:
 
 
 def _door(b: Builder, p: Palette, o: Opening, trim: int) -> None:
-    leaf = p.white if b.rng.random() < 0.5 else p.wood()
+    leaf = p.white if b.rng.random() < 0.5 else p.pick_wood()
     b.box((o.x, -0.1, o.high / 2), (o.width, 0.04, o.high), leaf)
     for z, high in ((0.5, 0.62), (1.45, 0.9)):
         for sx in (-1, 1):
@@ -239,7 +249,7 @@ def _window(
     b.box((o.x, 0.02, o.low - 0.015), (o.width + 0.12, 0.2, 0.03), trim, 0.006)
     if o.low > 0.5 and b.rng.random() < 0.6:
         with b.at(o.x + b.rng.uniform(-0.3, 0.3) * o.width, -0.02, o.low):
-            ob.plant(b, p, b.rng.uniform(0.28, 0.42))
+            ob.add_plant(b, p, b.rng.uniform(0.28, 0.42))
     radiance = light * np.array([0.88, 0.97, 1.1])
     half_u, half_v = (0, 0, tall / 2 - 0.05), (o.width / 2 - 0.05, 0, 0)
     b.window_light((o.x, -0.09, middle), half_u, half_v, radiance)
@@ -259,8 +269,8 @@ def _window(
                 b.capsule((x, y, bottom + 0.04), (x, y, top - 0.03), 0.04, curtain)
 
 
-def room(b: Builder) -> Place:
-    """A living room, bedroom or study with daylight from windows and now and then lamps."""
+def build_room(b: Builder) -> Place:
+    """A living room, bedroom, study or dining room with daylight and sometimes lamps."""
     rng, p = b.rng, Palette(b)
     w, d, h = rng.uniform(4.2, 6.4), rng.uniform(3.8, 5.4), rng.uniform(2.45, 2.9)
     shell = Shell(w, d, h, [[], [], [], []])
@@ -287,7 +297,7 @@ def _daylight(b: Builder, shell: Shell) -> None:
     )
     if b.rng.random() < 0.7:
         b.sun = np.r_[direction, np.array([1.0, 0.88, 0.7]) * b.rng.uniform(10, 16)]
-    b.sky = tx.sky(b.rng, direction, 1.1)
+    b.sky = tx.draw_sky(b.rng, direction, 1.1)
 
 
 def _keep_clear(shell: Shell, floor: Floor) -> None:
@@ -307,25 +317,25 @@ def _centre(b: Builder, p: Palette, floor: Floor, use: str, height: float) -> No
         with b.at(0, 0, 0, turn):
             if rng.random() < 0.7:
                 _rug(b, p, long + 1.1, 2.1)
-            ob.table(b, p, long, 0.85, 0.74)
+            ob.add_table(b, p, long, 0.85, 0.74)
             scatter(b, p, long, 0.85, 0.74, int(rng.integers(5, 9)))
-            seat = p.cloth()
+            seat = p.pick_cloth()
             for side in (-1, 1):
                 for k in (-1, 1):
                     y = side * rng.uniform(0.5, 0.68)
                     facing = (math.pi if side > 0 else 0.0) + rng.normal(0, 0.15)
                     with b.at(k * long * 0.24, y, 0, facing):
-                        ob.chair(b, p, seat)
-            ob.pendant(b, p, height, height - 1.5)
+                        ob.add_chair(b, p, seat)
+            ob.add_pendant(b, p, height, height - 1.5)
         floor.take(0, 0, long / 2 + 0.05, 1.0)
     elif use == "living":
         with b.at(0, 0.1, 0, turn):
             _rug(b, p, rng.uniform(1.9, 2.6), rng.uniform(1.4, 1.9))
             if rng.random() < 0.5:
-                ob.table(b, p, 1.05, 0.6, 0.42)
+                ob.add_table(b, p, 1.05, 0.6, 0.42)
                 scatter(b, p, 1.05, 0.6, 0.42, 5)
             else:
-                ob.round_table(b, p, 0.45, 0.42)
+                ob.add_round_table(b, p, 0.45, 0.42)
                 scatter(b, p, 0.6, 0.6, 0.42, 4)
         floor.take(0, 0.1, 0.55, 0.45)
     else:
@@ -333,40 +343,40 @@ def _centre(b: Builder, p: Palette, floor: Floor, use: str, height: float) -> No
             _rug(b, p, rng.uniform(1.6, 2.3), rng.uniform(1.2, 1.6))
             if rng.random() < 0.7:
                 with b.at(0.2, 0.1, 0.012, 1.0):
-                    ob.toy_blocks(b, p, 0.11)
-                b.ball((-0.4, -0.2, 0.15), 0.14, p.toy_ball())
+                    ob.add_toy_blocks(b, p, 0.11)
+                b.ball((-0.4, -0.2, 0.15), 0.14, p.pick_toy_ball())
 
 
 def _rug(b: Builder, p: Palette, width: float, depth: float) -> None:
     if b.rng.random() < 0.25:
-        cloth = b.material(tx.fabric(b.rng, p.accent(0.3, 0.6), 2), 0.9)
+        cloth = b.material(tx.draw_fabric(b.rng, p.pick_accent(0.3, 0.6), 2), 0.9)
         b.box((0, 0, 0.006), (width, depth, 0.012), cloth, 0.004)
     else:
-        b.box((0, 0, 0.006), (width, depth, 0.012), p.rug())
+        b.box((0, 0, 0.006), (width, depth, 0.012), p.make_rug())
 
 
 def _along_walls(b: Builder, p: Palette, shell: Shell, floor: Floor, use: str) -> None:
     rng = b.rng
 
     def desk() -> None:
-        ob.table(b, p, 1.3, 0.62, 0.74)
+        ob.add_table(b, p, 1.3, 0.62, 0.74)
         with b.at(-0.15, -0.15, 0.74):
-            ob.monitor(b, p)
+            ob.add_monitor(b, p)
         with b.at(0.45, -0.08, 0.74):
-            ob.table_lamp(b, p)
+            ob.add_table_lamp(b, p)
         scatter(b, p, 0.5, 0.3, 0.74, 2)
         with b.at(0.05, 0.42, 0, math.pi + 0.3):
-            ob.chair(b, p)
+            ob.add_chair(b, p)
 
     def side() -> None:
         width, high = rng.uniform(1.2, 1.7), rng.uniform(0.6, 0.85)
-        ob.sideboard(b, p, width, high)
+        ob.add_sideboard(b, p, width, high)
         scatter(b, p, width, 0.42, high, 6)
 
     def night_table() -> None:
-        ob.sideboard(b, p, 0.5, 0.5, 0.4)
+        ob.add_sideboard(b, p, 0.5, 0.5, 0.4)
         with b.at(0, 0, 0.5):
-            ob.table_lamp(b, p)
+            ob.add_table_lamp(b, p)
 
     bed_width = float(rng.choice([1.0, 1.5]))
     sofa_width = rng.uniform(1.7, 2.2)
@@ -374,19 +384,24 @@ def _along_walls(b: Builder, p: Palette, shell: Shell, floor: Floor, use: str) -
     shelf2_width = rng.uniform(0.6, 1.0)
     # Name: (width, depth, tall, how to make it). Depth reaches from the wall into the room.
     items = {
-        "bed": (bed_width + 0.1, 2.1, False, lambda: ob.bed(b, p, bed_width)),
-        "sofa": (sofa_width, 0.92, False, lambda: ob.sofa(b, p, sofa_width)),
-        "armchair": (0.9, 0.92, False, lambda: ob.armchair(b, p)),
-        "shelf": (shelf_width, 0.32, True, lambda: ob.bookshelf(b, p, shelf_width, shelf_height)),
-        "low shelf": (shelf2_width, 0.32, False, lambda: ob.bookshelf(b, p, shelf2_width, 0.8)),
-        "wardrobe": (1.15, 0.6, True, lambda: ob.wardrobe(b, p, 1.1, 2.0)),
+        "bed": (bed_width + 0.1, 2.1, False, lambda: ob.add_bed(b, p, bed_width)),
+        "sofa": (sofa_width, 0.92, False, lambda: ob.add_sofa(b, p, sofa_width)),
+        "armchair": (0.9, 0.92, False, lambda: ob.add_armchair(b, p)),
+        "shelf": (
+            shelf_width,
+            0.32,
+            True,
+            lambda: ob.add_bookshelf(b, p, shelf_width, shelf_height),
+        ),
+        "low shelf": (shelf2_width, 0.32, False, lambda: ob.add_bookshelf(b, p, shelf2_width, 0.8)),
+        "wardrobe": (1.15, 0.6, True, lambda: ob.add_wardrobe(b, p, 1.1, 2.0)),
         "sideboard": (1.72, 0.46, False, side),
         "desk": (1.36, 1.0, False, desk),
         "night table": (0.52, 0.42, False, night_table),
-        "lamp": (0.46, 0.46, True, lambda: ob.floor_lamp(b, p)),
-        "plant": (0.55, 0.55, True, lambda: ob.plant(b, p, rng.uniform(0.8, 1.25))),
-        "chair": (0.5, 0.55, False, lambda: ob.chair(b, p)),
-        "parcels": (0.6, 0.5, False, lambda: ob.parcel(b, p, 0.5)),
+        "lamp": (0.46, 0.46, True, lambda: ob.add_floor_lamp(b, p)),
+        "plant": (0.55, 0.55, True, lambda: ob.add_plant(b, p, rng.uniform(0.8, 1.25))),
+        "chair": (0.5, 0.55, False, lambda: ob.add_chair(b, p)),
+        "parcels": (0.6, 0.5, False, lambda: ob.add_parcel(b, p, 0.5)),
     }
     wanted = {
         "living": [
@@ -453,7 +468,7 @@ def _pictures(b: Builder, p: Palette, shell: Shell, floor: Floor) -> None:
                 low = floor.free(px, py, 0.1, 0.1, 0.3)
                 taken.append((at, width / 2))
                 with b.at(at, 0, rng.uniform(1.4, 1.55) if low else 1.72):
-                    ob.picture(b, p, width, height if low else min(height, 0.5))
+                    ob.add_picture(b, p, width, height if low else min(height, 0.5))
                 if len(taken) > len(shell.openings[wall]) + 2:
                     break
 
@@ -461,8 +476,8 @@ def _pictures(b: Builder, p: Palette, shell: Shell, floor: Floor) -> None:
 # Objects on a table
 
 
-def tabletop(b: Builder) -> Place:
-    """A table in the middle of a plainly furnished room, full of things to look at closely."""
+def build_tabletop(b: Builder) -> Place:
+    """A table with many small things, in the middle of a plainly furnished room."""
     rng, p = b.rng, Palette(b)
     b.texel = 0.06
     w, d, h = rng.uniform(4.2, 5.0), rng.uniform(4.0, 4.8), 2.6
@@ -479,25 +494,25 @@ def tabletop(b: Builder) -> Place:
     with b.at(0, 0, 0, rng.uniform(0, 1.5)):
         if rng.random() < 0.5:
             radius = rng.uniform(0.5, 0.62)
-            ob.round_table(b, p, radius, high)
+            ob.add_round_table(b, p, radius, high)
             side = radius * 1.5
             width = depth = side
         else:
             width, depth = rng.uniform(1.0, 1.3), rng.uniform(0.7, 0.85)
-            ob.table(b, p, width, depth, high)
+            ob.add_table(b, p, width, depth, high)
         if rng.random() < 0.6:
-            cloth = p.cloth()
+            cloth = p.pick_cloth()
             b.box((0, 0, high + 0.002), (width * 0.8, depth * 0.55, 0.003), cloth, 0.001)
         scatter(b, p, width, depth, high + 0.004, int(rng.integers(9, 14)))
-        ob.pendant(b, p, h, 0.55)
+        ob.add_pendant(b, p, h, 0.55)
     return Place((0, 0, high + 0.1), 1.2, (high + 0.35, high + 0.95), (w / 2, d / 2))
 
 
 # Courtyards
 
 
-def courtyard(b: Builder) -> Place:
-    """A paved yard between houses under the sun: trees, benches, a fountain or a statue."""
+def build_courtyard(b: Builder) -> Place:
+    """A paved yard between houses in the sun: trees, benches, a fountain or a statue."""
     rng, p = b.rng, Palette(b)
     b.texel, b.dome = 0.2, 90.0
     angle, rise = rng.uniform(0, 6.28), rng.uniform(0.6, 1.0)
@@ -505,15 +520,15 @@ def courtyard(b: Builder) -> Place:
         [math.cos(angle) * math.cos(rise), math.sin(angle) * math.cos(rise), math.sin(rise)]
     )
     b.sun = np.r_[direction, np.array([1.0, 0.92, 0.78]) * rng.uniform(2.6, 3.4)]
-    b.sky = tx.sky(rng, direction, 1.0)
+    b.sky = tx.draw_sky(rng, direction, 1.0)
     w, d = rng.uniform(11, 15), rng.uniform(10, 13)
     ground = [
-        lambda: b.material(tx.cobbles(rng, (0.5, 0.47, 0.43), 8), 0.9),
-        lambda: b.material(tx.bricks(rng, (0.52, 0.38, 0.32), 12), 1.2),
-        lambda: b.material(tx.tiles(rng, (0.56, 0.54, 0.5), (0.62, 0.59, 0.54), 2), 1.4),
+        lambda: b.material(tx.draw_cobbles(rng, (0.5, 0.47, 0.43), 8), 0.9),
+        lambda: b.material(tx.draw_bricks(rng, (0.52, 0.38, 0.32), 12), 1.2),
+        lambda: b.material(tx.draw_tiles(rng, (0.56, 0.54, 0.5), (0.62, 0.59, 0.54), 2), 1.4),
     ][rng.integers(3)]()
     b.slab((-w / 2 - 8, -d / 2 - 8, -0.3), (w / 2 + 8, d / 2 + 8, 0), ground)
-    stone = p.bark_stone()
+    stone = p.make_paving_stone()
     shell = Shell(w, d, 6.0, [[], [], [], []])
     open_wall = int(rng.integers(6))  # 4 and 5: closed on all sides
     for wall in range(4):
@@ -527,38 +542,38 @@ def courtyard(b: Builder) -> Place:
     pick = rng.integers(3)
     if pick == 0:
         water = b.material(
-            tx.metal(rng, (0.2, 0.32, 0.34)), 2.0, f0=0.06, sharpness=200, mirror=1.0
+            tx.draw_metal(rng, (0.2, 0.32, 0.34)), 2.0, f0=0.06, sharpness=200, mirror=1.0
         )
-        ob.fountain(b, stone, water, 1.3)
+        ob.add_fountain(b, stone, water, 1.3)
         floor.take(0, 0, 1.9, 1.9)
     elif pick == 1:
-        lawn = b.material(tx.grass(rng), 1.2)
+        lawn = b.material(tx.draw_grass(rng), 1.2)
         b.rod((0, 0, 0), (0, 0, 0.12), 2.05, stone)
         b.rod((0, 0, 0.1), (0, 0, 0.14), 1.9, lawn)
         with b.at(0, 0, 0.12):
-            ob.tree(b, p, rng.uniform(3.6, 4.6))
+            ob.add_tree(b, p, rng.uniform(3.6, 4.6))
         floor.take(0, 0, 2.2, 2.2)
     else:
         b.lathe([(0.7, 0), (0.7, 0.3), (0.5, 0.34), (0.48, 1.1), (0.58, 1.2), (0.58, 1.3)], stone)
-        b.ball((0, 0, 1.75), 0.46, p.metal if rng.random() < 0.5 else p.lacquer())
+        b.ball((0, 0, 1.75), 0.46, p.metal if rng.random() < 0.5 else p.make_lacquer())
         floor.take(0, 0, 1.1, 1.1)
         for k in range(4):
             with b.at(1.6 * math.cos(1.57 * k), 1.6 * math.sin(1.57 * k), 0, 1.57 * k):
-                ob.planter(b, p, 0.9)
+                ob.add_planter(b, p, 0.9)
         floor.take(0, 0, 2.0, 2.0)
     items: list[tuple[float, Callable[[], None]]] = [
-        (1.5, lambda: ob.tree(b, p, rng.uniform(3.0, 4.2))),
-        (0.85, lambda: ob.bench(b, p)),
-        (0.85, lambda: ob.bench(b, p)),
-        (0.4, lambda: ob.barrel(b, p)),
-        (0.5, lambda: ob.crate(b, p)),
-        (0.25, lambda: ob.lamp_post(b, p)),
-        (0.7, lambda: ob.planter(b, p, 1.3)),
-        (0.6, lambda: ob.bush(b, p, 0.5)),
-        (0.45, lambda: ob.plant(b, p, 1.1)),
-        (0.5, lambda: ob.crate(b, p, 0.45)),
-        (0.7, lambda: ob.planter(b, p, 1.1)),
-        (0.45, lambda: ob.barrel(b, p, 0.7)),
+        (1.5, lambda: ob.add_tree(b, p, rng.uniform(3.0, 4.2))),
+        (0.85, lambda: ob.add_bench(b, p)),
+        (0.85, lambda: ob.add_bench(b, p)),
+        (0.4, lambda: ob.add_barrel(b, p)),
+        (0.5, lambda: ob.add_crate(b, p)),
+        (0.25, lambda: ob.add_lamp_post(b, p)),
+        (0.7, lambda: ob.add_planter(b, p, 1.3)),
+        (0.6, lambda: ob.add_bush(b, p, 0.5)),
+        (0.45, lambda: ob.add_plant(b, p, 1.1)),
+        (0.5, lambda: ob.add_crate(b, p, 0.45)),
+        (0.7, lambda: ob.add_planter(b, p, 1.1)),
+        (0.45, lambda: ob.add_barrel(b, p, 0.7)),
     ]
     for radius, make in items:
         for _ in range(40):
@@ -576,12 +591,12 @@ def courtyard(b: Builder) -> Place:
 
 
 def _garden_wall(b: Builder, p: Palette, length: float, stone: int) -> None:
-    brick = b.material(tx.bricks(b.rng, (0.62, 0.4, 0.3), 12), 1.0)
+    brick = b.material(tx.draw_bricks(b.rng, (0.62, 0.4, 0.3), 12), 1.0)
     b.slab((-length / 2, -0.35, 0), (length / 2, 0, 2.0), brick)
     b.box((0, -0.17, 2.06), (length, 0.5, 0.12), stone, 0.02)
     for k in range(5):
         with b.at((k - 2) * length / 5 + b.rng.normal(0, 0.3), -2.2, 0):
-            ob.tree(b, p, b.rng.uniform(4.0, 5.5))
+            ob.add_tree(b, p, b.rng.uniform(4.0, 5.5))
 
 
 def _facade(b: Builder, p: Palette, length: float, stone: int) -> None:
@@ -590,20 +605,20 @@ def _facade(b: Builder, p: Palette, length: float, stone: int) -> None:
     floors = int(rng.integers(2, 4))
     storey = rng.uniform(2.8, 3.2)
     high = floors * storey + 0.3
-    base = tx.hsv(rng.uniform(0.02, 0.14), rng.uniform(0.1, 0.42), rng.uniform(0.7, 0.9))
+    base = tx.hsv_to_rgb(rng.uniform(0.02, 0.14), rng.uniform(0.1, 0.42), rng.uniform(0.7, 0.9))
     if rng.random() < 0.45:
-        wall = b.material(tx.bricks(rng, (0.6, 0.38, 0.3), 12), 1.1)
+        wall = b.material(tx.draw_bricks(rng, (0.6, 0.38, 0.3), 12), 1.1)
     else:
-        wall = b.material(tx.stone(rng, base), 2.2)
+        wall = b.material(tx.draw_stone(rng, base), 2.2)
     b.slab((-length / 2 - 0.5, -5, 0), (length / 2 + 0.5, 0, high), wall)
     b.box((0, 0.02, 0.3), (length, 0.08, 0.6), stone, 0.01)
     b.box((0, 0.1, high - 0.1), (length, 0.3, 0.22), stone, 0.03)
-    tiles = b.material(tx.roof(rng, (0.58, 0.32, 0.24)), 1.6)
+    tiles = b.material(tx.draw_roof(rng, (0.58, 0.32, 0.24)), 1.6)
     pitch = np.array(
         [[1, 0, 0], [0, math.cos(0.6), -math.sin(-0.6)], [0, math.sin(-0.6), math.cos(0.6)]]
     )
     b.box((0, -1.75, high + 1.3), (length + 0.4, 5.0, 0.12), tiles, 0, pitch, shift=(0, 0, 0))
-    shutters = p.lacquer() if rng.random() < 0.6 else None
+    shutters = p.make_lacquer() if rng.random() < 0.6 else None
     columns = max(3, round(length / rng.uniform(2.1, 2.7)))
     door = int(rng.integers(columns))
     step = length / columns
@@ -618,7 +633,7 @@ def _facade(b: Builder, p: Palette, length: float, stone: int) -> None:
 
 
 def _house_door(b: Builder, p: Palette, stone: int) -> None:
-    leaf = p.lacquer() if b.rng.random() < 0.5 else p.wood()
+    leaf = p.make_lacquer() if b.rng.random() < 0.5 else p.pick_wood()
     b.box((0, 0.04, 0.09), (1.8, 0.9, 0.18), stone, 0.01)
     b.box((0, 0.03, 1.24), (1.1, 0.06, 2.2), leaf)
     for z in (0.75, 1.7):
@@ -647,11 +662,11 @@ def _house_window(b: Builder, p: Palette, stone: int, shutters: int | None) -> N
         b.box((0, 0.2, 1.0), (0.9, 0.18, 0.16), p.terracotta, 0.01)
         for k in range(4):
             with b.at(-0.33 + 0.22 * k, 0.2, 1.02):
-                ob.bush(b, p, 0.13)
+                ob.add_bush(b, p, 0.13)
 
 
 KINDS: dict[str, Callable[[Builder], Place]] = {
-    "room": room,
-    "tabletop": tabletop,
-    "courtyard": courtyard,
+    "room": build_room,
+    "tabletop": build_tabletop,
+    "courtyard": build_courtyard,
 }

@@ -18,16 +18,16 @@ PATHS = {"orbit": paths.orbit, "walk": paths.walk}
 
 
 class ProceduralScene:
-    """A place made from a seed; the same seed gives the same picture to the last bit.
+    """A place generated from a seed; the same seed gives bit-identical pictures.
 
-    World: metres, z up. Sky and what is outside lie on a dome of finite radius, so that every
-    pixel has a depth.
+    World: metres, z up. Sky and surroundings lie on a dome of finite radius, so that every pixel
+    has a depth.
     """
 
     def __init__(self, seed: int, kind: str, place: Place, world: World) -> None:
         self.seed, self.kind, self.place, self.world = seed, kind, place, world
         self.exposure = 1.0
-        self.exposure = self._metered()
+        self.exposure = self._measure_exposure()
 
     def render(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """Images float32 [N, H, W, 3] in [0, 1] and depths float32 [N, H, W] (camera z, metres).
@@ -49,10 +49,10 @@ class ProceduralScene:
     def capture(
         self, n_views: int, width: int, height: int, path: str | None = None, seed: int = 0
     ) -> Cameras:
-        """Cameras [n_views] on a path as people film: "orbit" or "walk" (None: by the seed).
+        """[n_views] cameras on a path: "orbit" or "walk" (None: the seed decides).
 
-        The wider side's field of view is 60 to 70 degrees. `seed` varies the path in the same
-        place. ValueError for an unknown path or sizes below 1 or over LONGEST_SIDE.
+        The field of view of the longer side is 60 to 70 degrees. `seed` varies the path in the
+        same place. Raises ValueError for an unknown path or sizes below 1 or over LONGEST_SIDE.
         """
         if min(n_views, width, height) < 1:
             raise ValueError(f"views and sizes must be at least 1, got {n_views}, {width}x{height}")
@@ -74,16 +74,16 @@ class ProceduralScene:
     def points(
         self, cameras: Cameras, count: int, seed: int = 0, noise: float = 0.002
     ) -> tuple[Tensor, Tensor]:
-        """Surface points [P, 3] and colours [P, 3] in [0, 1], P <= count, as matching finds them.
+        """Surface points [P, 3] and colours [P, 3] in [0, 1], P <= count, as from matching.
 
-        Pixels are drawn from the views, more often where the picture has detail, never in the
-        sky. noise: standard deviation of the depth error, relative to depth.
+        Pixels are drawn from the views, more often where the picture has detail, never in the sky.
+        noise: standard deviation of the depth error, relative to depth.
         """
         rng = np.random.default_rng([self.seed, 2, seed])
         small = cameras.scaled(min(1.0, 256 / max(cameras.size)))
         width, _ = small.size
         share = np.diff(np.linspace(0, count, len(small) + 1).round().astype(int))
-        found, colours = [], []
+        points, colours = [], []
         for k, wanted in enumerate(share):
             if not wanted:
                 continue
@@ -104,19 +104,19 @@ class ProceduralScene:
             x = (column + 0.5 - K[0, 2]) / K[0, 0] * z
             y = (row + 0.5 - K[1, 2]) / K[1, 1] * z
             pose = np.linalg.inv(view.viewmats[0].double().numpy())
-            found.append(np.stack([x, y, z], 1) @ pose[:3, :3].T + pose[:3, 3])
+            points.append(np.stack([x, y, z], 1) @ pose[:3, :3].T + pose[:3, 3])
             colours.append(image.reshape(-1, 3)[pick])
-        if not found:
+        if not points:
             return torch.zeros(0, 3), torch.zeros(0, 3)
         return (
-            torch.from_numpy(np.concatenate(found)).float(),
+            torch.from_numpy(np.concatenate(points)).float(),
             torch.from_numpy(np.concatenate(colours)).float(),
         )
 
     def _clearance(self, points: np.ndarray) -> np.ndarray:
         return raycaster.clearance(self.world, np.ascontiguousarray(points, float))
 
-    def _metered(self) -> float:
+    def _measure_exposure(self) -> float:
         """An exposure for the whole capture, from a few small views, as a fixed camera setting."""
         images, _ = self.render(self.capture(8, 32, 24, seed=7))
         linear = images.double() ** 2.2
@@ -128,20 +128,21 @@ class ProceduralScene:
 
 
 def check_size(width: int, height: int) -> None:
+    """Raise ValueError if a side of a picture exceeds LONGEST_SIDE pixels."""
     if max(width, height) > LONGEST_SIDE:
         raise ValueError(f"a side has at most {LONGEST_SIDE} pixels, got {width}x{height}")
 
 
 def generate(seed: int, kind: str | None = None) -> ProceduralScene:
-    """The place of this seed: a "room", a "tabletop" or a "courtyard" (None: the seed chooses).
+    """The scene of this seed: a "room", a "tabletop" or a "courtyard" (None: the seed decides).
 
-    ValueError for an unknown kind or a negative seed.
+    Raises ValueError for an unknown kind or a negative seed.
     """
     if seed < 0:
         raise ValueError(f"the seed must not be negative, got {seed}")
     rng = np.random.default_rng([seed, 0])
-    chosen = str(rng.choice(sorted(KINDS)))
-    kind = chosen if kind is None else kind
+    drawn = str(rng.choice(sorted(KINDS)))  # always, so that the rest is the same for any `kind`
+    kind = drawn if kind is None else kind
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; choose one of {', '.join(sorted(KINDS))}")
     builder = Builder(rng)

@@ -26,10 +26,10 @@ def write(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Render the place of this seed and write photos and model to `folder`, whole or not at all.
+    """Render the scene of this seed and write photos and COLMAP model to `folder`, atomically.
 
-    kind and path: None leaves the choice to the seed. Returns the folder. ValueError for an
-    existing non-empty folder without `overwrite` and for wrong kinds, paths and numbers.
+    kind and path: None leaves the choice to the seed. Returns the folder. Raises ValueError for a
+    folder that is not empty without `overwrite`, and for invalid kinds, paths and numbers.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():

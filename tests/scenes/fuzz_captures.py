@@ -83,6 +83,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def main(root: Path, first: int, count: int) -> None:
     logging.disable(logging.CRITICAL)
     files = build(root)
+    load = scenes.load  # its libraries, too, are loaded before the limit
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30,) * 2)
     refused = 0
@@ -94,7 +95,7 @@ def main(root: Path, first: int, count: int) -> None:
         split_file = place / "split.json" if rng.random() < 0.3 else None
         file.write_bytes(mutate(whole, rng))
         try:
-            scene = scenes.load(
+            scene = load(
                 place,
                 progress=False,
                 split_file=split_file if split_file and split_file.exists() else None,
