@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.guides import Guide, View
+from generators.guides import Guide, RenderedView
 from scenes.cameras import Cameras
 from scenes.nearest import choose_references
 from splats.warp import warp
@@ -64,7 +64,7 @@ def fixed_confidence(
     return torch.where(refuted, torch.zeros_like(weight), weight)
 
 
-def compare_with_photo(view: View, fixed: Tensor, guide: Guide | None) -> float | None:
+def compare_with_photo(view: RenderedView, fixed: Tensor, guide: Guide | None) -> float | None:
     """Mean error to a photo of the render over that of the fixed view [H,W,3]; above 1 the fixed
     view is nearer. None without a photo, or where it sees too little of the view."""
     if guide is None or guide.valid.float().mean() < LEAST_SEEN:
@@ -78,7 +78,7 @@ def compare_with_photo(view: View, fixed: Tensor, guide: Guide | None) -> float 
 
 @torch.no_grad()
 def find_contradictions(
-    cameras: Cameras, views: list[View], fixed: list[Tensor]
+    cameras: Cameras, views: list[RenderedView], fixed: list[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
     """For each fixed view [H,W,3]: where the nearest other one shows something else on the same
     surface, and where that one can tell; bool [H,W] each.

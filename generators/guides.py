@@ -14,7 +14,7 @@ from splats.warp import warp
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """A render of the splats, on the CPU: color [H,W,3] in [0,1], alpha [H,W], depth [H,W]."""
 
     color: Tensor
@@ -38,11 +38,11 @@ class Guide:
 
 
 @torch.no_grad()
-def render_one(render: Renderer, camera: Cameras) -> View:
+def render_one(render: Renderer, camera: Cameras) -> RenderedView:
     """One camera's view of the splats."""
     result = render(camera)
     parts = (result.colors[0].clamp(0, 1), result.alphas[0], result.depths[0])
-    return View(*(part.float().cpu() for part in parts))
+    return RenderedView(*(part.float().cpu() for part in parts))
 
 
 class Guides:
@@ -61,14 +61,14 @@ class Guides:
         self.render, self.references, self.select_by = render, references, select_by
         self._depths: dict[int, Tensor] = {}
 
-    def find(self, camera: Cameras, view: View, count: int) -> list[Guide]:
+    def find(self, camera: Cameras, view: RenderedView, count: int) -> list[Guide]:
         """Up to `count` guides of one camera's view, best first; none that shows nothing of it."""
         depth = view.depth * (view.alpha >= 0.5)
         depths = depth[None] if self.select_by == "covisibility" else None
         nearest = choose_references(camera, self.references.cameras, count, depths)[0]
         return [self._warp(camera, view, i) for i in nearest]
 
-    def _warp(self, camera: Cameras, view: View, index: int) -> Guide:
+    def _warp(self, camera: Cameras, view: RenderedView, index: int) -> Guide:
         photo, own = self.references.images[index], self.references.cameras[index]
         if index not in self._depths:
             self._depths[index] = render_one(self.render, own).depth

@@ -20,7 +20,7 @@ from generators.confidence import (
     render_confidence,
 )
 from generators.generator import Generated, References, Renderer
-from generators.guides import Guide, Guides, View, render_one
+from generators.guides import Guide, Guides, RenderedView, render_one
 from scenes.cameras import Cameras
 from triplets.pictures import resize
 
@@ -31,7 +31,7 @@ BATCH = 8  # views fixed at a time
 class FixedView:
     """A render on its way to a `Generated`."""
 
-    view: View
+    view: RenderedView
     guides: list[Guide]
     image: Tensor
     confidence: Tensor
@@ -130,7 +130,7 @@ class RenderThenFix:
         watch.lap("confidence")
         return results
 
-    def _call_fixer(self, views: list[View], guides: list[list[Guide]]) -> Tensor:
+    def _call_fixer(self, views: list[RenderedView], guides: list[list[Guide]]) -> Tensor:
         """Fixed images [N,H,W,3] on the CPU; the fixer gets what it needs."""
         renders, trusted = torch.stack([view.color for view in views]), None
         if self.confident:
@@ -148,7 +148,9 @@ class RenderThenFix:
         fixed = self.fixer.fix(renders, references, confidence=trusted, alphas=alphas)
         return fixed.float().cpu()
 
-    def _stack_references(self, views: list[View], guides: list[list[Guide]]) -> Tensor | None:
+    def _stack_references(
+        self, views: list[RenderedView], guides: list[list[Guide]]
+    ) -> Tensor | None:
         """[N,R,H,W,3] as the fixer takes them; where a view has too few, the render stands in."""
         most = max(len(row) for row in guides)
         if most == 0:

@@ -39,6 +39,7 @@ class ResettingDefaultStrategy(DefaultStrategy):
     """
 
     def step_post_backward(self, params, optimizers, state, step, info, packed=False) -> None:
+        """As gsplat's, and reset the opacities when due."""
         super().step_post_backward(params, optimizers, state, step, info, packed)
         if 0 < step < self.refine_stop_iter and step % self.reset_every == 0:
             reset_opa(params, optimizers, state, value=2 * self.prune_opa)

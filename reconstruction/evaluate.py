@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class View:
+class HeldOutView:
     """A held-out view: its numbers and pictures (render, photo: uint8 [H, W, 3])."""
 
     name: str
@@ -45,7 +45,7 @@ class Evaluation:
     fixing: seconds to render and fix them all, 0 where they were not fixed."""
 
     step: int
-    views: list[View]
+    views: list[HeldOutView]
     num_GS: int
     seconds: float
     fixing: float = 0.0
@@ -84,7 +84,7 @@ def evaluate(
         colors, alphas = render.colors[0].clamp(0, 1).cpu(), render.alphas[0].cpu()
         seconds += time.perf_counter() - start
         photo = scene.image(index)
-        view = View(
+        view = HeldOutView(
             scene.names[index],
             metrics(colors, photo),
             to_uint8(colors),
@@ -95,7 +95,7 @@ def evaluate(
     return Evaluation(step, views, splats.count, seconds / max(1, len(views)), fixing)
 
 
-def add_post(view: View, fixed: Generated, photo: Tensor, metrics: Metrics) -> View:
+def add_post(view: HeldOutView, fixed: Generated, photo: Tensor, metrics: Metrics) -> HeldOutView:
     """The same with the generated view beside it, its numbers called post_*."""
     numbers = {f"post_{key}": value for key, value in metrics(fixed.image, photo).items()}
     reference = fixed.pictures.get("reference")

@@ -123,6 +123,7 @@ def build_report(
     history: History,
     metrics: Metrics,
 ) -> Report:
+    """The report of a run, without what its rounds add."""
     name, stats = scene.path.resolve().name, evaluation.stats
     summary = {
         "scene": name,
@@ -155,6 +156,7 @@ def build_report(
 
 
 def describe_resolution(scene: Scene) -> str:
+    """Sizes of the held-out views, as 640x480."""
     sizes = scene.cameras.sizes[list(scene.split.test)].unique(dim=0).tolist()
     return ", ".join(f"{width}x{height}" for width, height in sizes)
 

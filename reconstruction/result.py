@@ -9,58 +9,71 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """Where the parts of a run lie; nothing is made before it is written."""
+    """Paths of the parts of a run; no folder is created before something is written to it."""
 
     path: Path
 
     @property
     def settings(self) -> Path:
+        """The settings by flag name."""
         return self.path / "cfg.yml"
 
     @property
     def cameras(self) -> Path:
+        """The capture's cameras and split, for the viewer and for --trajectory."""
         return self.path / "cameras.json"
 
     @property
     def resume(self) -> Path:
+        """The state that a stopped run goes on from."""
         return self.path / "resume.pt"
 
     @property
     def report(self) -> Path:
+        """The report's folder."""
         return self.path / "report"
 
     def checkpoint(self, step: int) -> Path:
+        """Splats as gsplat's trainers save them, after `step`."""
         return self.path / "ckpts" / f"ckpt_{step}_rank0.pt"
 
     def ply(self, step: int) -> Path:
+        """Splats as other programs read them."""
         return self.path / "ply" / f"point_cloud_{step}.ply"
 
     def video(self, step: int) -> Path:
+        """A flight through the scene."""
         return self.path / "videos" / f"traj_{step}.mp4"
 
     def train_stats(self, step: int) -> Path:
+        """Time, memory and number of Gaussians."""
         return self.path / "stats" / f"train_step{step:04d}_rank0.json"
 
     def val_stats(self, step: int) -> Path:
+        """Means over the held-out views."""
         return self.path / "stats" / f"val_step{step:04d}.json"
 
     def per_view_stats(self, step: int) -> Path:
+        """Numbers of each held-out view."""
         return self.path / "stats" / f"val_step{step:04d}_per_view.json"
 
     def rounds_stats(self, step: int) -> Path:
+        """What became of the rounds."""
         return self.path / "stats" / f"rounds_step{step:04d}.json"
 
     def val_renders(self, step: int) -> Path:
+        """Pictures of the held-out views."""
         return self.path / "renders" / "val" / str(step)
 
     def checkpoints(self) -> dict[int, Path]:
         """The checkpoints that are there, by step, in order."""
-        found = self.path.glob("ckpts/ckpt_*_rank0.pt")
-        steps = {file: re.fullmatch(r"ckpt_(\d+)_rank0\.pt", file.name) for file in found}
+        files = self.path.glob("ckpts/ckpt_*_rank0.pt")
+        steps = {file: re.fullmatch(r"ckpt_(\d+)_rank0\.pt", file.name) for file in files}
         return dict(sorted((int(match[1]), file) for file, match in steps.items() if match))
 
     @property
     def rounds(self) -> Path:
+        """What a round needs only while it is judged."""
         return self.path / "rounds"
 
     @property
@@ -74,6 +87,7 @@ class ResultFolder:
         return self.rounds / "fork.pt"
 
     def novel_renders(self, step: int) -> Path:
+        """Pictures of the views of the round that began after `step`."""
         return self.path / "renders" / "novel" / str(step)
 
     def clear(self, first: int = 0) -> None:
@@ -92,7 +106,7 @@ class ResultFolder:
             self.rounds.rmdir()
 
     def forget(self, first: int) -> None:
-        """Remove what was kept or measured at steps >= `first`."""
+        """Remove what was saved or measured at steps >= `first`."""
         patterns = (
             "ckpts/ckpt_*_rank0.pt",
             "ply/point_cloud_*.ply",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.trainer import Trainer
 from runtime import memory
 from runtime.files import write_json
-from runtime.interrupts import deferred_interrupt
+from runtime.interrupts import Interrupt, deferred_interrupt
 from scenes.cameras import Cameras
 from splats import checkpoint, ply
 from splats.rasterize import Render
@@ -90,20 +90,23 @@ class Session:
             halt = min(step for step in (*due, stop) if step > state.done)
             with deferred_interrupt() as interrupt:
 
-                def after_step(interrupt=interrupt) -> None:
-                    waited = time.monotonic() - self.last_save
-                    if interrupt.requested or waited > self.save_every_seconds:
+                def after_step(interrupt: Interrupt = interrupt) -> None:
+                    if time.monotonic() - self.last_save > self.save_every_seconds:
                         self.save_state()
                     if interrupt.requested:
-                        log.info(
-                            "stopped after step %d of %d; the same command resumes there",
-                            state.done,
-                            config.max_steps,
-                        )
-                        raise KeyboardInterrupt
+                        self._stop()
 
                 advance(self.trainer, halt, self.progress, after_step)
                 self.save_state()
+                if interrupt.requested:  # while it was saved
+                    self._stop()
+
+    def _stop(self) -> NoReturn:
+        """Save the state, and end as Ctrl-C does."""
+        self.save_state()
+        done, last = self.trainer.state.done, self.trainer.config.max_steps
+        log.info("stopped after step %d of %d; the same command resumes there", done, last)
+        raise KeyboardInterrupt
 
     def go_back(self, path: Path, saved: dict[str, Any]) -> None:
         """Load an earlier state of this run, read by `splats.checkpoint.load`."""

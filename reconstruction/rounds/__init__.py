@@ -1,2 +1,1 @@
-# The fix-and-distil rounds: novel views are rendered, fixed and trained on, and kept if they
-# help.
+# The fix-and-distil rounds: novel views are generated and trained on, and kept if they help.

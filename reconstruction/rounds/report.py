@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.pictures import to_uint8
 from evaluation.report import TRUTH, Report, ReportView
-from reconstruction.evaluate import Evaluation, View
+from reconstruction.evaluate import Evaluation, HeldOutView
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, judge_post
 from reconstruction.state import History
@@ -95,7 +95,7 @@ def compare_ways(
     return lines
 
 
-def collect_pictures(view: View, control: Control | None) -> ReportView:
+def collect_pictures(view: HeldOutView, control: Control | None) -> ReportView:
     """A view's pictures in the order in which a reader wants them, and its numbers."""
     images, numbers, against = {"distilled": view.render}, dict(view.metrics), TRUTH
     if control is not None and view.name in control.renders:

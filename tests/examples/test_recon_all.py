@@ -9,10 +9,10 @@ from tests.examples.conftest import ROOT, environment
 
 
 def sweep(scenes, out, *flags, **settings):
-    told = {"SCENES": str(scenes), "OUT": str(out), "STEPS": "60", "CAP": "300", "FACTOR": "1"}
+    variables = {"SCENES": str(scenes), "OUT": str(out), "STEPS": "60", "CAP": "300", "FACTOR": "1"}
     return subprocess.run(
         ["bash", ROOT / "scripts" / "recon_all.sh", "--fixer", "identity", *flags],
-        env=environment() | told | settings,
+        env=environment() | variables | settings,
         capture_output=True,
         text=True,
         timeout=240,
@@ -61,7 +61,7 @@ def test_two_shards_make_one_table_and_nothing_is_made_twice(capture, tmp_path):
     ],
 )
 def test_settings_that_make_no_sweep_are_refused(settings, why, capture, tmp_path):
-    made = sweep(settings.pop("SCENES", capture), tmp_path / "out", **settings)
-    assert made.returncode == 2
-    assert why in made.stderr and "Traceback" not in made.stderr
+    done = sweep(settings.pop("SCENES", capture), tmp_path / "out", **settings)
+    assert done.returncode == 2
+    assert why in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

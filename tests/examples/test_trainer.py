@@ -124,13 +124,13 @@ def test_splats_are_taken_in_the_world_they_lie_in(capture, tmp_path, monkeypatc
     ply.write(tmp_path / "raw.ply", truth)
     base = ["default", "--data_dir", capture, "--data_factor", 1, "--no-fix", "--no-save_video"]
     base += ["--ply", tmp_path / "raw.ply", "--max_steps", 1]
-    for flag, told in (("--normalize_world_space", True), ("--no-normalize_world_space", False)):
+    for flag, warned in (("--normalize_world_space", True), ("--no-normalize_world_space", False)):
         caplog.clear()
         arguments(monkeypatch, *base, flag, "--result_dir", tmp_path / flag)
         command.main()
         numbers = json.loads((tmp_path / flag / "stats/val_step0000.json").read_text())
         assert numbers["psnr"] > 25
-        assert ("lies in the capture's own world: taking that" in caplog.text) == told
+        assert ("lies in the capture's own world: taking that" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def test_a_finished_run_has_gsplats_files_and_is_only_evaluated_again(scene, tmp
                 for i in (0, 1)
             ),
         }
-    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert found == expected
+    files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert files == expected
     stats = json.loads((tmp_path / "stats/val_step0019.json").read_text())
     assert set(stats) == {"psnr", "ssim", "lpips", "ellipse_time", "num_GS"}
     assert stats["num_GS"] == splats.count
@@ -116,11 +116,11 @@ def test_a_finished_run_has_gsplats_files_and_is_only_evaluated_again(scene, tmp
     assert stored["step"] == 19 and set(stored["splats"]) == set(splats)
 
     (tmp_path / "report/index.html").unlink()
-    made = (tmp_path / "ckpts/ckpt_19_rank0.pt").stat().st_mtime_ns
+    written = (tmp_path / "ckpts/ckpt_19_rank0.pt").stat().st_mtime_ns
     again = optimise(scene, config, result_dir=tmp_path, evaluation=QUICK)
     assert torch.equal(again["means"], splats["means"])
     assert (tmp_path / "report/index.html").exists()
-    assert (tmp_path / "ckpts/ckpt_19_rank0.pt").stat().st_mtime_ns == made
+    assert (tmp_path / "ckpts/ckpt_19_rank0.pt").stat().st_mtime_ns == written
 
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(scene, tmp_path):

@@ -90,7 +90,7 @@ def run(scene, settings, folder, fixer, fixing=FIX, **changes):
     return json.loads(saved["rounds"]), numbers
 
 
-def test_rounds_with_an_honest_fixer_are_told_and_measured(scene, settings, tmp_path):
+def test_rounds_with_an_honest_fixer_are_recorded_and_measured(scene, settings, tmp_path):
     rounds, numbers = run(scene, settings, tmp_path, fixers.load("identity"))
     assert [r["step"] for r in rounds] == [40, 80]
     assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
@@ -204,7 +204,7 @@ def test_a_fixer_leaves_a_gpu_that_is_full_and_comes_back(scene, settings, tmp_p
     monkeypatch.setattr(memory, "is_memory_short", lambda device: True)
     places.clear()
     rounds, _ = run(scene, settings, tmp_path / "b", moving)
-    assert len(places) > stayed  # it was told to leave after each use
+    assert len(places) > stayed  # it left after each use
     assert all(r["memory"] > 0 for r in rounds)
 
 
@@ -257,7 +257,7 @@ def test_the_control_is_the_run_without_and_both_share_their_first_steps(
     _, plain = run(scene, settings, tmp_path / "plain", None)
     stats = tmp_path / "both" / "vanilla" / "stats" / "val_step0119.json"
     assert json.loads(stats.read_text())["psnr"] == plain["psnr"]
-    tables = [said.splitlines() for said in caplog.messages if said.startswith("way")]
+    tables = [message.splitlines() for message in caplog.messages if message.startswith("way")]
     words = ["way", "vanilla", "fixed and distilled", "and renders fixed"]
     for table, lines in zip(tables, (3, 4), strict=True):  # at steps 60 and 120
         assert [line.split("  ")[0].split(" (")[0] for line in table] == words[:lines]

@@ -1,0 +1,4 @@
+# The tiny capture of the reconstruction's tests.
+from tests.reconstruction.conftest import scene
+
+__all__ = ["scene"]
