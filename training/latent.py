@@ -69,8 +69,8 @@ class LatentStage(Networks):
             rest = None if render is None else model.rest(render, inputs[:, 0], scales)
         labels = model.default_labels(V)
         with self.autocast():
-            coins = draws.uniform(model.config.depth, 2)
-            hidden = model(views, inputs, labels, coins, rest)[:, :predicted]
+            noise = draws.uniform(model.config.depth, 2)
+            hidden = model(views, inputs, labels, noise, rest)[:, :predicted]
             logits = model.logits(hidden, labels[:, :predicted], rest, scales)
         indices, residuals = indices[:, :predicted], residuals[:, :predicted]
         entropy = F.cross_entropy(

@@ -21,6 +21,16 @@ class ReferenceMemory:
         """All keys and values, block after block."""
         return tuple(t for block in self.blocks if block is not None for t in block)
 
+    def segments(self, block: int, lengths: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+        """A mixing block's keys and values [B,heads,l,d] by the number of the segment in
+        `views_by_scale` (of which view 0 is the render): l tokens of one scale of one reference."""
+        keys, values = (t.split(tuple(lengths), 3) for t in self.blocks[block])
+        return {
+            (reference + 1) * len(lengths) + scale: (k[:, reference], v[:, reference])
+            for scale, (k, v) in enumerate(zip(keys, values, strict=True))
+            for reference in range(self.references)
+        }
+
     @classmethod
     def of(
         cls, tensors: Sequence[Tensor], mixes: Sequence[bool], size: tuple[int, int]

@@ -13,7 +13,8 @@ from models.gsvar.init import initialise
 from models.gsvar.prefix import PrefixEncoder
 from models.gsvar.prior import RenderPrior
 from models.gsvar.refiner import Refiner
-from models.layers.blocks import EPS, AdaLN, Attend, modulate
+from models.layers.blocks import EPS, AdaLN, modulate
+from models.layers.multihead import Attend
 from models.layers.rope import rope_table
 from models.var.scales import ScaleSchedule
 from models.var.segments import views_by_scale
@@ -151,7 +152,7 @@ class GSVAR(nn.Module):
         views: Tensor,
         inputs: Tensor,
         labels: Tensor | None = None,
-        coins: Tensor | None = None,
+        drop_path_noise: Tensor | None = None,
         rest: Tensor | None = None,
     ) -> Tensor:
         """Teacher forcing: the last block's output at all token positions [B,V,L,C], L = sum of
@@ -159,8 +160,8 @@ class GSVAR(nn.Module):
 
         `views` [B,V,3,H,W], view 0 the render; `inputs` [B,V,L-1,Cz] from
         `vqvae.quantizer.inputs` (for the render the ground truth's tokens, for a reference its
-        own); `labels` [B,V], by default 0, 1, 1, ...; `coins` [B,depth,2] in [0,1) for stochastic
-        depth, by default torch's own; `rest` for a model with a render prior.
+        own); `labels` [B,V], by default 0, 1, 1, ...; `drop_path_noise` [B,depth,2] in [0,1) for
+        stochastic depth, by default torch's own; `rest` for a model with a render prior.
         """
         V = views.shape[1]
         rows, columns = (n // self.config.vqvae.stride for n in views.shape[-2:])
@@ -177,7 +178,7 @@ class GSVAR(nn.Module):
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
-        x = self.transformer(x, modulations, self.rope(scales), attends, coins)
+        x = self.transformer(x, modulations, self.rope(scales), attends, drop_path_noise)
         return x[:, :, lengths[0] - 1 :]
 
     def attends(self, lengths: tuple[int, ...], views: int, dtype: torch.dtype) -> list[Attend]:

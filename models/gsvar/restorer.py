@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -13,8 +14,10 @@ from models.gsvar.memory import ReferenceMemory
 from models.gsvar.model import GSVAR
 from models.layers import winograd
 from models.layers.blocks import modulate
-from models.layers.cache import KVCache
+from models.layers.slot_cache import SlotCache
+from models.var import sampler
 from models.var.scales import ScaleSchedule
+from models.var.segments import RefAttends, Step, TokenSequence, views_by_scale
 from models.var.transformer import Cached, Keeping
 
 Observer = Callable[[int, Tensor], None]
@@ -39,26 +42,32 @@ class Restorer:
     # the token stream --------------------------------------------------------------------------
 
     def caches(
-        self, batch: int, views: int, lengths: tuple[int, ...], kept: int = 0
+        self,
+        batch: int,
+        views: int,
+        lengths: tuple[int, ...],
+        memory: ReferenceMemory | None = None,
     ) -> list[Cached]:
         """A cache for each block: one for all views where they mix, one a view where they do not.
 
-        `views` go through the blocks; where they mix there is room for `kept` more, written
-        beforehand.
+        `views` go through the blocks; a memory's references are seen where views mix.
         """
         config, weight = self.model.config, self.model.word.weight
+        remembered = 0 if memory is None else memory.references
         caches = []
-        for mixes in self.model.transformer.mixes:
-            rows, room = (batch, views + kept) if mixes else (batch * views, 1)
-            cache = KVCache.empty(
+        for block, mixes in enumerate(self.model.transformer.mixes):
+            rows, together = (batch, views + remembered) if mixes else (batch * views, 1)
+            known = memory.segments(block, lengths) if mixes and remembered else {}
+            sequence, steps = decoding(lengths, together, config.ref_attends, tuple(known))
+            cache = SlotCache.empty(
                 rows,
                 config.heads,
-                room * sum(lengths),
+                sequence.length,
                 config.width // config.heads,
                 weight.device,
                 weight.dtype,
             )
-            caches.append(Cached(cache, lengths, room, mixes))
+            caches.append(Cached(cache, sequence, steps, mixes, known))
         return caches
 
     def step(
@@ -66,7 +75,7 @@ class Restorer:
     ) -> Tensor:
         """One scale's tokens x [B,V,L,C] through all blocks; labels [V] of the views in x."""
         for cache in caches:
-            cache.scale = scale
+            cache.begin(scale)
         tables = [table[labels][None] for table in self.tables]
         return self.model.transformer(x, tables, rope, caches)
 
@@ -121,6 +130,7 @@ class Restorer:
         render: Tensor,
         references: Tensor | ReferenceMemory | None = None,
         *,
+        sampling: sampler.Sampling = sampler.GREEDY,
         generator: torch.Generator | None = None,
         refiner: diffusion.Sampler | None = None,
         refiner_steps: int = 10,
@@ -129,70 +139,88 @@ class Restorer:
     ) -> Tensor:
         """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
 
-        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. Tokens are the
-        likeliest ones; only the refiner (None: the config's `sampler`) draws: from `generator`,
-        or `draw(k, shape)` gives draw number k. `observer(scale, hidden)` sees the last block's
-        output [B,V,L,C] at each scale. Raises ValueError for sizes the scales cannot take.
+        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. `sampling` says
+        how tokens are chosen, by default the likeliest ones; they and the refiner (None: the
+        config's `sampler`) draw from `generator`, or the refiner's draw number k is
+        `draw(k, shape)`. `observer(scale, hidden)` sees the last block's output [B,V,L,C] at each
+        scale. Raises ValueError for sizes the scales cannot take, and for guidance, which these
+        networks have no condition for.
         """
-        refiner = refiner or self.model.config.sampler
-        model = self.model
-        quantizer = model.vqvae.quantizer
-        scales = self.fit_scales(render)
-        lengths, rope = model.segment_lengths(scales), model.rope(scales)
-        B = render.shape[0]
-        views, inputs = render[:, None], []
-        if references is None or (isinstance(references, Tensor) and references.shape[1] == 0):
-            caches = self.caches(B, 1, lengths)
-        elif model.config.ref_attends == "self":
-            if isinstance(references, Tensor):
-                references = self.encode_references(references)
-            caches = self.remembering(references, B, tuple(render.shape[-2:]), lengths)
-        else:
-            if not isinstance(references, Tensor):
-                raise ValueError('a reference memory is of use only with ref_attends="self"')
-            if references.shape[-2:] != render.shape[-2:]:
-                raise ValueError("references and render must have the same size")
-            views = torch.cat((views, references), 1)
-            caches = self.caches(B, views.shape[1], lengths)
-            inputs = self.reference_inputs(references, scales)
-
+        if sampling.guidance:
+            raise ValueError("GS-VAR has no unconditional branch to be guided away from")
+        model, refiner = self.model, refiner or self.model.config.sampler
+        quantizer, scales = model.vqvae.quantizer, self.fit_scales(render)
+        lengths = model.segment_lengths(scales)
+        ropes = model.rope(scales).split(lengths, 1)
+        views, memory, inputs = self.views_of(render, references, scales)
+        caches = self.caches(render.shape[0], views.shape[1], lengths, memory)
         labels = model.default_labels(views.shape[1])[0]
-        f_hat, rest = 0.0, None
         latent = None if model.prior is None else model.vqvae.latent(render)
-        if latent is not None:
-            rest = quantizer.shrink(latent, scales.grids[0])
-        x = model.prefix_tokens(views, labels[None])
-        for scale, table in enumerate(rope.split(lengths, 1)):
-            hidden = self.step(x, scale, caches, table, labels)
+        last, rest = None, None
+
+        def predict(state: sampler.State) -> Tensor:
+            nonlocal last, rest
+            scale = state.scale
+            if latent is not None:
+                left = latent if state.f_hat is None else latent - state.f_hat
+                rest = quantizer.shrink(left, scales.grids[scale])
+            if state.map is None:
+                x = model.prefix_tokens(views, labels[None])
+            else:
+                maps = [state.map[:, None], *inputs[scale - 1 : scale]]
+                x = self.words(torch.cat(maps, 1), scale)
+                if rest is not None:
+                    render_rest = model.prior.word(rest.to(x.dtype))
+                    x = torch.cat((x[:, :1] + render_rest[:, None], x[:, 1:]), 1)
+            hidden = self.step(x, scale, caches, ropes[scale], labels)
             if observer is not None:
                 observer(scale, hidden)
-            last = (
-                hidden[:, 0, -1:] if scale == 0 else hidden[:, 0]
-            )  # [B,L,C]: only the render is predicted
-            indices = self.predict(last, rest, scale)
-            part = quantizer.spread(quantizer.codebook(indices), scale, scales.grids)
-            f_hat = f_hat + part
-            if scale + 1 < len(scales):
-                map_ = quantizer.shrink(f_hat, scales.grids[scale + 1])[:, None]
-                if inputs:
-                    map_ = torch.cat((map_, inputs[scale]), 1)
-                x = self.words(map_, scale + 1)
-                if latent is not None:
-                    rest = quantizer.shrink(latent - f_hat, scales.grids[scale + 1])
-                    told = model.prior.word(rest.to(x.dtype))
-                    x = torch.cat((x[:, :1] + told[:, None], x[:, 1:]), 1)
+            last = hidden[:, 0, -1:] if scale == 0 else hidden[:, 0]  # only the render is predicted
+            return self.logits(last, rest, scale)
+
+        f_hat, indices = sampler.decode(
+            scales, quantizer, predict, sampling=sampling, generator=generator
+        )
         if refiner == "none":
             return f_hat
-        condition = model.refiner_condition(last, indices, rest).flatten(0, 1)
+        condition = model.refiner_condition(last, indices[-1], rest).flatten(0, 1)
         residual = self.refine(
             condition, refiner=refiner, steps=refiner_steps, generator=generator, draw=draw
         )
         rows, columns = scales.latent
         return f_hat + rearrange(residual, "(b r c) z -> b z r c", r=rows, c=columns)
 
-    def predict(self, hidden: Tensor, rest: Tensor | None = None, scale: int = 0) -> Tensor:
-        """The likeliest codes [B,L] for the render's last output [B,L,C]; with a render prior,
-        `rest` [B,L,Cz] at this scale."""
+    def views_of(
+        self,
+        render: Tensor,
+        references: Tensor | ReferenceMemory | None,
+        scales: ScaleSchedule,
+    ) -> tuple[Tensor, ReferenceMemory | None, list[Tensor]]:
+        """The views [B,V,3,H,W] that go through the network, the memory of those that need not,
+        and what the references among the views feed at scales 1, 2, ... (`reference_inputs`)."""
+        views = render[:, None]
+        if references is None or (isinstance(references, Tensor) and references.shape[1] == 0):
+            return views, None, []
+        if self.model.config.ref_attends == "self":
+            if isinstance(references, Tensor):
+                references = self.encode_references(references)
+            batch, size = render.shape[0], tuple(render.shape[-2:])
+            if references.batch not in (1, batch) or references.size != size:
+                raise ValueError(
+                    f"{references.batch} references of {references.size} for {batch} renders of "
+                    f"{size}"
+                )
+            return views, references, []
+        if not isinstance(references, Tensor):
+            raise ValueError('a reference memory is of use only with ref_attends="self"')
+        if references.shape[-2:] != render.shape[-2:]:
+            raise ValueError("references and render must have the same size")
+        inputs = self.reference_inputs(references, scales)
+        return torch.cat((views, references), 1), None, inputs
+
+    def logits(self, hidden: Tensor, rest: Tensor | None = None, scale: int = 0) -> Tensor:
+        """Code logits [B,L,vocabulary] for the render's last output [B,L,C] at a scale; with a
+        render prior, `rest` [B,L,Cz] at this scale."""
         model = self.model
         gain, shift = self.head_table[0]
         hidden = modulate(hidden, gain, shift)
@@ -201,7 +229,7 @@ class Restorer:
             codes = model.vqvae.quantizer.codebook.weight
             at = torch.full((1,), scale, device=hidden.device)
             logits = logits + model.prior.logits(hidden, rest, codes, at)
-        return logits.argmax(-1)
+        return logits
 
     def times(self, steps: int) -> Tensor:
         """The refiner's codes [steps, width] of the timesteps of so many steps."""
@@ -251,21 +279,11 @@ class Restorer:
             )
         return self.model.fit_scales(height // stride, width // stride)
 
-    def remembering(
-        self, memory: ReferenceMemory, batch: int, size: tuple[int, int], lengths: tuple[int, ...]
-    ) -> list[Cached]:
-        """Caches of `batch` renders that hold the references' keys and values already."""
-        if memory.batch not in (1, batch) or memory.size != size:
-            raise ValueError(
-                f"{memory.batch} references of {memory.size} for {batch} renders of {size}"
-            )
-        caches = self.caches(batch, 1, lengths, kept=memory.references)
-        for cached, block in zip(caches, memory.blocks, strict=True):
-            if block is None:
-                continue
-            for view in range(memory.references):
-                parts = [t[:, view].split(lengths, 2) for t in block]
-                for scale, (keys, values) in enumerate(zip(*parts, strict=True)):
-                    start = cached.starts[scale] + (view + 1) * lengths[scale]
-                    cached.cache.write(keys, values, start)
-        return caches
+
+@lru_cache(maxsize=32)
+def decoding(
+    lengths: tuple[int, ...], views: int, ref_attends: RefAttends, known: tuple[int, ...]
+) -> tuple[TokenSequence, tuple[Step, ...]]:
+    """The token sequence of some views and the steps of its decoding."""
+    sequence = views_by_scale(lengths, views, ref_attends)
+    return sequence, sequence.plan_decoding(known)

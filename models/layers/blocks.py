@@ -1,68 +1,55 @@
-# The transformer block of VAR: AdaLN, attention with normalised queries and keys, feed-forward.
-import math
+# Transformer blocks, put together from attention, feed-forward and norm: modulated by a condition
+# (AdaLN, arXiv 2212.09748) or plain (pre-norm).
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.rope import rotate
+from models.layers.multihead import Attend, CrossAttention, SelfAttention, attend_all
 
-# B batch, V view, L tokens, C channels, H heads, d channels a head
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v [B,V,L,H,d] -> [B,V,L,H,d]: who sees whom, and from which cache, is the caller's."""
-
+# B batch, V view, L and M tokens, C channels, H heads, d channels a head
 EPS = 1e-6
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Layer norm of x without its own affine, then x (1 + scale) + shift (AdaLN)."""
+    """Layer norm of x [...,C] without affine, then x (1 + scale) + shift (AdaLN)."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention; q and k have unit length and each head its own learned temperature
-    (`qk_norm`)."""
+class GEGLU(nn.Module):
+    """[...,2C] -> [...,C]: the first half times GELU (erf) of the second (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, heads: int, qk_norm: bool = True):
-        super().__init__()
-        self.heads, self.head_dim = heads, width // heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
-        self.log_temperature = (
-            nn.Parameter(torch.full((heads,), math.log(4.0))) if qk_norm else None
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = x.chunk(2, -1)
+        return value * F.gelu(gate)
 
-    def forward(self, x: Tensor, rope: Tensor | None, attend: Attend) -> Tensor:
-        """x [B,V,L,C], rope [2,L,d/2]; the views share their positions."""
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
-        if self.log_temperature is None:
-            q = q * (0.25 * self.head_dim**-0.5)
-        else:
-            temperature = self.log_temperature.clamp(max=math.log(100.0)).exp()
-            q = F.normalize(q, dim=-1) * temperature[:, None]
-            k = F.normalize(k, dim=-1)
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms in float32
-        return self.proj(attend(q, k, v).flatten(-2))
+
+Activation = Literal["gelu", "gelu_tanh", "geglu"]
+ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "gelu": (nn.GELU, 1),
+    "gelu_tanh": (partial(nn.GELU, approximate="tanh"), 1),
+    "geglu": (GEGLU, 2),
+}
+"""The module, and how many times the hidden width it takes."""
 
 
 class FeedForward(nn.Sequential):
-    """Linear, GELU (tanh), Linear."""
+    """Linear, activation, Linear: [...,C] -> [...,C]."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, activation: Activation = "gelu", bias: bool = True):
+        build, times = ACTIVATIONS[activation]
         super().__init__(
-            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+            nn.Linear(width, times * hidden, bias=bias),
+            build(),
+            nn.Linear(hidden, width, bias=bias),
         )
 
 
 class AdaLN(nn.Sequential):
-    """Condition [...,C] -> `chunks` modulation vectors [..., chunks, C]."""
+    """Condition [...,C] -> `chunks` modulation vectors [...,chunks,C]."""
 
     def __init__(self, width: int, chunks: int):
         super().__init__(nn.SiLU(), nn.Linear(width, chunks * width))
@@ -72,25 +59,26 @@ class AdaLN(nn.Sequential):
         return super().forward(condition).unflatten(-1, (self.chunks, -1))
 
 
-class Block(nn.Module):
-    """x [B,V,L,C] -> the same. The six modulation vectors come from outside, so that inference
-    can fold them."""
+class AdaLNBlock(nn.Module):
+    """Self-attention and feed-forward, each scaled, shifted and gated by a condition (VAR's block).
+
+    The six modulation vectors come from outside, so that inference can compute them once. shared:
+    they come from one AdaLN for all blocks, and this block adds an offset. drop_path: probability
+    with which training leaves a branch of a sample out.
+    """
 
     def __init__(
         self,
         width: int,
-        heads: int,
+        attention: SelfAttention,
+        mlp: nn.Module,
         *,
-        mlp_ratio: float = 4.0,
-        qk_norm: bool = True,
         drop_path: float = 0.0,
-        shared_adaln: bool = False,
+        shared: bool = False,
     ):
         super().__init__()
-        self.attention = SelfAttention(width, heads, qk_norm)
-        self.mlp = FeedForward(width, round(width * mlp_ratio))
-        self.drop_path = drop_path
-        if shared_adaln:
+        self.attention, self.mlp, self.drop_path = attention, mlp, drop_path
+        if shared:
             self.offset = nn.Parameter(torch.randn(6, width) / width**0.5)
         else:
             self.adaln = AdaLN(width, 6)
@@ -106,23 +94,64 @@ class Block(nn.Module):
         modulation: Tensor,
         rope: Tensor | None,
         attend: Attend,
-        coins: Tensor | None = None,
+        drop_path_noise: Tensor | None = None,
     ) -> Tensor:
-        """`modulation` [B or 1,V,6,C] is the same for all tokens of a view; `coins` [B,2] in [0,1)
-        decide on the two branches in training, else torch's own draws."""
-        coin1, coin2 = (None, None) if coins is None else coins.unbind(-1)
+        """x [B,V,L,C] -> the same; `modulation` [B or 1,V,6,C] is the same for all tokens of a
+        view; `drop_path_noise` [B,2] in [0,1) decides on the two branches in training, else
+        torch's own draws."""
+        noise1, noise2 = (None, None) if drop_path_noise is None else drop_path_noise.unbind(-1)
         gate1, gate2, scale1, scale2, shift1, shift2 = modulation.unsqueeze(-3).unbind(-2)
         h = self.attention(modulate(x, scale1, shift1), rope, attend)
-        x = torch.addcmul(x, self.drop(h, coin1), gate1)
+        x = torch.addcmul(x, self.drop(h, noise1), gate1)
         h = self.mlp(modulate(x, scale2, shift2))
-        return torch.addcmul(x, self.drop(h, coin2), gate2)
+        return torch.addcmul(x, self.drop(h, noise2), gate2)
 
-    def drop(self, h: Tensor, coins: Tensor | None) -> Tensor:
-        """Stochastic depth: the whole branch of a sample, all views together, now and then."""
+    def drop(self, h: Tensor, noise: Tensor | None) -> Tensor:
+        """Stochastic depth (arXiv 1603.09382) of a branch h [B,...]: a sample's whole branch, all
+        views together, now and then; noise [B] in [0,1)."""
         if not self.training or self.drop_path == 0:
             return h
-        if coins is None:
-            coins = torch.rand(h.shape[0], device=h.device)
+        if noise is None:
+            noise = torch.rand(h.shape[0], device=h.device)
         keep = 1 - self.drop_path
-        factor = (coins < keep).to(h.dtype) / keep
+        factor = (noise < keep).to(h.dtype) / keep
         return h * factor.view(-1, *[1] * (h.dim() - 1))
+
+
+class PreNormBlock(nn.Module):
+    """x + attention(norm(x)), then, with `cross`, x + cross(norm(x), context), then
+    x + mlp(norm(x)).
+
+    norm: makes a norm of a width: nn.LayerNorm, or a partial of it with other eps, without affine
+    (elementwise_affine=False) or without bias (bias=False).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        attention: SelfAttention,
+        mlp: nn.Module,
+        *,
+        cross: CrossAttention | None = None,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+    ):
+        super().__init__()
+        self.norm1, self.attention = norm(width), attention
+        self.norm_cross = None if cross is None else norm(width)
+        self.cross = cross
+        self.norm2, self.mlp = norm(width), mlp
+
+    def forward(
+        self,
+        x: Tensor,
+        context: tuple[Tensor, Tensor] | None = None,
+        *,
+        rope: Tensor | None = None,
+        attend: Attend = attend_all,
+    ) -> Tensor:
+        """x [B,...,L,C] -> the same; `context`: keys and values [B,H,M,d] for `cross`, as its
+        `project` or a `SlotCache` gives them."""
+        x = x + self.attention(self.norm1(x), rope, attend)
+        if self.cross is not None:
+            x = x + self.cross(self.norm_cross(x), *context)
+        return x + self.mlp(self.norm2(x))

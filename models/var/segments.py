@@ -1,6 +1,6 @@
 # A token sequence as segments and who sees whom; masks and the order of cached decoding follow
 # from it.
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,6 +22,16 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of decoding with a cache of keys and values; its numbers are segments'."""
+
+    computed: tuple[int, ...]
+    """What goes through the network together."""
+    recalled: tuple[int, ...]
+    """What it is the first to see of that which is known ahead."""
+
+
+@dataclass(frozen=True)
 class TokenSequence:
     """Segments in the order of the sequence, and sees[i][j]: whether segment i's tokens see
     segment j's."""
@@ -31,6 +41,7 @@ class TokenSequence:
 
     @property
     def length(self) -> int:
+        """Tokens of all segments."""
         return sum(segment.length for segment in self.segments)
 
     def segment_ids(self, device: torch.device | str = "cpu") -> Tensor:
@@ -59,18 +70,44 @@ class TokenSequence:
 
         A step is a set of segments that see each other, directly or through others.
         """
-        reach = torch.tensor(self.sees)
-        for _ in self.segments:
-            reach = reach | ((reach.float() @ reach.float()) > 0)
-        order = sorted(range(len(self.segments)), key=lambda i: int(reach[i].sum()))
+        count = len(self.segments)
+        reach = [sum(1 << j for j, seen in enumerate(row) if seen) for row in self.sees]
+        for k in range(count):  # Warshall's closure, rows as bits
+            reach = [row | reach[k] if row >> k & 1 else row for row in reach]
+        order = sorted(range(count), key=lambda i: reach[i].bit_count())
         steps: list[list[int]] = []
         for i in order:
-            home = next((step for step in steps if reach[i, step[0]] and reach[step[0], i]), None)
+            home = next(
+                (step for step in steps if reach[i] >> step[0] & reach[step[0]] >> i & 1), None
+            )
             if home is None:
                 steps.append([i])
             else:
                 home.append(i)
         return tuple(tuple(sorted(step)) for step in steps)
+
+    def plan_decoding(self, known: Collection[int] = ()) -> tuple[Step, ...]:
+        """The steps that compute all segments but the `known` ones, whose keys and values are
+        there already.
+
+        A cache that takes in, step after step, what is computed and recalled holds just what the
+        step sees, so that no mask is needed. Raises ValueError for a sequence where that is not
+        so: where a step would have to overlook a part of the past.
+        """
+        cached: set[int] = set()
+        plan = []
+        for step in self.steps:
+            computed = tuple(i for i in step if i not in known)
+            if not computed:
+                continue
+            seen = {j for j, visible in enumerate(self.sees[computed[0]]) if visible}
+            recalled = tuple(sorted(seen - cached - set(computed)))
+            cached |= {*computed, *recalled}
+            views = [{j for j, visible in enumerate(self.sees[i]) if visible} for i in computed]
+            if any(view != cached for view in views) or not set(recalled) <= set(known):
+                raise ValueError(f"segments {computed} do not see all that was decoded before")
+            plan.append(Step(computed, recalled))
+        return tuple(plan)
 
 
 def views_by_scale(

@@ -1,6 +1,6 @@
 # The next-scale transformer: a stack of blocks, and the ways to attend: masked or by scale
 # (training), cached (decoding).
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -9,9 +9,11 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from models.layers.attention import attention
-from models.layers.blocks import AdaLN, Attend, Block
-from models.layers.cache import KVCache
-from models.var.segments import RefAttends
+from models.layers.blocks import AdaLN, AdaLNBlock, FeedForward
+from models.layers.multihead import Attend, SelfAttention
+from models.layers.qk_norm import ScaledDot, UnitNorm
+from models.layers.slot_cache import SlotCache
+from models.var.segments import RefAttends, Step, TokenSequence
 
 
 class Transformer(nn.Module):
@@ -32,7 +34,13 @@ class Transformer(nn.Module):
         super().__init__()
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(width, heads, qk_norm=qk_norm, drop_path=rate, shared_adaln=shared_adaln)
+            AdaLNBlock(
+                width,
+                SelfAttention(width, heads, UnitNorm() if qk_norm else ScaledDot(1 / 4)),
+                FeedForward(width, 4 * width, "gelu_tanh"),
+                drop_path=rate,
+                shared=shared_adaln,
+            )
             for rate in rates
         )
         self.shared_adaln = AdaLN(width, 6) if shared_adaln else None
@@ -51,19 +59,19 @@ class Transformer(nn.Module):
         modulations: Sequence[Tensor],
         rope: Tensor,
         attends: Sequence[Attend],
-        coins: Tensor | None = None,
+        drop_path_noise: Tensor | None = None,
     ) -> Tensor:
         """x [B,V,L,C] through all blocks, block i attending by attends[i]; with `checkpointing`
-        their inner activations are computed again in the backward pass. `coins` [B,depth,2]: see
-        Block."""
+        their inner activations are computed again in the backward pass. `drop_path_noise`
+        [B,depth,2]: see AdaLNBlock."""
         recompute = self.checkpointing and torch.is_grad_enabled()
-        tossed = [None] * len(self.blocks) if coins is None else coins.unbind(1)
-        for block, *given in zip(self.blocks, modulations, attends, tossed, strict=True):
-            modulation, attend, own = given
+        noises = [None] * len(self.blocks) if drop_path_noise is None else drop_path_noise.unbind(1)
+        for block, *own in zip(self.blocks, modulations, attends, noises, strict=True):
+            modulation, attend, noise = own
             if recompute:
-                x = checkpoint(block, x, modulation, rope, attend, own, use_reentrant=False)
+                x = checkpoint(block, x, modulation, rope, attend, noise, use_reentrant=False)
             else:
-                x = block(x, modulation, rope, attend, own)
+                x = block(x, modulation, rope, attend, noise)
         return x
 
 
@@ -140,17 +148,33 @@ class Keeping(ByScale):
 
 
 class Cached:
-    """Attends from one scale of some views to the cache's tokens up to the end of that scale.
+    """Attends from one step's tokens to all that a cache holds by then: what earlier steps
+    computed, what this one computes and what it recalls of segments known ahead.
 
-    The cache holds scale after scale, and within a scale view after view, so that what a scale
-    sees is a prefix. `views` is how many views the cache holds (1 where views are kept apart:
-    then they are batch).
+    sequence: of the views that share a cache; steps: its `plan_decoding`. `known` holds the keys
+    and values [B or 1,H,l,d] of the segments known ahead, by number. Without `mixing` each view is
+    alone: then they are batch.
     """
 
-    def __init__(self, cache: KVCache, lengths: Sequence[int], views: int, mixing: bool):
-        self.cache, self.mixing, self.views = cache, mixing, views
-        self.starts = [views * sum(lengths[:s]) for s in range(len(lengths) + 1)]
-        self.scale = 0
+    def __init__(
+        self,
+        cache: SlotCache,
+        sequence: TokenSequence,
+        steps: Sequence[Step],
+        mixing: bool,
+        known: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    ):
+        self.cache, self.steps, self.mixing, self.known = cache, steps, mixing, known or {}
+        self.lengths = [segment.length for segment in sequence.segments]
+
+    def begin(self, number: int) -> None:
+        """Make room for a step's tokens and recall what it is the first to see; before its call."""
+        step = self.steps[number]
+        length = sum(self.lengths[i] for i in step.computed)
+        self.slot = self.cache.reserve(("step", number), length)
+        for i in step.recalled:
+            self.cache.add(i, *self.known[i])
+        self.end = self.cache.length
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         views, pattern = (
@@ -159,5 +183,6 @@ class Cached:
         )
         back = "b h (v l) d -> b v l h d" if self.mixing else "(b v) h l d -> b v l h d"
         q, k, v = (rearrange(t, pattern) for t in (q, k, v))
-        out = self.cache.attend(q, k, v, self.starts[self.scale], self.starts[self.scale + 1])
-        return rearrange(out, back, v=views)
+        self.cache.write(self.slot, k, v)
+        keys, values = self.cache.keys[:, :, : self.end], self.cache.values[:, :, : self.end]
+        return rearrange(attention(q, keys, values), back, v=views)

@@ -26,7 +26,7 @@ def decode(model: GSVAR, render, references, **options):
 
     def observe(scale, h):
         hidden.append(h[:, 0, -1:] if scale == 0 else h[:, 0])
-        indices.append(restorer.predict(hidden[-1]))
+        indices.append(restorer.logits(hidden[-1]).argmax(-1))
 
     f_hat = restorer.restore(render, references, observer=observe, **options)
     return f_hat, torch.cat(hidden, 1), indices

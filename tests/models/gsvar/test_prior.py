@@ -34,14 +34,15 @@ def test_decoding_is_the_teacher_forced_pass(build, images):
     spread_codes(model, render)
     hidden, indices = [], []
     restorer = Restorer(model)
-    predict = restorer.predict
+    logits = restorer.logits
 
     def observed(last, rest, scale):
         hidden.append(last)
-        indices.append(predict(last, rest, scale))
-        return indices[-1]
+        given = logits(last, rest, scale)
+        indices.append(given.argmax(-1))
+        return given
 
-    restorer.predict = observed
+    restorer.logits = observed
     restorer.restore(render, reference[:, None], refiner="none")
     scales, quantizer = model.config.scales, model.vqvae.quantizer
     theirs = model.vqvae.tokens(reference, scales.grids).indices

@@ -1,9 +1,8 @@
-# The attention core against the formula written out, rotary positions, and the K/V cache.
+# The attention core against the formula written out, and rotary positions.
 import pytest
 import torch
 
 from models.layers.attention import attention, plain_attention
-from models.layers.cache import KVCache
 from models.layers.rope import rope_table, rotate
 
 
@@ -58,16 +57,3 @@ def test_angles_follow_the_formula():
 def test_a_head_width_that_does_not_split_is_refused():
     with pytest.raises(ValueError, match="divisible by 4"):
         rope_table([(2, 2)], 6, extent=2.0)
-
-
-def test_the_cache_attends_to_a_prefix_and_nothing_behind_it():
-    cache = KVCache.empty(2, 3, 10, 8, "cpu", torch.float64)
-    cache.keys.fill_(float("nan"))
-    cache.values.fill_(float("nan"))
-    q, k, v = (torch.randn(2, 3, 6, 8, dtype=torch.float64) for _ in range(3))
-    first = cache.attend(q[:, :, :4], k[:, :, :4], v[:, :, :4], 0, 4)
-    second = cache.attend(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], 4, 6)
-    torch.testing.assert_close(
-        first, plain_attention(q[:, :, :4], k[:, :, :4], v[:, :, :4]), rtol=0, atol=1e-12
-    )
-    torch.testing.assert_close(second, plain_attention(q[:, :, 4:], k, v), rtol=0, atol=1e-12)

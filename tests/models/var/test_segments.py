@@ -45,6 +45,25 @@ def test_lonely_references_come_one_segment_at_a_time():
     assert all(len(step) == 1 for step in sequence.steps)
 
 
+@pytest.mark.parametrize("attends", ["all", "self"])
+def test_a_cache_holds_just_what_each_step_sees(attends):
+    sequence = views_by_scale((3, 1, 2), views=3, ref_attends=attends)
+    known = range(3, 9) if attends == "self" else ()  # the references' segments
+    cached: set[int] = set()
+    for scale, step in enumerate(sequence.plan_decoding(known)):
+        cached |= {*step.computed, *step.recalled}
+        for i in step.computed:
+            assert {j for j, seen in enumerate(sequence.sees[i]) if seen} == cached
+        scales = [sequence.segments[i].scale for i in (*step.computed, *step.recalled)]
+        assert scales == [scale] * 3
+    assert cached == set(range(9))
+
+
+def test_a_sequence_that_needs_a_mask_has_no_such_plan():
+    with pytest.raises(ValueError, match="do not see all"):
+        views_by_scale((3, 1), views=2, ref_attends="self").plan_decoding()
+
+
 def test_schedules_read_write_and_refuse():
     assert ScaleSchedule.of("1_2_2x3_4x6").grids == ((1, 1), (2, 2), (2, 3), (4, 6))
     assert ScaleSchedule.of([1, 2, [2, 3]]).text == "1_2_2x3"
