@@ -87,9 +87,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GSVAR:
     config = replace(config, **sizes)
     model = GSVAR(config)
     model.vqvae.add_bridge(identity=False)
-    state, complaints = adapter.own_state(model, original.transformer, original.vqvae)
-    if complaints:
-        raise ValueError(f"{folder}: {'; '.join(complaints[:10])}")
+    state, misfits = adapter.own_state(model, original.transformer, original.vqvae)
+    if misfits:
+        raise ValueError(f"{folder}: {'; '.join(misfits[:10])}")
     model.load_state_dict(state)
     return model.set_precision(dtype).eval().requires_grad_(False)
 

@@ -51,7 +51,7 @@ class System:
     exact: tuple[str, ...] = ()
     """Beginnings of the tensors' names that are never rounded."""
     foreign_name: Callable[[str], str] | None = None
-    """Another name of a tensor, told beside ours in complaints."""
+    """The tensor's name in the original, which error messages add to ours."""
 
 
 def save(

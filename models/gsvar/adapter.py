@@ -211,8 +211,8 @@ def known_sizes(original: Original) -> dict:
 
 def count(names: Iterable[str], pattern: str) -> int:
     """How many numbers 0, 1, ... the pattern's group takes among the names."""
-    found = [re.match(pattern, name) for name in names]
-    return 1 + max((int(m[1]) for m in found if m), default=-1)
+    matches = (re.match(pattern, name) for name in names)
+    return 1 + max((int(m[1]) for m in matches if m), default=-1)
 
 
 def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
@@ -223,11 +223,11 @@ def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
 def own_state(
     model: GSVAR, transformer: Mapping[str, Tensor], vqvae: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The original's tensors under our names and shapes, and the complaints: missing, unexpected,
+    """The original's tensors under our names and shapes, and the misfits: missing, unexpected,
     misshapen."""
     left = {name: tensor for name, tensor in transformer.items() if not is_buffer(name)}
     left |= {"vqvae/" + name: tensor for name, tensor in vqvae.items() if not is_buffer(name)}
-    complaints = [
+    misfits = [
         f"{name} is not zero"
         for name, tensor in transformer.items()
         if name.endswith(ZERO_BUFFER) and tensor.any()
@@ -237,13 +237,13 @@ def own_state(
         foreign = foreign_name(name)
         tensor = left.pop("vqvae/" + foreign if name.startswith("vqvae.") else foreign, None)
         if tensor is None:
-            complaints.append(f"{foreign} is missing")
+            misfits.append(f"{foreign} is missing")
         elif tensor.squeeze().shape != mine.squeeze().shape:
-            complaints.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
+            misfits.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
         else:
             state[name] = tensor.reshape(mine.shape)
-    complaints += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
-    return state, complaints
+    misfits += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
+    return state, misfits
 
 
 def is_buffer(name: str) -> bool:

@@ -121,7 +121,7 @@ class GSVARConfig:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels that the model was made for."""
+        """Height and width in pixels of the images that it is trained on."""
         rows, columns = self.scales.latent
         return rows * self.vqvae.stride, columns * self.vqvae.stride
 

@@ -1,4 +1,4 @@
-# What is kept of reference views: the keys and values of their tokens in every mixing block.
+# Reference views encoded ahead: the keys and values of their tokens in every mixing block.
 from collections.abc import Sequence
 from dataclasses import dataclass
 

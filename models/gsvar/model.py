@@ -68,6 +68,7 @@ class GSVAR(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.word.weight.device
 
     def accepts(self, rows: int, columns: int) -> bool:
@@ -83,8 +84,8 @@ class GSVAR(nn.Module):
         """The scales for a latent of this shape; ValueError if it is less than half or more than
         twice the trained."""
         own = self.config.scales.latent
-        for have, made_for in zip((rows, columns), own, strict=True):
-            if not made_for <= 2 * have <= 4 * made_for:
+        for count, trained in zip((rows, columns), own, strict=True):
+            if not trained <= 2 * count <= 4 * trained:
                 raise ValueError(
                     f"a latent of {rows}x{columns} is not within half to twice {own[0]}x{own[1]}"
                 )
@@ -94,12 +95,12 @@ class GSVAR(nn.Module):
         """Let render and references see each other in these blocks only; those beyond the depth are
         left out, as the original does. ValueError if none is left."""
         depth = self.config.depth
-        chosen = tuple(sorted({i for i in blocks if 0 <= i < depth}))
-        if not chosen:
+        mixing = tuple(sorted({i for i in blocks if 0 <= i < depth}))
+        if not mixing:
             raise ValueError(f"none of the blocks {list(blocks)} lies in 0..{depth - 1}")
-        mixing = None if len(chosen) == depth else chosen
-        self.config = replace(self.config, mixing_blocks=mixing)
-        self.transformer.mixes = tuple(i in chosen for i in range(depth))
+        everywhere = len(mixing) == depth
+        self.config = replace(self.config, mixing_blocks=None if everywhere else mixing)
+        self.transformer.mixes = tuple(i in mixing for i in range(depth))
 
     def read_alpha(self) -> None:
         """See VQVAE.read_alpha."""
@@ -173,8 +174,8 @@ class GSVAR(nn.Module):
         with torch.autocast(self.device.type, enabled=False):  # pictures enter unrounded
             x = self.word(inputs.to(self.word.weight.dtype)) + self.scale_embedding(at)
             if self.prior is not None:
-                told = self.prior.word(rest[:, :, 1:].to(x.dtype))
-                x = torch.cat((x[:, :1] + told, x[:, 1:]), 1)
+                render = self.prior.word(rest[:, :, 1:].to(x.dtype))
+                x = torch.cat((x[:, :1] + render, x[:, 1:]), 1)
             x = torch.cat((self.prefix_tokens(views, labels), x), 2)
         attends = self.attends(lengths, V, x.dtype)
         modulations = self.transformer.modulations(self.label(labels))
@@ -231,13 +232,13 @@ class GSVAR(nn.Module):
     def refiner_condition(
         self, hidden: Tensor, indices: Tensor, rest: Tensor | None = None
     ) -> Tensor:
-        """What the refiner is told of each token: last-scale output [...,L,C], code indices
+        """The refiner's condition of each token: from last-scale output [...,L,C], code indices
         [...,L] and, with a render prior, the last scale's `rest` [...,L,Cz] -> [...,L,C]."""
         codes = self.vqvae.quantizer.codebook(indices).to(hidden.dtype)
-        told = hidden + self.word(codes)
+        condition = hidden + self.word(codes)
         if self.prior is not None:
-            told = told + self.prior.word(rest.to(hidden.dtype))
-        return self.refiner_norm(told)
+            condition = condition + self.prior.word(rest.to(hidden.dtype))
+        return self.refiner_norm(condition)
 
     # images ------------------------------------------------------------------------------------
 

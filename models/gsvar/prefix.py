@@ -25,6 +25,7 @@ class PrefixEncoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], width, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [B,3,H,W] -> tokens [B,L,C]."""
         h = F.silu(self.conv_in(split_pixels(images, self.patch)))
         for conv in self.blocks:
             h = F.silu(conv(h))

@@ -29,6 +29,7 @@ class RefinerBlock(nn.Module):
         self.modulation = nn.Linear(width, 3 * width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x, condition [N,C] -> [N,C]."""
         shift, scale, gate = self.modulation(condition).chunk(3, -1)
         h = self.mlp(torch.addcmul(shift, self.norm(x), 1 + scale))
         return torch.addcmul(x, gate, h)
@@ -61,4 +62,5 @@ class Refiner(nn.Module):
         return self.output(modulate(h, scale, shift))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """x [N,Cz], timesteps [N], condition [N,C] -> noise and variance logits [N,2Cz]."""
         return self.denoise(x, self.embed_time(t), self.condition(condition))

@@ -139,7 +139,7 @@ class Restorer:
     ) -> Tensor:
         """f_hat [B,Cz,h,w] (float32) of restored renders [B,3,H,W].
 
-        `references` [B,R,3,H,W], R >= 0, or what `encode_references` made of them. `sampling` says
+        `references` [B,R,3,H,W], R >= 0, or their `encode_references`. `sampling` says
         how tokens are chosen, by default the likeliest ones; they and the refiner (None: the
         config's `sampler`) draw from `generator`, or the refiner's draw number k is
         `draw(k, shape)`. `observer(scale, hidden)` sees the last block's output [B,V,L,C] at each

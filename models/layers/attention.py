@@ -15,6 +15,7 @@ except ImportError:
 
 @lru_cache(maxsize=1)
 def compiled_flex():
+    """FlexAttention, compiled at its first use."""
     return torch.compile(flex_attention, dynamic=False)
 
 

@@ -23,6 +23,7 @@ class GEGLU(nn.Module):
     """[...,2C] -> [...,C]: the first half times GELU (erf) of the second (arXiv 2002.05202)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [...,2C] -> [...,C]."""
         value, gate = x.chunk(2, -1)
         return value * F.gelu(gate)
 
@@ -56,6 +57,7 @@ class AdaLN(nn.Sequential):
         self.chunks = chunks
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Condition [...,C] -> [...,chunks,C]."""
         return super().forward(condition).unflatten(-1, (self.chunks, -1))
 
 

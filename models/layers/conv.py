@@ -21,6 +21,7 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> [B,C',h,w]; on the CPU, without gradients, by Winograd's convolutions."""
         if winograd.usable(x, self.conv1) and winograd.usable(x, self.conv2):
             h = winograd.norm_silu_conv(x, self.norm1, self.conv1)
             return winograd.norm_silu_conv(h, self.norm2, self.conv2, self.shortcut(x))
@@ -43,6 +44,7 @@ class SpatialAttention(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> the same shape."""
         B, C, h, w = x.shape
         tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(B, 1, h * w, 3 * C)
         out = attention(*tokens.split(C, -1), scale=C**-0.5)
@@ -57,6 +59,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> [B,C,h/2,w/2]."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -68,6 +71,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> [B,C,2h,2w]; on the CPU, without gradients, in one step."""
         if not torch.is_grad_enabled() and x.device.type == "cpu":
             return winograd.upsample_conv(x, self.conv)
         return self.plain(x)
@@ -81,6 +85,7 @@ class GroupNorm(nn.GroupNorm):
     """torch's, but for float32 channels-last tensors on the CPU, where torch's loses two digits."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> the same shape."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or x.is_contiguous():
             return super().forward(x)
         B, C, h, w = x.shape
@@ -102,6 +107,7 @@ def join_pixels(x: Tensor, patch: int) -> Tensor:
 
 
 def group_norm(channels: int, groups: int) -> GroupNorm:
+    """The norm of latent diffusion's autoencoder: eps 1e-6."""
     return GroupNorm(groups, channels, eps=1e-6)
 
 

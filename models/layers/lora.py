@@ -25,6 +25,7 @@ class LowRank(nn.Module):
             nn.init.kaiming_uniform_(part, a=5**0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The adapted weight [rows, columns]."""
         change = iter((self.b @ self.a * self.scaling).unbind())
         blocks = weight.chunk(len(self.parts))
         return torch.cat(

@@ -87,10 +87,10 @@ def prepared(conv: nn.Conv2d, kind: str) -> Tensor:
         conv.__dict__.pop("_prepared", None)
         return in_form(weight.detach(), kind)
     stamp = weight.data_ptr(), weight._version
-    kept = conv.__dict__.setdefault("_prepared", {})
-    if kept.get(kind, (None,))[0] != stamp:
-        kept[kind] = stamp, in_form(weight.detach(), kind)
-    return kept[kind][1]
+    forms = conv.__dict__.setdefault("_prepared", {})
+    if forms.get(kind, (None,))[0] != stamp:
+        forms[kind] = stamp, in_form(weight.detach(), kind)
+    return forms[kind][1]
 
 
 def in_form(weight: Tensor, kind: str) -> Tensor:

@@ -45,8 +45,8 @@ class Transformer(nn.Module):
         )
         self.shared_adaln = AdaLN(width, 6) if shared_adaln else None
         self.checkpointing = False
-        chosen = range(depth) if mixing_blocks is None else mixing_blocks
-        self.mixes = tuple(i in chosen for i in range(depth))
+        mixing = range(depth) if mixing_blocks is None else mixing_blocks
+        self.mixes = tuple(i in mixing for i in range(depth))
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """Each block's modulation [...,6,C] for conditions [...,C]."""

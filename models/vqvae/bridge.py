@@ -30,6 +30,7 @@ class Gate(nn.Module):
         self.weight = ResBlock(channels, out_channels, groups)
 
     def forward(self, h: Tensor, feature: Tensor) -> Tensor:
+        """h [B,C,h,w] and a feature of its size -> [B,C,h,w]."""
         both = torch.cat((h, feature), 1)
         return torch.lerp(h, self.content(both), self.weight(both).sigmoid())
 
@@ -46,6 +47,7 @@ class Blend(nn.Module):
         self.conv_out = nn.Conv2d(width, 3 * patch**2, 1)
 
     def forward(self, decoded: Tensor, image: Tensor) -> Tensor:
+        """Decoded image and render [B,3,H,W] -> their blend [B,3,H,W], in the render's type."""
         both = torch.cat((decoded, image, (decoded - image).abs()), 1)
         both = split_pixels(both, self.patch).to(self.conv_in.weight.dtype)
         h = self.block(self.conv_in(both))
@@ -69,6 +71,8 @@ class Fine(nn.Module):
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, pictures: Tensor, fixed: Tensor, h: Tensor) -> Tensor:
+        """Images read [B,n,H,W], the blended image [B,3,H,W] and decoder features [B,C,h,w] -> the
+        change [B,3,H,W]."""
         entering = torch.cat((pictures, fixed.to(pictures)), 1)
         x = self.conv_in(entering) + join_pixels(self.lift(h), self.patch)
         return final(self.norm_out, self.conv_out, self.blocks(x))

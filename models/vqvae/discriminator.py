@@ -25,6 +25,7 @@ class Discriminator(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], 1, 4, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [B,3,H,W] -> scores [B,1,h,w]."""
         h = F.leaky_relu(self.conv_in(images), 0.2)
         for block in self.blocks:
             h = block(h)

@@ -39,6 +39,7 @@ class Level(nn.Module):
         self.step = step
 
     def refine(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> [B,C',h,w], before the step to the next resolution."""
         for block, attention in zip(self.blocks, self.attentions, strict=True):
             x = attention(block(x))
         return x
@@ -54,6 +55,7 @@ class Middle(nn.Module):
         self.block2 = ResBlock(channels, channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B,C,h,w] -> the same shape."""
         return self.block2(self.attention(self.block1(x)))
 
 
@@ -110,6 +112,7 @@ class Encoder(Pyramid):
         return z if self.shortcut is None else z + self.shortcut(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images [B,3,H,W] -> latent [B,Cz,h,w]."""
         h = self.enter(x)
         for level in self.levels:
             h = level.step(level.refine(h))

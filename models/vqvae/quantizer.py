@@ -75,8 +75,8 @@ class Quantizer(nn.Module):
 
     def used_phis(self, scales: int) -> list[nn.Module]:
         """The phis that a schedule of so many scales uses."""
-        chosen = phi_of_scales(scales, len(self.phis))
-        return [self.phis[i] for i in set(chosen if self.phi_on_last else chosen[:-1])]
+        numbers = phi_of_scales(scales, len(self.phis))
+        return [self.phis[i] for i in set(numbers if self.phi_on_last else numbers[:-1])]
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the code nearest to each vector of z [..., Cz]; distances in float32 or

@@ -20,6 +20,7 @@ class Fold(nn.Conv2d):
 
     @property
     def factor(self) -> float:
+        """By how much the basis is scaled, so that a latent is about 1."""
         return SCALE * 16 / self.stride[0]
 
 
@@ -32,6 +33,7 @@ class Unfold(nn.Module):
         self.conv = nn.Conv2d(channels, 3 * stride**2, 1, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
+        """z [B,Cz,h,w] -> [B,3,H,W]."""
         return F.pixel_shuffle(self.conv(z), self.stride)
 
     def start(self, basis: Tensor) -> None:
@@ -57,8 +59,8 @@ def cosine_basis(channels: int, size: int) -> Tensor:
         for i in range(size)
         for j in range(size)
     )
-    chosen = [
+    patterns = [
         colours[c][:, None, None] * waves[i][:, None] * waves[j][None, :]
         for _, _, c, i, j in order[:channels]
     ]
-    return torch.stack(chosen).float()
+    return torch.stack(patterns).float()
