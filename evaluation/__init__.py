@@ -1,1 +1,1 @@
-# Numbers and pictures: metrics, comparison pictures, the HTML report. Imports no other room.
+# Metrics, comparison pictures, videos and the HTML report. Imports only runtime/.

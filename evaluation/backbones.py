@@ -1,6 +1,6 @@
-# The ImageNet weights that LPIPS stands on: found in the torch hub's folder, or put there.
-# torch's own download has no time limit and trusts a file that is already there; this has, and
-# does not: a number must not come from a half-written or foreign file.
+# ImageNet weights of LPIPS's backbones, in the torch hub's folder or downloaded to it. Unlike
+# torch's own download, this one has a time limit and verifies existing files, so that no metric
+# comes from a truncated or foreign file.
 from __future__ import annotations
 
 import hashlib
@@ -21,9 +21,9 @@ CONNECT_SECONDS = 10.0
 
 
 def fetch_backbone(net: str) -> str | None:
-    """Make the weights of LPIPS's "alex" or "vgg" available to torchvision.
+    """Make the weights of LPIPS's "alex" or "vgg" available to torchvision, by download if needed.
 
-    None when they are there; else one sentence that says what failed and where to put which file.
+    Returns None on success, else a sentence with the reason and where to put which file.
     """
     try:
         from torchvision.models import AlexNet_Weights, VGG16_Weights
@@ -54,26 +54,26 @@ def _is_genuine(name: str, data: bytes) -> bool:
 
 
 def _download(url: str, name: str) -> bytes:
-    """The body at `url`. OSError within CONNECT_SECONDS if nobody answers."""
-    answer = []
+    """The body at `url`. Raises OSError within CONNECT_SECONDS if nobody answers."""
+    answers = []
 
     def connect() -> None:
         try:
             request = Request(url, headers={"User-Agent": "torch.hub"})
-            answer.append(urlopen(request, timeout=CONNECT_SECONDS))
+            answers.append(urlopen(request, timeout=CONNECT_SECONDS))
         except Exception as error:
-            answer.append(error)
+            answers.append(error)
 
     # A socket's timeout covers neither the name look-up nor a host with many dead addresses.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
-    if not answer:
+    if not answers:
         raise TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s")
-    if isinstance(answer[0], Exception):
-        raise answer[0]
+    if isinstance(answers[0], Exception):
+        raise answers[0]
     log.info("Downloading %s", url)
-    with answer[0] as response:
+    with answers[0] as response:
         size = int(response.headers.get("Content-Length", 0)) or None
         with tqdm(total=size, unit="B", unit_scale=True, desc=name) as bar:
             chunks = []

@@ -1,4 +1,4 @@
-# Pictures and videos as data URIs, small enough for a page that holds many of them.
+# Pictures and videos as data URIs, small enough for a page with many of them.
 from __future__ import annotations
 
 import base64
@@ -16,7 +16,7 @@ VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 def encode_jpeg(image: np.ndarray, longest: int) -> str:
-    """uint8 [H, W, 3] as a JPEG whose longer side is at most `longest` pixels."""
+    """Data URI of an image, uint8 [H, W, 3], as a JPEG of at most `longest` pixels a side."""
     picture = Image.fromarray(image)
     if max(picture.size) > longest:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -26,16 +26,16 @@ def encode_jpeg(image: np.ndarray, longest: int) -> str:
 
 
 def encode_png(image: np.ndarray) -> str:
-    """uint8 [H, W, 3] as a PNG."""
+    """Data URI of an image, uint8 [H, W, 3], as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return _uri("image/png", buffer.getvalue())
 
 
 def embed_video(video: Path, folder: Path) -> dict[str, str | None]:
-    """{"name", "data", "link"}: a data URI if the video is small, and the way to it from `folder`.
+    """{"name", "data", "link"}: a data URI if the video is small, and its path from `folder`.
 
-    FileNotFoundError: no such file. ValueError: neither .mp4 nor .webm.
+    Raises FileNotFoundError if it does not exist, ValueError if it is neither .mp4 nor .webm.
     """
     video = Path(video)
     if not video.is_file():

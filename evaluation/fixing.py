@@ -1,4 +1,4 @@
-# How good a fixer is on pairs with truth: numbers of the fixed and the unfixed render.
+# Metrics of a fixer on images with ground truth: the fixed render against the unfixed one.
 from __future__ import annotations
 
 from itertools import product
@@ -8,26 +8,29 @@ from torch import Tensor
 
 from evaluation.metrics import Metrics, mse_to_psnr
 
-# A pixel of the render is good where its RMS error over RGB is at most this (20 dB). Published
-# numbers over low-error and high-error pixels do not tell their threshold.
+# A pixel of the render is good where its RMS error over RGB is at most this (20 dB). Publications
+# with metrics over low-error and high-error pixels do not state their threshold.
 GOOD = 0.1
 LUMA = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
 
 
 def compute_luma(image: Tensor) -> Tensor:
-    """BT.601 luma in studio swing, [H,W,3] three times over, for RGB [H,W,3] in [0,1]."""
+    """BT.601 luma in studio swing of RGB [H,W,3] in [0,1], in three equal channels [H,W,3]."""
     y = image.double() @ LUMA.to(image.device) + 16 / 255
     return y[..., None].expand(*y.shape, 3)
 
 
 def find_good_pixels(render: Tensor, truth: Tensor) -> Tensor:
-    """Where a render is good, [H,W] bool, for images [H,W,3]."""
+    """[H,W] bool: where the RMS error of a render [H,W,3] over RGB is at most GOOD."""
     return (render.double() - truth.double()).square().mean(-1) <= GOOD**2
 
 
 class FixingMetrics:
-    """PSNR, SSIM and LPIPS of a fixed render and of the render itself, and PSNR where it was good
-    or bad."""
+    """PSNR, SSIM and LPIPS of a fixed render and of the unfixed one, and PSNR by pixel quality.
+
+    space: "rgb", else PSNR and SSIM are computed on luma. Sums over good and bad pixels accumulate
+    over calls, see `pool`.
+    """
 
     def __init__(self, metrics: Metrics, space: str = "rgb"):
         self.metrics, self.space = metrics, space
@@ -37,13 +40,13 @@ class FixingMetrics:
 
     @property
     def protocol(self) -> str:
-        """One line that belongs beside the numbers."""
+        """One line on how the numbers were computed."""
         space = "RGB" if self.space == "rgb" else "luma of BT.601 in studio swing"
-        text = self.metrics.described(space, "8-bit pictures as written", "images")
+        text = self.metrics.describe_protocol(space, "8-bit pictures as written", "images")
         return text.format(resolution="each image's own")
 
-    def one(self, image: Tensor, truth: Tensor) -> dict[str, float | None]:
-        """psnr, ssim, lpips of an image [H,W,3] in [0,1]."""
+    def measure(self, image: Tensor, truth: Tensor) -> dict[str, float | None]:
+        """psnr, ssim and lpips of an image [H,W,3] in [0,1] against the ground truth."""
         rgb = self.metrics(image, truth)
         if self.space == "rgb":
             return rgb
@@ -51,13 +54,13 @@ class FixingMetrics:
         return {"psnr": y["psnr"], "ssim": y["ssim"], "lpips": rgb["lpips"]}
 
     def __call__(self, render: Tensor, fixed: Tensor, truth: Tensor) -> dict[str, float | None]:
-        """All numbers of one triplet, images [H,W,3] in [0,1].
+        """All metrics of one triplet, images [H,W,3] in [0,1].
 
-        psnr, ssim, lpips of the fixed render; the same with `render_` before; `gain_`, positive
-        where fixing helped; psnr_good, psnr_bad over the pixels where the render was
-        good or bad (see GOOD), with the same prefixes, None where there are none.
+        psnr, ssim, lpips of the fixed render; the same with `render_` of the unfixed one; `gain_`,
+        positive where fixing helped; psnr_good, psnr_bad over the pixels where the render was good
+        or bad (see GOOD), with the same prefixes, None where there are none.
         """
-        after, before = self.one(fixed, truth), self.one(render, truth)
+        after, before = self.measure(fixed, truth), self.measure(render, truth)
         result = dict(after) | {f"render_{k}": v for k, v in before.items()}
         for name in after:
             sign = -1 if name == "lpips" else 1
@@ -79,8 +82,8 @@ class FixingMetrics:
             result[f"gain_psnr_{where}"] = None if None in both else both[0] - both[1]
         return result
 
-    def pooled(self) -> dict[str, float | None]:
-        """PSNR over all good and all bad pixels seen so far, and the share of good ones."""
+    def pool(self) -> dict[str, float | None]:
+        """PSNR over all good and over all bad pixels so far, and the share of good ones."""
         result = {
             f"{'render_' if who == 'render' else ''}psnr_{where}": compute_psnr(*sums)
             for (who, where), sums in self._errors.items()
@@ -93,5 +96,5 @@ class FixingMetrics:
 
 
 def compute_psnr(squared: float, count: int) -> float | None:
-    """From a sum of squared errors over some pixels; None for no pixels."""
+    """PSNR in dB from a sum of squared errors over `count` pixels; None for no pixels."""
     return mse_to_psnr(squared / count) if count else None

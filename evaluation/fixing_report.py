@@ -1,5 +1,4 @@
-# What is written and said of a fixer's test: metrics.txt, the HTML report, the table in the
-# terminal.
+# The outputs of a fixer's test: metrics.json, metrics.txt, the HTML report, a text table.
 from __future__ import annotations
 
 import platform
@@ -17,20 +16,20 @@ from evaluation.report import Report, ReportView, write_report
 from runtime.files import write_bytes
 
 NAMES = ("psnr", "ssim", "lpips")
-NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # of the original's list
-PICTURES = 60  # images with pictures in the report; all have their numbers
-SIDE = 960
+NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # GS-VAR computes these
+PICTURES = 60  # images with pictures in the report; all have their metrics
+SIDE = 960  # pixels of a picture's longer side, at most
 
 
 def summarize(
     rows: Mapping[str, Mapping[str, float | None]], judge: FixingMetrics
 ) -> dict[str, object]:
-    """Of FixingMetrics' numbers by key: what metrics.json holds.
+    """The content of metrics.json, from FixingMetrics' numbers by key.
 
-    The means are over images; good and bad pixels are pooled over all images instead, so that an
-    image without bad pixels does not matter.
+    Means are over images; good and bad pixels are pooled over all images instead, so that an image
+    without bad pixels does not matter.
     """
-    pooled = judge.pooled()
+    pooled = judge.pool()
     plain = [{k: v for k, v in row.items() if k not in pooled} for row in rows.values()]
     return {
         "images": len(rows),
@@ -46,7 +45,7 @@ def summarize(
 
 
 def write_metrics_text(path: Path, result: Mapping) -> None:
-    """metrics.txt under the original's names, then those of the unfixed render and the pixels."""
+    """Write metrics.txt: the original's names, then unfixed renders and pixel qualities."""
     means = result["mean"]
 
     def line(title: str, name: str) -> str:
@@ -68,7 +67,7 @@ def write_metrics_text(path: Path, result: Mapping) -> None:
 
 
 def format_table(result: Mapping) -> str:
-    """The means, for the terminal."""
+    """The mean metrics as a text table."""
     means = result["mean"]
     formats = ("8.2f", "8.3f", "8.3f", "9.2f", "8.2f")
     lines = [f"{'':<16}{'PSNR':>8}{'SSIM':>8}{'LPIPS':>8}{'good px':>9}{'bad px':>8}"]
@@ -91,15 +90,18 @@ def write_fixing_report(
     title: str,
     settings: Mapping[str, object],
 ) -> Path:
-    """The report of what `summarize` returns, with the pictures (uint8) of some keys."""
+    """Write the HTML report of a result of `summarize`; returns the file.
+
+    pictures: by key and name, uint8 [H,W,3], of some images; settings: shown as a table.
+    """
     means, rows = result["mean"], result["per_image"]
     seconds = means.get("seconds_per_image")
     timed = {} if seconds is None else {"seconds per image": seconds}
     first = next(iter(rows.values()))
     names = [name for name in NAMES if first[name] is not None]
     columns = (*NAMES, "psnr_good", "psnr_bad")
-    kept = [key for name in names for key in (name, f"gain_{name}")]
-    kept += ["gain_psnr_good", "gain_psnr_bad"]
+    shown = [key for name in names for key in (name, f"gain_{name}")]
+    shown += ["gain_psnr_good", "gain_psnr_bad"]
     notes = [
         f"PSNR rose on {result['better']} of {result['images']} images.",
         f"PSNR good and PSNR bad: over the pixels where the render's RMS error over RGB is at most "
@@ -121,7 +123,7 @@ def write_fixing_report(
             {"": "unfixed render", **{name: means[f"render_{name}"] for name in columns}},
         ],
         views=[
-            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in kept})
+            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in shown})
             for key, row in rows.items()
         ],
         curves=rank_curves(rows, names),
@@ -137,7 +139,7 @@ def write_fixing_report(
 def rank_curves(
     rows: Mapping[str, Mapping[str, float | None]], names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
-    """Curves of the unfixed and the fixed render over the images, in order of the render's PSNR."""
+    """Metrics of fixed and unfixed renders over the images, ordered by the render's PSNR."""
     if len(rows) < 2:
         return {}
     ordered = sorted(rows.values(), key=lambda row: row["render_psnr"])
@@ -149,7 +151,7 @@ def rank_curves(
 
 
 def make_thumbnail(image: torch.Tensor) -> np.ndarray:
-    """A picture [H,W,3] for the report: uint8, its longer side at most SIDE."""
+    """A picture [H,W,3] as uint8 for the report, of at most SIDE pixels a side."""
     picture = Image.fromarray(to_uint8(image))
     picture.thumbnail((SIDE, SIDE))
     return np.asarray(picture)

@@ -1,4 +1,4 @@
-# How metrics are named, rounded and ordered for people.
+# Labels, rounding and sort order of metrics in tables.
 from __future__ import annotations
 
 import math
@@ -11,7 +11,7 @@ ACRONYMS = ("PSNR", "SSIM", "LPIPS", "FID")
 
 
 def to_plain(value: object) -> object:
-    """NumPy scalars as Python's; NaN, which is no number to show or sort by, as None."""
+    """NumPy scalars as Python's, and NaN, which cannot be shown or sorted, as None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -36,7 +36,7 @@ def format_number(value: object, key: str = "") -> str:
 
 
 def format_label(key: str, arrow: bool = True) -> str:
-    """A metric's name for people: "post_psnr" -> "post PSNR (dB) ↑"; other names as they are."""
+    """A metric's label: "post_psnr" -> "post PSNR (dB) ↑"; other names are unchanged."""
     words = [
         word.upper() if word.upper() in ACRONYMS else word
         for word in key.replace("_", " ").split(" ")
@@ -50,7 +50,7 @@ def format_label(key: str, arrow: bool = True) -> str:
 
 
 def format_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A table for the terminal; its columns are the keys of all rows."""
+    """The rows as a text table whose columns are the keys of all rows."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[format_label(key, arrow=False) for key in keys]]
     cells += [[format_number(row.get(key), key) for key in keys] for row in rows]
@@ -67,11 +67,11 @@ def format_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def choose_sort_order(key: str) -> str:
-    """The sort order that puts the worst value on top: "ascending" or "descending"."""
+    """The order that puts the worst value first: "ascending" or "descending"."""
     lower = any(w in key.lower() for w in LOWER_IS_BETTER) and not is_gain(key)
     return "descending" if lower else "ascending"
 
 
 def is_gain(key: str) -> bool:
-    """Whether the number is how much better something became; then more is better."""
+    """Whether the metric is an improvement, of which more is better."""
     return key.lower().startswith("gain")

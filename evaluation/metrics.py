@@ -24,15 +24,14 @@ class Metrics:
     """PSNR, SSIM and LPIPS per view.
 
     lpips_net: "alex", "vgg", or None for no LPIPS. AlexNet gets its inputs in [-1, 1], the range
-        the network was calibrated for. VGG gets them in [0, 1]: that is a slip of the 3DGS
-        evaluation (`normalize=False`) which published numbers share, so it is kept to stay
-        comparable with them.
-    SSIM is torchmetrics', averaged over its whole map. Its own mean is the same since release 1.5;
-        older releases left 5 pixels at each border out, which moves the third digit.
-    lpips_reason: None when LPIPS is computed, else one sentence why it is not. The backbone's
-        weights are looked for, and downloaded if missing, once: when the object is made.
-    protocol: one line that belongs beside the numbers; fill in the resolution with
-        `metrics.protocol.format(resolution="497x331")`.
+        the network was calibrated for. VGG gets them in [0, 1]: an error of the 3DGS evaluation
+        (`normalize=False`) that published numbers share, kept for comparability.
+    lpips_reason: None if LPIPS is computed, else a sentence with the reason. The backbone's weights
+        are looked up, and downloaded if missing, when the object is created.
+    SSIM is torchmetrics', averaged over its whole map, as torchmetrics itself does since 1.5; older
+    releases omitted 5 pixels at each border, which changes the third digit.
+
+    Raises ValueError for another lpips_net.
     """
 
     def __init__(self, lpips_net: str | None = "alex", device: torch.device | str = "cpu"):
@@ -44,10 +43,11 @@ class Metrics:
 
     @property
     def protocol(self) -> str:
-        return self.described("RGB", "float renders clamped to [0,1]", "views")
+        """One line on how the numbers were computed, with {resolution} to be filled in."""
+        return self.describe_protocol("RGB", "float renders clamped to [0,1]", "views")
 
-    def described(self, space: str, pictures: str, over: str) -> str:
-        """The line that belongs beside the numbers, for PSNR and SSIM in that space."""
+    def describe_protocol(self, space: str, pictures: str, over: str) -> str:
+        """The protocol's line; space: of PSNR and SSIM, over: what means are taken over."""
         lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
         if self.lpips_net and self.lpips_reason:
             lpips += " not available"
@@ -64,12 +64,12 @@ class Metrics:
     ) -> dict[str, float | None] | list[dict[str, float | None]]:
         """{"psnr", "ssim", "lpips"} of a view [H, W, 3], or a list of them for [N, H, W, 3].
 
-        Floats; the prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and
-        at most PSNR_CAP, so that identical images have a finite value; lpips is None where
-        `lpips_reason` says why.
+        The prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and at most
+        PSNR_CAP, so that identical images have a finite value; lpips is None if `lpips_reason` is
+        not.
 
-        ValueError: sizes differ, a side is below SSIM's window, values are not floats, the truth
-        is out of range, or a prediction has a NaN or infinity (the sentence names its view).
+        Raises ValueError if sizes differ, a side is below SSIM's window, values are not floats, the
+        truth is out of range, or a prediction has a NaN or infinity (the message names its view).
         """
         prediction = torch.as_tensor(prediction, device=self.device)
         truth = torch.as_tensor(truth, device=self.device)
@@ -107,9 +107,9 @@ def mse_to_psnr(mse: float) -> float:
 
 
 def average(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Mean of every key over views; None where any view has None. No views: an empty dict.
+    """Mean of every key over views; None where any view has None; {} for no views.
 
-    ValueError: the views do not have the same keys.
+    Raises ValueError if the views have different keys.
     """
     if not results:
         return {}

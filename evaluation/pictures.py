@@ -1,4 +1,4 @@
-# Comparison pictures for people: 8-bit conversion, error maps, canvases, PNG files.
+# Comparison pictures: 8-bit conversion, error maps, rows of images, PNG files.
 from __future__ import annotations
 
 import io
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runtime.files import write_bytes
 
-ERROR_TOP = 0.25  # the error at the bright end of the scale; larger ones look the same
+ERROR_TOP = 0.25  # the error at the bright end of the scale; larger ones are clamped
 ERROR_COLORMAP = "magma"  # perceptually uniform: black for no error, pale yellow at the top
 
 
@@ -25,9 +25,9 @@ def load_colormap(name: str) -> np.ndarray:
 
 
 def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
-    """Floats in [0, 1], any shape, to uint8: clamped and rounded to nearest; NaN becomes 0.
+    """Floats in [0, 1], any shape, to uint8: clamped, rounded to nearest, NaN to 0.
 
-    uint8 is returned as it is. ValueError: another integer type.
+    uint8 is returned unchanged. Raises ValueError for another integer type.
     """
     image = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if image.dtype == np.uint8:
@@ -42,9 +42,9 @@ def draw_error_map(
 ) -> np.ndarray:
     """Absolute error, mean over RGB, as colours: uint8 [H, W, 3].
 
-    prediction, truth: [H, W, 3], floats in [0, 1] or uint8. The scale is fixed, 0 (black) to `top`
-    (pale yellow) through the perceptually uniform colormap magma, so that maps of different views
-    and runs can be compared. ValueError: sizes differ.
+    prediction, truth: [H, W, 3], floats in [0, 1] or uint8. The colour scale is fixed, from 0
+    (black) to `top` (pale yellow), so that maps of different views and runs can be compared. Raises
+    ValueError if sizes differ.
     """
     prediction, truth = _unit(prediction), _unit(truth)
     if prediction.shape != truth.shape:
@@ -57,9 +57,9 @@ def draw_error_map(
 
 
 def join_side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np.ndarray:
-    """The images [H, W_i, 3] in a row with `gap` white pixels between: uint8 [H, sum, 3].
+    """The images [H, W_i, 3] in a row, separated by `gap` white pixels: uint8 [H, sum, 3].
 
-    ValueError: no images, or heights differ.
+    Raises ValueError for no images or different heights.
     """
     images = [to_uint8(image) for image in images]
     if len({image.shape[0] for image in images}) != 1:
@@ -71,7 +71,7 @@ def join_side_by_side(images: Sequence[Tensor | np.ndarray], gap: int = 0) -> np
 
 
 def save_png(path: Path, image: Tensor | np.ndarray) -> Path:
-    """Write an image [H, W, 3] or [H, W], floats in [0, 1] or uint8, as a PNG, whole or not."""
+    """Write an image [H, W, 3] or [H, W], floats in [0, 1] or uint8, as a PNG, atomically."""
     buffer = io.BytesIO()
     Image.fromarray(to_uint8(image)).save(buffer, "PNG", compress_level=1)  # 4 times as fast as 6
     return write_bytes(path, buffer.getvalue())

@@ -1,5 +1,5 @@
-# Curves, most often over training steps, as inline SVG whose colours come from the page's style
-# sheet, so that one picture is readable in light and dark.
+# Curves, usually over training steps, as inline SVG; colours come from the page's style sheet, so
+# that a plot is readable in light and dark mode.
 from __future__ import annotations
 
 import math
@@ -16,10 +16,10 @@ Curve = Sequence[tuple[float, float]]
 
 
 def draw_curves(curves: Mapping[str, Curve], unit: str = "", axis: str = "step") -> Markup:
-    """One SVG with a line per curve [(step, value), ...]; non-finite values are gaps.
+    """An SVG with a line per curve [(step, value), ...]; non-finite values are gaps.
 
-    Line i has the classes `curve` and `c<i>`; each point tells its step and value on hover.
-    Without a single finite value: an empty string.
+    Line i has the classes `curve` and `c<i>`; points show their step and value on hover. Returns an
+    empty string if no value is finite.
     """
     curves = {name: _thin(curve) for name, curve in curves.items()}
     finite = [p for curve in curves.values() for p in curve if all(map(math.isfinite, p))]

@@ -1,4 +1,4 @@
-# The HTML report of a reconstruction: one file that holds everything and opens from disk.
+# The HTML report of a reconstruction or a fixer's test: one self-contained file.
 from __future__ import annotations
 
 import math
@@ -28,34 +28,32 @@ FULL_SIZE_PICTURES = 100  # with more, all shrink, so that the file stays about 
 
 @dataclass(frozen=True)
 class ReportView:
-    """One view: its pictures, uint8 [H, W, 3], in the order in which they are offered, and numbers.
+    """One view: its pictures, uint8 [H, W, 3], in the order of the menus, and its metrics.
 
-    The slider starts with the first picture against the one named `against`.
-    Every picture but "ground truth" and "reference" gets an error map against the ground truth.
-    A metric of None is shown as n/a.
+    The slider starts with the first picture against the one named `against`, or the last one. Every
+    picture but those in NOT_PREDICTIONS gets an error map against the ground truth. A metric of
+    None is shown as n/a.
     """
 
     name: str
     images: dict[str, np.ndarray]
     metrics: dict[str, float | None]
     against: str = TRUTH
-    """The last picture, where there is none of this name."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` shows.
+    """The content of a report.
 
-    summary: rows of the summary table; the first row's keys are the columns, and its numbers
-        stand at the top of the page.
+    summary: rows of the summary table; the first row's keys are the columns, and its numbers are
+        the headline.
     views: held-out views, in capture order.
-    curves: name -> [(step, value), ...]. Curves whose names end in the same word share a plot.
-    axis: what the curves' first coordinate is.
-    protocol: one line that says how the numbers were computed.
-    notes: sentences for the reader, among them why a number is n/a.
-    tables: title -> rows, shown after the summary like it.
-    gains: name -> how much better than without it each view became, in any order; drawn from the
-        least to the most.
+    curves: name -> [(step, value), ...]; curves whose names end in the same word share a plot.
+    axis: name of the curves' first coordinate.
+    protocol: one line on how the metrics were computed.
+    notes: sentences for the reader, such as why a number is n/a.
+    tables: title -> rows, shown after the summary.
+    gains: name -> gain of each view, drawn from the smallest to the largest.
     video: .mp4 or .webm; embedded below 8 MB, else linked by its relative path.
     """
 
@@ -75,13 +73,13 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> Path:
-    """Write the report as `path`/index.html (or as `path`, if it ends in .html); return the file.
+    """Write the report as `path`/index.html (or as `path`, if it ends in .html); returns the file.
 
-    Pictures, plots, style and script are inside; nothing is fetched. Pictures are JPEGs with a
-    side of at most PICTURE_SIDE pixels; beyond FULL_SIZE_PICTURES of them they shrink.
+    Pictures, plots, style and script are embedded; nothing is fetched. Pictures are JPEGs of at
+    most PICTURE_SIDE pixels a side; beyond FULL_SIZE_PICTURES of them they shrink.
 
-    FileNotFoundError: the video does not exist. ValueError: it is not an .mp4 or .webm, or a
-    picture is not uint8 [H, W, 3].
+    Raises FileNotFoundError if the video does not exist, ValueError if it is not an .mp4 or .webm
+    or a picture is not uint8 [H, W, 3].
     """
     path = Path(path)
     file = path if path.suffix == ".html" else path / "index.html"
@@ -109,7 +107,7 @@ def _template() -> jinja2.Template:
 
 
 def _content(report: Report, folder: Path) -> dict[str, object]:
-    """The template's variables beside the report itself."""
+    """The template's variables besides the report itself."""
     count = sum(len(view.images) for view in report.views)
     shrink = min(1.0, math.sqrt(FULL_SIZE_PICTURES / max(1, count)))
     views = [_pictures(view, shrink) for view in report.views]
@@ -169,7 +167,7 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
 
 
 def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[dict[str, object]]:
-    """A plot per quantity, told by the last word of a curve's name ("held-out PSNR")."""
+    """A plot per quantity, which is the last word of a curve's name ("held-out PSNR")."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, curve in curves.items():
         groups.setdefault(name.rsplit(" ", 1)[-1], {})[name] = curve
@@ -182,7 +180,7 @@ def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[d
 
 
 def _gains(gains: Mapping[str, list[float]]) -> dict[str, object] | None:
-    """A plot of sorted gains, and how many views became worse."""
+    """A plot of the sorted gains, and how many views became worse."""
     known = {name: sorted(values) for name, values in gains.items() if values}
     if not known:
         return None

@@ -1,4 +1,4 @@
-# The comparison sheet of a fixed render: the pictures above, what is wrong with each below.
+# The comparison sheet of a fixed render: the pictures above, their errors below.
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,16 +18,19 @@ from evaluation.pictures import (
     to_uint8,
 )
 
-GAIN_TOP = 0.1  # the fall of the error at the ends of the colour scale
+GAIN_TOP = 0.1  # change of the error at the ends of the colour scale
 SIDE = 960  # pixels of a picture's longer side on the sheet, at most
-LEAST = 320  # pixels of its width, where captions need them: smaller ones are enlarged
+LEAST = 320  # width in pixels that captions need; smaller pictures are enlarged
 GAIN_COLORMAP = "RdBu"  # red for worse, white for equal, blue for better
 GAP = 6
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, uint8 [H,W,3], its caption, and a colour scale with the words at its ends."""
+    """A picture, uint8 [H,W,3], and its caption.
+
+    scale: a colour scale, uint8 [256,3], beside the caption; ends: the labels of its ends.
+    """
 
     image: np.ndarray
     caption: str
@@ -36,8 +39,10 @@ class Cell:
 
 
 def draw_gain_map(render: Tensor, fixed: Tensor, truth: Tensor) -> np.ndarray:
-    """Where fixing helped (blue) and hurt (red): the fall of the absolute error, mean over RGB,
-    white for none, full colour at GAIN_TOP. Images [H,W,3] in [0,1]; uint8 [H,W,3]."""
+    """Where fixing helped (blue) or hurt (red): decrease of the absolute error, mean over RGB.
+
+    Images [H,W,3] in [0,1]; uint8 [H,W,3], white for no change, full colour at GAIN_TOP.
+    """
     fall = ((render - truth).abs() - (fixed - truth).abs()).mean(-1)
     return load_colormap(GAIN_COLORMAP)[to_uint8((fall / GAIN_TOP + 1) / 2)]
 
@@ -49,9 +54,9 @@ def draw_comparison(
     reference: Tensor | None,
     numbers: Mapping[str, float | None],
 ) -> np.ndarray:
-    """The sheet, uint8 [H',W',3], of images [H,W,3] in [0,1] and what FixingMetrics says of them.
+    """The sheet, uint8 [H',W',3], of images [H,W,3] in [0,1] and their metrics (see FixingMetrics).
 
-    Above: render, fixed, truth and the reference. Below: the errors of the render and of the fixed
+    Above: render, fixed, ground truth, reference. Below: the errors of the render and of the fixed
     one, where fixing helped, and, under the reference, which pixels of the render were good.
     """
     error_scale = (load_colormap(ERROR_COLORMAP), ("0", f"{ERROR_TOP}"))
@@ -77,13 +82,13 @@ def draw_comparison(
     if reference is not None:
         good = find_good_pixels(render, truth).cpu().numpy()
         dimmed = np.where(good[..., None], to_uint8(render), 255)
-        told = f"good pixels of the render ({100 * good.mean():.0f} %); bad ones are white"
-        columns.append((Cell(to_uint8(reference), "reference"), Cell(dimmed, told)))
+        title = f"good pixels of the render ({100 * good.mean():.0f} %); bad ones are white"
+        columns.append((Cell(to_uint8(reference), "reference"), Cell(dimmed, title)))
     return draw_columns(columns)
 
 
 def format_numbers(numbers: Mapping[str, float | None], prefix: str) -> str:
-    """PSNR and what else there is, in a few words."""
+    """PSNR, and SSIM and LPIPS if computed, as a short text."""
     others = [n for n in ("ssim", "lpips") if numbers[prefix + n] is not None]
     words = [f"{n.upper()} {format_number(numbers[prefix + n], n)}" for n in others]
     return ", ".join([f"{format_number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
@@ -112,7 +117,7 @@ def draw_columns(columns: list[tuple[Cell, ...]]) -> np.ndarray:
 
 
 def draw_caption(cell: Cell, width: int, line: int) -> Image.Image:
-    """The words on the left and the colour scale on the right of a strip."""
+    """A strip of `width` x `line` pixels: the caption left, the colour scale right."""
     strip = Image.new("RGB", (width, line), "white")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=line * 0.7)
     draw.text((2, line / 2), cell.caption, "black", font=font, anchor="lm")

@@ -1,4 +1,4 @@
-# Frames to an .mp4 that browsers and players show: H.264, yuv420p, streamed frame by frame.
+# Frames to an .mp4 that all browsers and players support: H.264, yuv420p, streamed by frame.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from runtime.files import atomic_path
 
 
 def write_video(path: Path | str, frames: Iterable[Tensor], fps: float = 30) -> None:
-    """Write frames, float [H,W,3] in [0,1] and all of one size, to an .mp4.
+    """Write frames, float [H,W,3] in [0,1] and all of one size, to an .mp4, atomically.
 
-    An odd width or height gets one more column or row, a copy of the last (H.264 halves the
-    colours' resolution). ValueError for no frames, another shape or suffix; OSError if ffmpeg
-    fails. Nothing is left behind when anything fails.
+    Odd widths or heights are padded by a copy of the last column or row, since H.264 halves the
+    resolution of colours. Raises ValueError for no frames, another shape or suffix, OSError if
+    ffmpeg fails.
     """
     path = Path(path)
     if path.suffix != ".mp4":

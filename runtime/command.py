@@ -1,4 +1,4 @@
-# What every command does around its work: plain logging, and one sentence for a user's mistake.
+# The frame of every command line: logging, exit codes, and one sentence for a user's mistake.
 from __future__ import annotations
 
 import logging
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run `main`; a ValueError or OSError becomes one sentence and exit code 2, Ctrl-C code 130.
+    """Run `main` with OpenMP configured; a user's mistake becomes one sentence and exit code 2.
 
-    So does a lack of memory; SIGTERM ends quietly with 143 where `main` does not handle it, and a
-    reader that has gone (head) with 141. With TRACEBACK=1 in the environment the traceback is
-    shown instead.
+    Mistakes are ValueError, OSError and a lack of memory. Ctrl-C exits with 130, SIGTERM, unless
+    `main` handles it, with 143, and a closed pipe (head) with 141. With TRACEBACK=1 in the
+    environment tracebacks are shown. Call it before torch is loaded, see runtime.threads.
     """
     configure_threads()
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -38,7 +38,7 @@ def run_command(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
-        text = _sentence(error)
+        text = _explain(error)
         if text is None or os.environ.get("TRACEBACK"):
             raise
         sys.stderr.write(f"error: {' '.join(text.split())}\n")
@@ -46,7 +46,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is; ValueError if there is none such."""
+    """The named device, by default cuda if available, else cpu; ValueError if there is no such."""
     import torch
 
     if name is None:
@@ -62,8 +62,8 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def _sentence(error: Exception) -> str | None:
-    """What to tell the user; None for a bug."""
+def _explain(error: Exception) -> str | None:
+    """The message for the user; None for a bug."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, OSError | ValueError):

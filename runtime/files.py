@@ -1,4 +1,4 @@
-# Files and folders that appear whole or not at all: written beside their place, then renamed.
+# Atomic files and folders: written under a temporary name beside their target, then renamed.
 from __future__ import annotations
 
 import errno
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the same folder; renamed to `path` on success, else removed."""
+    """A temporary path in the same folder, renamed to `path` on success, else removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -34,7 +34,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Write `data` to `path` in one step, making its folder; a failure leaves nothing behind."""
+    """Write `data` to `path` atomically, creating its folder; returns the path."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return Path(path)
@@ -69,9 +69,9 @@ def _to_json(value: object, place: str, not_finite: list[str]) -> object:
 
 
 def make_writable_folder(path: Path | str) -> Path:
-    """Make the folder if need be and prove that a file can be written; PermissionError if not.
+    """Create the folder if it does not exist and test that a file can be written; returns it.
 
-    A folder marked read-only counts as such for root too: whoever marked it meant it.
+    Raises PermissionError if not, also for root if the folder is marked read-only.
     """
     path = Path(path)
     try:
@@ -87,7 +87,7 @@ def make_writable_folder(path: Path | str) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """OSError if the folder, or the nearest one above it, is marked read-only; makes nothing."""
+    """Raise OSError if the folder, or its nearest existing parent, is read-only; writes nothing."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -96,7 +96,7 @@ def check_writable(path: Path) -> None:
 
 
 def replace_folder(new: Path, target: Path) -> Path:
-    """Rename `new` to `target`; an older one is deleted only when the new one is in its place."""
+    """Rename `new` to `target` and return it; an older one is deleted after that succeeded."""
     aside = new.with_name(f"{new.name}-old")
     try:
         if target.exists():

@@ -1,4 +1,4 @@
-# Ctrl-C without loss: the step in hand is finished before anything stops.
+# Ctrl-C without loss: the current step is finished before the program stops.
 from __future__ import annotations
 
 import signal
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Interrupt:
-    """requested: whether Ctrl-C (or a polite kill) has come."""
+    """requested: whether Ctrl-C or SIGTERM has been received."""
 
     requested: bool = False
 
@@ -21,7 +21,7 @@ class Interrupt:
 def deferred_interrupt() -> Iterator[Interrupt]:
     """Within the block the first Ctrl-C or SIGTERM only sets a flag; a second one acts at once.
 
-    Outside the main thread, where Python has no signals, the flag stays unset.
+    Outside the main thread, where Python handles no signals, the flag is never set.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -29,17 +29,17 @@ def deferred_interrupt() -> Iterator[Interrupt]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def restore() -> None:
+    def reset_handlers() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: object) -> None:
+    def request(number: int, frame: object) -> None:
         interrupt.requested = True
-        restore()
+        reset_handlers()
 
     for number in SIGNALS:
-        signal.signal(number, note)
+        signal.signal(number, request)
     try:
         yield interrupt
     finally:
-        restore()
+        reset_handlers()

@@ -1,4 +1,4 @@
-# A room's public names without the cost of loading all of it (PEP 562).
+# Public names of a package whose modules load at first use (PEP 562).
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from importlib import import_module
 
 
 def exports(**modules: str) -> Callable[[str], object]:
-    """A package's `__getattr__`: each name is looked up in its module at its first use."""
+    """A package's `__getattr__`; modules: public name -> module that defines it.
+
+    The returned function raises AttributeError, listing the public names, for any other name.
+    """
 
     def __getattr__(name: str) -> object:
         if name not in modules:

@@ -1,4 +1,4 @@
-# How much memory a run has needed, and whether it runs short.
+# Peak memory of a run, and whether the GPU's memory runs short.
 from __future__ import annotations
 
 import resource
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-SPARE = 0.25  # share of a GPU's memory
+SPARE = 0.25  # share of a GPU's memory that should be free
 
 
 def measure_peak_gigabytes(device: torch.device) -> float:
-    """The most so far: of the GPU's memory, or of the process's on a CPU."""
+    """Peak memory so far in GiB: of the GPU, or of the process on a CPU."""
     if device.type == "cuda":
         import torch
 
@@ -22,7 +22,7 @@ def measure_peak_gigabytes(device: torch.device) -> float:
 
 
 def is_memory_short(device: torch.device) -> bool:
-    """Whether a GPU has little memory left for the splats to grow."""
+    """Whether less than a quarter of the GPU's memory is free; False on a CPU."""
     if device.type != "cuda":
         return False
     import torch

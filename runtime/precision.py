@@ -1,4 +1,4 @@
-# Precisions of the networks: their names, and whether this machine multiplies in them.
+# Precisions of networks: their names, and whether this machine multiplies in bfloat16.
 from __future__ import annotations
 
 import logging

@@ -1,4 +1,4 @@
-# How notes and errors put counts and lists into words.
+# Counts and lists in messages.
 from __future__ import annotations
 
 
@@ -8,6 +8,6 @@ def format_count(n: int, noun: str) -> str:
 
 
 def format_list(items: list[str], most: int = 10) -> str:
-    """The first items, and how many more there are."""
+    """The first `most` items, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + rest

@@ -1,4 +1,4 @@
-# How the threads of torch and numba wait for each other; set once, before torch loads.
+# OpenMP settings for torch and numba, made once, before torch is loaded.
 from __future__ import annotations
 
 import os
@@ -8,12 +8,14 @@ POLICY = "OMP_WAIT_POLICY"
 
 
 def configure_threads() -> None:
-    """Choose how OpenMP's threads wait, where the user has not.
+    """Set how OpenMP's threads wait, unless the user has set OMP_WAIT_POLICY.
 
-    Threads of torch and numba share one OpenMP; they must not spin for long between two kernels, or
-    each takes the cores from the other (five times the time on a busy machine). Some microseconds
-    bridge most gaps: a fifth less time than sleeping at once. OpenMP reads this as torch loads, so
-    a program that has loaded torch already is started again.
+    torch and numba share one OpenMP; their threads must not spin for long between two kernels, or
+    each takes the cores from the other (five times the time on a busy machine). Spinning for some
+    microseconds bridges most gaps (a fifth less time than sleeping at once). OpenMP reads the
+    settings when torch is loaded, so a program that has loaded torch already is started again.
+
+    OMP_NUM_THREADS, if set, also becomes numba's number of threads.
     """
     # numba tells that OpenMP its own number of threads, and torch would go on with it
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():

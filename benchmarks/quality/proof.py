@@ -191,7 +191,7 @@ def measure(
                 rows[triplet.key] = judge(render, fixed, truth)
                 save_png(out / name / "fixed" / f"{triplet.key}.png", fixed)
                 bar.update()
-            mean = average(list(rows.values())) | judge.pooled()
+            mean = average(list(rows.values())) | judge.pool()
             mean |= {"seconds": sorted(seconds)[len(seconds) // 2], "pictures": len(rows)}
             mean["gain_median"] = median(r["gain_psnr"] for r in rows.values())
             mean["gain_error"] = standard_error([r["gain_psnr"] for r in rows.values()])

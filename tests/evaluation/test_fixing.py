@@ -52,7 +52,7 @@ def test_good_and_bad_pixels_are_the_renders(images):
     assert row["psnr_good"] == pytest.approx(psnr(fixed[good], truth[good]), abs=1e-4)
     assert row["render_psnr_bad"] == pytest.approx(psnr(render[~good], truth[~good]), abs=1e-4)
     judge(truth, truth, truth)  # all good
-    pooled = judge.pooled()
+    pooled = judge.pool()
     expected = ((fixed[good].double() - truth[good].double()) ** 2).mean(-1).sum()
     expected = -10 * np.log10(float(expected / (good.sum() + good.numel())))
     assert pooled["psnr_good"] == pytest.approx(expected, abs=1e-4)

@@ -1,7 +1,5 @@
 # Metrics against independent float64 formulas, LPIPS with and without its weights, strict JSON.
 import hashlib
-import json
-import math
 import time
 import urllib.request
 from pathlib import Path
@@ -12,7 +10,6 @@ import torch
 
 from evaluation import backbones
 from evaluation.metrics import PSNR_CAP, Metrics, average
-from runtime.files import write_json
 
 NO_PROXY_ANSWERS = "http://127.0.0.1:9"
 
@@ -217,35 +214,3 @@ def test_mean_is_none_where_a_view_has_none():
     assert average([]) == {}
     with pytest.raises(ValueError, match="different keys"):
         average([{"psnr": 1.0}, {"ssim": 1.0}])
-
-
-def test_json_is_strict_and_whole(tmp_path, caplog):
-    data = {
-        "psnr": math.inf,
-        "views": [{"ssim": np.float32(0.5), "lpips": None}, (1, np.nan)],
-        "path": Path("a/b"),
-        "count": torch.tensor(3),
-        "name": "Ångström <1>",
-    }
-    file = write_json(tmp_path / "stats" / "val.json", data)
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    read = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert read == {
-        "psnr": None,
-        "views": [{"ssim": 0.5, "lpips": None}, [1, None]],
-        "path": "a/b",
-        "count": 3,
-        "name": "Ångström <1>",
-    }
-    assert "/psnr" in caplog.text and "/views/1/1" in caplog.text
-
-
-def test_json_that_fails_leaves_the_old_file(tmp_path):
-    file = write_json(tmp_path / "a.json", {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [file]

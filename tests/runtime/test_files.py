@@ -1,11 +1,13 @@
-import sys
+# Atomic files, writable folders, strict JSON.
+import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from runtime.command import run_command
-from runtime.files import atomic_path, make_writable_folder
+from runtime.files import atomic_path, make_writable_folder, write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -33,39 +35,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert not list(locked.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("error", "text", "code"),
-    [
-        (ValueError("--flag 3 is odd; give 2"), "error: --flag 3 is odd; give 2\n", 2),
-        (FileNotFoundError(2, "No such file", "a.txt"), "error: a.txt: No such file\n", 2),
-        (ValueError("a\nb"), "error: a b\n", 2),
-        (KeyboardInterrupt(), "\nstopped\n", 130),
-    ],
-)
-def test_a_users_mistake_is_one_sentence(error, text, code, capsys, monkeypatch):
-    monkeypatch.delenv("TRACEBACK", raising=False)
+def test_json_is_strict_and_whole(tmp_path, caplog):
+    data = {
+        "psnr": math.inf,
+        "views": [{"ssim": np.float32(0.5), "lpips": None}, (1, np.nan)],
+        "path": Path("a/b"),
+        "count": torch.tensor(3),
+        "name": "Ångström <1>",
+    }
+    file = write_json(tmp_path / "stats" / "val.json", data)
 
-    def main():
-        raise error
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
 
-    with pytest.raises(SystemExit) as stop:
-        run_command(main)
-    assert (stop.value.code, capsys.readouterr().err) == (code, text)
-
-
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: sys.maxsize / 0)
-    monkeypatch.setenv("TRACEBACK", "1")
-    with pytest.raises(ValueError, match="shown"):
-        run_command(lambda: (_ for _ in ()).throw(ValueError("shown")))
+    read = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read == {
+        "psnr": None,
+        "views": [{"ssim": 0.5, "lpips": None}, [1, None]],
+        "path": "a/b",
+        "count": 3,
+        "name": "Ångström <1>",
+    }
+    assert "/psnr" in caplog.text and "/views/1/1" in caplog.text
 
 
-def test_a_lack_of_memory_says_what_to_do(capsys, monkeypatch):
-    monkeypatch.delenv("TRACEBACK", raising=False)
-    for huge in (lambda: torch.empty(2**60), lambda: np.empty(2**56)):
-        with pytest.raises(SystemExit) as stop:
-            run_command(huge)
-        assert stop.value.code == 2 and "use smaller photos" in capsys.readouterr().err
-    with pytest.raises(RuntimeError, match="shape"):
-        run_command(lambda: torch.zeros(2) @ torch.zeros(3, 3, 3).reshape(2, 2))
+def test_json_that_fails_leaves_the_old_file(tmp_path):
+    file = write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]

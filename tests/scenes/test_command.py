@@ -100,38 +100,3 @@ def test_the_exit_code_of_the_process_is_2(tmp_path):
     done = run(tmp_path / "nowhere")
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert "nowhere does not exist" in done.stderr
-
-
-def test_a_reader_that_goes_ends_the_command_quietly():
-    code = """
-import sys
-from runtime.command import run_command
-def main():
-    for i in range(100_000):
-        print("line", i)
-run_command(main)
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "line 0\n"
-    process.stdout.close()
-    assert process.wait(60) == 141
-    assert process.stderr.read() == ""
-
-
-def test_an_interrupt_that_numba_wraps_is_an_interrupt(capsys):
-    def main():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as error:
-            raise SystemError("CPUDispatcher returned a result with an exception set") from error
-
-    def broken():
-        raise SystemError("something else")
-
-    with pytest.raises(SystemExit) as stop:
-        run_command(main)
-    assert stop.value.code == 130 and "stopped" in capsys.readouterr().err
-    with pytest.raises(SystemError, match="something else"):
-        run_command(broken)

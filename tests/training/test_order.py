@@ -2,7 +2,6 @@
 import pytest
 import torch
 
-from runtime.seeds import mix_seeds
 from training.draws import Draws
 from training.order import MicroBatches, Order
 
@@ -70,15 +69,6 @@ def test_micro_batches_go_on_where_a_run_was_stopped():
         rest = MicroBatches(order, start, 7)
         assert list(rest) == whole[start * 2 :]
         assert len(rest) == 14 - 2 * start
-
-
-def test_mixed_tells_its_numbers_apart():
-    assert mix_seeds(1, 23) != mix_seeds(12, 3)
-    assert mix_seeds(1, 2) != mix_seeds(2, 1)
-    assert mix_seeds(1, 2) != mix_seeds(1, 2, 0)
-    assert 0 <= mix_seeds(-5, 2**200) < 2**63
-    # checkpoints of today must go on tomorrow, in another process
-    assert mix_seeds(1, 2, 3) == 1138364116778193076
 
 
 def test_draws_are_each_sample_s_own():
