@@ -12,49 +12,49 @@ from gsplat.strategy import DefaultStrategy, MCMCStrategy
 
 @dataclass(frozen=True)
 class Config:
-    """How photos become splats; the values are gsplat's. ValueError for absurd ones."""
+    """Settings of an optimisation; the defaults are gsplat's. ValueError for impossible values."""
 
     max_steps: int = 30_000
-    """Optimisation steps in all, one photo each."""
+    """Total optimisation steps, one photo each."""
     eval_steps: tuple[int, ...] = (7_000, 15_000, 30_000)
-    """Steps after which the held-out views are rendered and measured; also after the last one."""
+    """Steps after which the held-out views are evaluated; the last step always is."""
     save_steps: tuple[int, ...] = (7_000, 15_000, 30_000)
-    """Steps after which a checkpoint and a .ply are kept; also after the last one."""
+    """Steps after which a checkpoint and a .ply are saved; the last step always is."""
     save_every_seconds: float = 60.0
-    """A stopped or killed run continues from a state that is at most this old."""
+    """Save the state this often, for a stopped or killed run to resume from."""
     steps_scaler: float = 1.0
-    """Multiplies all numbers of steps but refine_every; 0.1 is a ten times shorter run."""
+    """Multiplies all numbers of steps except refine_every; 0.1 makes a ten times shorter run."""
     strategy: DefaultStrategy | MCMCStrategy = field(default_factory=DefaultStrategy)
     """How Gaussians are added and removed."""
 
     init_type: Literal["sfm", "random"] = "sfm"
-    """Start from the capture's points, or from random ones."""
+    """Initialise from the capture's points, or at random."""
     init_num_pts: int = 100_000
     """Number of random points, at most the strategy's cap_max."""
     init_extent: float = 3.0
     """Half the side of the random points' cube, in units of the cameras' spread."""
     init_opa: float = 0.1
-    """Opacity at the start."""
+    """Initial opacity."""
     init_scale: float = 1.0
-    """Size at the start, in units of the distance to the nearest points."""
+    """Initial size, relative to the distance to the nearest points."""
     global_scale: float = 1.0
-    """Multiplies the scene's scale, which the means' learning rate and densification follow."""
+    """Multiplies the scene's scale, which sets the means' learning rate and densification."""
 
     sh_degree: int = 3
     """Degree of the spherical harmonics, 0 to 3."""
     sh_degree_interval: int = 1000
-    """Another degree joins every so many steps."""
+    """Steps after which one more degree is used."""
     near_plane: float = 0.01
-    """Gaussians nearer than this are not drawn."""
+    """Gaussians closer than this are not rendered."""
     far_plane: float = 1e10
-    """Gaussians farther than this are not drawn."""
+    """Gaussians farther than this are not rendered."""
     antialiased: bool = False
-    """Mip-Splatting's 2D filter; the result must be rendered with it as well."""
+    """Mip-Splatting's 2D filter; the result must be rendered with it, too."""
     random_bkgd: bool = False
-    """Train on random backgrounds, so that nothing stays half transparent."""
+    """Train on random backgrounds, which discourages half-transparent Gaussians."""
 
     ssim_lambda: float = 0.2
-    """Weight of 1 - SSIM in the loss; L1 has the rest."""
+    """Weight of 1 - SSIM in the loss; L1 has the remaining weight."""
     opacity_reg: float = 0.0
     """Weight of the mean opacity in the loss."""
     scale_reg: float = 0.0
@@ -74,7 +74,7 @@ class Config:
     """Learning rate of the higher spherical harmonics."""
 
     seed: int = 42
-    """Of everything random."""
+    """Random seed."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "init_num_pts", "sh_degree_interval"):
@@ -105,13 +105,13 @@ class Config:
                 raise ValueError(f"--strategy.{name} must be at least 1")
 
     def scaled(self) -> Config:
-        """The same with steps_scaler worked into the numbers of steps."""
+        """This config with steps_scaler applied to the numbers of steps."""
 
         def times(steps: int) -> int:
             return max(1, round(steps * self.steps_scaler))
 
-        # refine_every stays: gradients averaged over fewer views mislead densification (with a
-        # tenth of the steps and of the views the number of Gaussians explodes).
+        # refine_every is not scaled: gradients averaged over fewer views mislead densification
+        # (with a tenth of the steps and views the number of Gaussians explodes).
         names = ("refine_start_iter", "refine_stop_iter", "reset_every")
         strategy = {n: times(getattr(self.strategy, n)) for n in names if hasattr(self.strategy, n)}
         return replace(

@@ -1,4 +1,4 @@
-# When novel views are fixed, which they are, and how they are trained on.
+# When rounds of fixing happen, at which views, and how the fixed views are trained on.
 from __future__ import annotations
 
 import math
@@ -7,70 +7,68 @@ from pathlib import Path
 from typing import Literal
 
 ORIGINAL_STEPS = (3_000, 6_000, *range(8_000, 60_001, 2_000))
-MOST_VIEWS = 60  # novel views a round
-LEAST_DRAWS = 4  # times that a fixed view is to be trained on, at least
+MOST_VIEWS = 60  # novel views of a round
+LEAST_DRAWS = 4  # times that each fixed view should be trained on
 
 
 @dataclass(frozen=True)
 class FixConfig:
-    """Rounds of fixing and distilling. Steps are counted in the run's own, before steps_scaler."""
+    """Rounds of fixing and distilling. Numbers of steps are those before steps_scaler."""
 
     fix_steps: tuple[int, ...] | None = None
-    """Steps after which novel views are fixed (default: `rounds` of them, evenly over the run from
-    `first_round` on)."""
+    """Steps after which novel views are fixed (default: `rounds` of them, evenly spaced from
+    `first_round` to the end of the run)."""
     rounds: int = 3
-    """How many rounds, where no fix_steps are given."""
+    """Number of rounds, unless fix_steps are given."""
     first_round: float = 0.4
-    """Share of the run before the first of them; a run that starts from splats has it at once."""
+    """Share of the run before the first round; a run that starts from splats begins with one."""
     targets: Literal["auto", "test", "interp", "perturb", "trajectory"] = "auto"
-    """Where novel views are wanted: at the held-out views, on a path through the training views,
-    around them, or along --trajectory; auto: held-out views where there are some, else a path."""
+    """Cameras of the novel views: the held-out ones, a path through the training views, views
+    around them, or --trajectory; auto: the held-out ones if there are any, else a path."""
     trajectory: Path | None = None
-    """Cameras of your own: cameras.json as results have it, or a transforms.json, in the capture's
-    world."""
+    """Your own cameras: a result's cameras.json, or a transforms.json, in the capture's world."""
     novel_views: int | None = None
-    """At most so many novel views a round (default: 60, and fewer where a round's steps would train
-    on each less than four times)."""
+    """Most novel views of a round (default: 60, or fewer, so that each is trained on four times or
+    more)."""
     shift: float = 1.0
-    """How far a round's views move from the training views towards their targets, in spacings of
-    the training cameras (with shift_in_world_units in those)."""
+    """How far each round moves from the training views towards the targets, in units of the
+    distance between training cameras (or see shift_in_world_units)."""
     shift_in_world_units: bool = False
-    """As the original, whose result depends on the scene's scale."""
+    """Measure shift in world units, as the original does; depends on the scene's scale."""
     references: int = 1
-    """Training photos that guide the fixing of a view; one more checks it."""
+    """Training photos that guide the fixing of a view; one more checks the result."""
     reference_by: Literal["covisibility", "pose"] = "covisibility"
-    """How they are chosen: by what they share with the view, or by pose alone."""
+    """Choose them by how much of the view they see, or by pose alone."""
     novel_share: float = 0.6
-    """Share of the steps that train on a fixed view right after a round."""
+    """Share of the steps right after a round that train on a fixed view."""
     fade: bool = True
-    """The share falls to none by the next round: the splats outgrow the renders that were fixed."""
+    """Lower that share to zero until the next round, as the fixed renders become outdated."""
     beside: bool = True
-    """A fixed view is trained on beside the step's photo; off: in its place, so that photos are
-    seen less often than without fixing."""
+    """Train on a fixed view in addition to the step's photo; off: instead of it."""
     novel_data_lambda: float = 1.0
     """Weight of a fixed view's loss."""
     real_data_lambda: float = 1.0
-    """Weight of a photo's loss, once there are fixed views."""
+    """Weight of a photo's loss once there are fixed views."""
     keep_views: Literal["latest", "all"] = "latest"
     """Train on the fixed views of the latest round, or of all rounds."""
     gate: Literal["matched", "quick", "off"] = "matched"
-    """Keep a round only if views that were set aside say that it does no harm. matched: compare
-    with the same steps on the same views unfixed, beyond which 0.1 dB must be gained, and on photos
-    alone; quick: only if they fell since the round began; off: keep every round."""
+    """Keep a round only if it helps training views that were set aside. matched: 0.1 dB more than
+    the same steps on unfixed renders, and no less than on photos alone; quick: make these
+    comparisons only if the views set aside got worse; off: keep every round."""
     gate_share: float = 0.1
-    """Share of the training views set aside while a round is tried, to judge it by."""
+    """Share of the training views that are set aside to judge a round."""
     gate_stretch: float = 0.2
-    """Share of the steps until the next round that each of a round's three trials makes; they are
-    made again with all views."""
+    """Length of each of the three trials, as a share of the steps until the next round; these steps
+    are then made again with all views."""
     gate_least: int = 10
-    """With fewer training views none is set aside."""
+    """Set no views aside if there are fewer training views than this."""
     confident: bool = True
-    """Weigh each pixel of a fixed view by how much speaks for it; off: by alpha > 0.5 alone."""
+    """Weight the pixels of fixed views by confidence; off: by alpha > 0.5 only."""
     save_novel: bool = True
     """Write each round's views to renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
     post: Literal["auto", "always", "never"] = "auto"
-    """Fix the evaluated renders too, beside the plain ones; auto: at the end, and say whether it is
-    worth it, by the views set aside or by photos that did not guide the fixing."""
+    """Also fix the evaluated renders, and report both; auto: only at the end. The report says
+    whether that is worth it, by the views set aside or by photos that did not guide the fixing."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "novel_views", "references", "gate_least"):
@@ -91,7 +89,7 @@ class FixConfig:
             raise ValueError("--targets trajectory needs --trajectory FILE")
 
     def most_views(self, steps: int) -> int:
-        """How many novel views are worth fixing in a round that `steps` steps follow."""
+        """Number of novel views worth fixing in a round that is followed by `steps` steps."""
         if self.novel_views is not None:
             return self.novel_views
         draws = steps * self.novel_share * (0.5 if self.fade else 1.0)
