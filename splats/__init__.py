@@ -1,13 +1,14 @@
-# Gaussians: parameters, rendering, files.
+# Gaussians: tensors and trainable parameters, rendering (splats.rasterize), files, viewer.
 from typing import TYPE_CHECKING
 
 from runtime.lazy import exports
 
 if TYPE_CHECKING:
     from splats.files import load, save
-    from splats.gaussians import Splats, from_points, random_splats
+    from splats.gaussians import Gaussians, Splats, from_points, random_splats
 
 __all__ = [
+    "Gaussians",
     "Splats",
     "from_points",
     "load",
@@ -18,6 +19,7 @@ __all__ = [
 __getattr__ = exports(
     load="splats.files",
     save="splats.files",
+    Gaussians="splats.gaussians",
     Splats="splats.gaussians",
     from_points="splats.gaussians",
     random_splats="splats.gaussians",

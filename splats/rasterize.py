@@ -38,7 +38,7 @@ class Render:
 
 @dataclass(frozen=True)
 class _Request:
-    """What both backends are asked to draw; sh_degree is None without colours."""
+    """What to draw, checked, for either backend; sh_degree is None without colours."""
 
     sh_degree: int | None
     depth: bool
@@ -161,7 +161,7 @@ def _gather_signals(
 def _choose_background(
     name: str, values: Tensor | None, channels: int, device: torch.device
 ) -> Tensor:
-    """The values, checked to be as many as channels; zeros if there are none."""
+    """The values as float32, zeros by default; ValueError unless there is one per channel."""
     if values is None:
         return torch.zeros(channels, device=device)
     if values.shape != (channels,):

@@ -18,7 +18,7 @@ from splats.rasterize import rasterize
 MODES = ("colour", "depth", "alpha")
 DEPTH_COLORS = torch.from_numpy(colormaps["turbo"](np.linspace(1, 0, 256))[:, :3]).float()
 CONFIDENCE_COLORS = torch.from_numpy(colormaps["RdYlGn"](np.linspace(0, 1, 256))[:, :3]).float()
-STILL_SECONDS = 0.5  # time for a picture at rest, from which its resolution is chosen at the start
+STILL_SECONDS = 0.5  # time for a picture at rest, which decides its resolution at the start
 SMALLEST, LARGEST = 160, 1920  # longer side of a picture, in pixels
 
 
