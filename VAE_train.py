@@ -4,11 +4,10 @@ from __future__ import annotations
 import sys
 
 from runtime.command import run_command
-from training.commands import train_bridge
-from training.flags import BridgeFlags, parse_train
+from training.gsvar.flags import BridgeFlags, parse_train
 
 ABOUT = """
-Stage 2, in image space: the VAE-bridge learns to make pictures of stage 1's latents and the
+Stage 2, in image space: the VAE-bridge learns to decode stage 1's latents with the help of the
 render.
 
 Examples:
@@ -25,7 +24,10 @@ results/<exp_name>. The same command goes on with a stopped run. Booleans are wr
 
 
 def main() -> None:
-    train_bridge(parse_train(BridgeFlags, sys.argv[1:], "VAE_train.py", ABOUT))
+    flags = parse_train(BridgeFlags, sys.argv[1:], "VAE_train.py", ABOUT)
+    from training.gsvar.commands import train_bridge  # torch, only once the flags are right
+
+    train_bridge(flags)
 
 
 if __name__ == "__main__":

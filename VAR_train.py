@@ -4,12 +4,11 @@ from __future__ import annotations
 import sys
 
 from runtime.command import run_command
-from training.commands import train_latent
-from training.flags import LatentFlags, parse_train
+from training.gsvar.flags import LatentFlags, parse_train
 
 ABOUT = """
-Stage 1, in latent space: the transformer learns to say the ground truth's tokens, given the render
-and reference views.
+Stage 1, in latent space: the transformer learns to predict the ground truth's tokens from
+the render and the reference views.
 
 Examples:
 
@@ -26,7 +25,10 @@ Booleans are written --flag=True.
 
 
 def main() -> None:
-    train_latent(parse_train(LatentFlags, sys.argv[1:], "VAR_train.py", ABOUT))
+    flags = parse_train(LatentFlags, sys.argv[1:], "VAR_train.py", ABOUT)
+    from training.gsvar.commands import train_latent  # torch, only once the flags are right
+
+    train_latent(flags)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 import sys
 
 from runtime.command import run_command
-from training.commands import train_tokenizer
-from training.flags import TokenizerFlags, parse_train
+from training.gsvar.flags import TokenizerFlags, parse_train
 
 ABOUT = """
-Stage 0: the tokenizer, a multi-scale VQ-VAE, learns to say pictures in tokens, from scratch or
+Stage 0: the tokenizer, a multi-scale VQ-VAE, learns to encode pictures as tokens, from scratch or
 from weights.
 
 Examples:
@@ -25,7 +24,10 @@ goes on with a stopped run. Booleans are written --flag=True.
 
 
 def main() -> None:
-    train_tokenizer(parse_train(TokenizerFlags, sys.argv[1:], "VQVAE_train.py", ABOUT))
+    flags = parse_train(TokenizerFlags, sys.argv[1:], "VQVAE_train.py", ABOUT)
+    from training.gsvar.commands import train_tokenizer  # torch, only once the flags are right
+
+    train_tokenizer(flags)
 
 
 if __name__ == "__main__":

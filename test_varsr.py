@@ -5,7 +5,8 @@ import sys
 
 from fixers import from_flags
 from runtime.command import run_command
-from training.flags import parse_test
+from training.gsvar.flags import TRAINING
+from training.test_flags import parse_test
 from triplets import manifest
 
 ABOUT = """
@@ -26,7 +27,7 @@ pictures to <testset_path>/renders, gt and ref. Flags of the original that only 
 
 
 def main() -> None:
-    flags = parse_test(sys.argv[1:], "test_varsr.py", ABOUT)
+    flags = parse_test(sys.argv[1:], "test_varsr.py", ABOUT, ignored=TRAINING)
     triplets = manifest.read(flags.data.json_path, ("val", "test"))
     from_flags.test(flags, triplets, mode="resize", suffix="_org")
 

@@ -1,4 +1,4 @@
-# What frozen networks made of training windows, kept on disk.
+# What frozen networks compute of training samples, on disk.
 from __future__ import annotations
 
 import errno
@@ -17,9 +17,9 @@ from runtime.files import atomic_path
 def fingerprint(module: nn.Module, *settings: object, without: tuple[str, ...] = ()) -> str:
     """A short name for a module's weights (but those whose names begin with one of `without`), its
     config if it has one, and some settings."""
-    # a config tells what no weight does: which views see each other, say
-    told = (getattr(module, "config", None), *settings)
-    digest = hashlib.blake2b(repr(told).encode(), digest_size=8)
+    # a config says what no weight does: which views see each other, say
+    described = (getattr(module, "config", None), *settings)
+    digest = hashlib.blake2b(repr(described).encode(), digest_size=8)
     for name, tensor in module.state_dict().items():
         if name.startswith(without):
             continue
@@ -37,17 +37,17 @@ class Cache:
         self.folder = folder / kind
 
     def __call__(
-        self, names: Sequence[str], make: Callable[[list[int]], Tensor], device: torch.device
+        self, names: Sequence[str], compute: Callable[[list[int]], Tensor], device: torch.device
     ) -> Tensor:
-        """The tensors of these samples [B,...]; `make` computes those (by index) that are not
-        there, and they are written. Raises OSError naming a file that cannot be."""
-        found = [self._read(name) for name in names]
-        lacking = [i for i, tensor in enumerate(found) if tensor is None]
-        if lacking:
-            for i, tensor in zip(lacking, make(lacking).cpu(), strict=True):
-                found[i] = tensor
+        """The tensors of these samples [B,...]; `compute` is called with the indices of those that
+        are not there, and they are written. Raises OSError naming a file that cannot be."""
+        tensors = [self._read(name) for name in names]
+        missing = [i for i, tensor in enumerate(tensors) if tensor is None]
+        if missing:
+            for i, tensor in zip(missing, compute(missing).cpu(), strict=True):
+                tensors[i] = tensor
                 self._write(names[i], tensor)
-        return torch.stack(found).to(device)
+        return torch.stack(tensors).to(device)
 
     def _file(self, name: str) -> Path:
         digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
@@ -58,7 +58,7 @@ class Cache:
         try:
             with atomic_path(file) as temporary:
                 save_file({"x": tensor.contiguous()}, temporary)
-        except SafetensorError as error:  # how its writer tells a full disk
+        except SafetensorError as error:  # how its writer reports a full disk
             raise OSError(
                 errno.ENOSPC, f"could not be written to --cache_dir ({error})", str(file)
             ) from None
@@ -67,5 +67,5 @@ class Cache:
         file = self._file(name)
         try:
             return load_file(file)["x"] if file.exists() else None
-        except (SafetensorError, KeyError):  # damaged: made anew
+        except (SafetensorError, KeyError):  # damaged: computed again
             return None

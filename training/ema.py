@@ -21,6 +21,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Move the averages towards the parameters, after an optimizer's step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         live = [p.detach() for p in self.live.values()]
         torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
@@ -28,24 +29,25 @@ class EMA:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """The module has the averages while this lasts."""
-        kept = {name: p.data for name, p in self.live.items()}
+        """Within the block the module's parameters are the averages."""
+        live = {name: p.data for name, p in self.live.items()}
         try:
             for name, p in self.live.items():
                 p.data = self.average[name]
             yield
         finally:
             for name, p in self.live.items():
-                p.data = kept[name]
+                p.data = live[name]
 
     def state_dict(self) -> dict[str, object]:
-        """The live parameters: the averages are in the model that is saved."""
+        """The live parameters on the CPU: the averages are in the model that is saved."""
         live = {name: p.detach().cpu() for name, p in self.live.items()}
         return {"updates": self.updates, "live": live}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping) -> None:
-        """After the module was filled with the averages."""
+        """Resume, after the module was filled with the averages. Raises KeyError for the state of
+        another module."""
         self.updates = state["updates"]
         for name, p in self.live.items():
             self.average[name].copy_(p)

@@ -251,11 +251,11 @@ def _learning_panel(axis: object, name: str, steps: np.ndarray, values: np.ndarr
         axis.plot(*_thin(steps, values), color="C0", alpha=0.25, linewidth=0.7)
     marker = "o" if len(steps) <= 30 else None
     axis.plot(*_thin(steps, smooth), color="C0", linewidth=1.6, marker=marker, markersize=3)
-    lost = steps[np.isnan(values)]
+    missing = steps[np.isnan(values)]
     label = name
-    if len(lost):
-        label += f" ({len(lost):,} not finite)"
-        ticks = lost[:: -(-len(lost) // CURVE_POINTS)]
+    if len(missing):
+        label += f" ({len(missing):,} not finite)"
+        ticks = missing[:: -(-len(missing) // CURVE_POINTS)]
         foot = axis.get_xaxis_transform()
         axis.plot(ticks, np.full(len(ticks), 0.02), "|", color="C3", transform=foot)
     _scale(axis, values, smooth)
@@ -271,7 +271,7 @@ def _judging_panel(
     steps, values = curve
     marker = "o" if len(steps) <= 100 else None
     axis.plot(steps, values, color="C2", linewidth=1.4, marker=marker, markersize=3, label="fixed")
-    told = f"{_last(values):.4g}"
+    text = f"{_last(values):.4g}"
     every = values
     if render is not None:
         style = {"color": "0.35", "linewidth": 1.2, "linestyle": "--"}
@@ -279,10 +279,10 @@ def _judging_panel(
         if len(render[0]) == 1:  # one point makes no line
             axis.axhline(render[1][0], **style)
         axis.legend(fontsize=8, frameon=False, loc="best")
-        told += f" (render {_last(render[1]):.4g})"
+        text += f" (render {_last(render[1]):.4g})"
         every = np.concatenate([values, render[1]])
     _scale(axis, every, every)
-    _head(axis, f"validation {name}", told)
+    _head(axis, f"validation {name}", text)
 
 
 def _head(axis: object, left: str, right: str) -> None:
@@ -346,8 +346,8 @@ def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
     filled = np.where(np.isnan(parts), np.inf, parts), np.where(np.isnan(parts), -np.inf, parts)
     picks = np.stack([filled[0].argmin(1), filled[1].argmax(1)], 1)
     picks = np.sort(picks, 1) + np.arange(len(parts))[:, None] * stride
-    chosen = np.unique(np.concatenate([picks.ravel(), np.arange(whole, len(values))]))
-    return steps[chosen], values[chosen]
+    places = np.unique(np.concatenate([picks.ravel(), np.arange(whole, len(values))]))
+    return steps[places], values[places]
 
 
 def _last(values: np.ndarray) -> float:

@@ -50,14 +50,10 @@ def ssim_loss(prediction: Tensor, truth: Tensor) -> Tensor:
         return 1 - torch.stack(parts).mean()  # the same in a twentieth of the time
 
 
-def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """L1 between the images' horizontal differences, plus that between their vertical ones.
-
-    ValueError: a side is below 2 pixels.
-    """
-    prediction, truth = _pair(prediction, truth, 2)
-    error = prediction - truth
-    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+def harm(fixed: Tensor, render: Tensor, truth: Tensor) -> Tensor:
+    """How much farther from the truth than the render a pixel is, in L1, mean over all pixels."""
+    after, before = ((image - truth).abs().mean(1) for image in (fixed, render))
+    return (after - before).relu().mean()
 
 
 class Perceptual(nn.Module):
@@ -77,6 +73,7 @@ class Perceptual(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Perceptual:
+        """Stay in eval mode."""
         return super().train(False)  # or a holder's train() would switch the dropout on
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
@@ -102,8 +99,8 @@ class Perceptual(nn.Module):
         window = _window(prediction, crop, generator)
         total = prediction.new_zeros(())
         with _full_precision(prediction):
-            made, wanted = self._features(prediction[window]), self._features(truth[window])
-            for weight, a, b in zip(GRAM_LAYERS, made, wanted, strict=True):
+            layers = (self._features(image[window]) for image in (prediction, truth))
+            for weight, a, b in zip(GRAM_LAYERS, *layers, strict=True):
                 error = (_gram(a) - _gram(b)).square().mean()
                 total = total + weight * error / a[0].numel()
         return total

@@ -28,12 +28,12 @@ class Order:
 
     @property
     def samples(self) -> int:
-        """Of a step."""
+        """Number of samples in a step."""
         return self.batch * self.world * self.accumulate
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Number of steps in an epoch."""
         return self.count // self.samples
 
     def step(self, number: int) -> list[list[tuple[int, int]]]:
@@ -41,12 +41,12 @@ class Order:
         epoch, at = divmod(number, self.steps)
         generator = torch.Generator().manual_seed(mix_seeds(self.seed, 1, epoch))
         order = torch.randperm(self.count, generator=generator)
-        chosen = order[at * self.samples : (at + 1) * self.samples].tolist()
+        samples = order[at * self.samples : (at + 1) * self.samples].tolist()
         micro = []
         for m in range(self.accumulate):
             first = (m * self.world + self.rank) * self.batch
             places = range(first, first + self.batch)
-            micro.append([(chosen[p], mix_seeds(self.seed, 2, number, p)) for p in places])
+            micro.append([(samples[p], mix_seeds(self.seed, 2, number, p)) for p in places])
         return micro
 
 

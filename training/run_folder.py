@@ -1,5 +1,4 @@
-# The checkpoints of a run: the last, the best and some earlier ones, in the original's layout with
-# what a resumed run needs beside the weights.
+# The checkpoints of a run: the last, the best and some earlier ones.
 from __future__ import annotations
 
 import errno
@@ -26,25 +25,27 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
+        """The file of the last save."""
         return self.path / f"{self.prefix}-ckpt-last.pth"
 
     @property
     def best(self) -> Path:
+        """The file of the best validation."""
         return self.path / f"{self.prefix}-ckpt-best.pth"
 
     def earlier(self) -> list[Path]:
         """Checkpoints of validations, oldest first; files of the original's among them."""
-        # by what the names tell: copies of a folder have other times
-        return sorted(self.path.glob(f"{self.prefix}-ckpt-ep_*.pth"), key=numbers)
+        # by their names: copies of a folder have other times
+        return sorted(self.path.glob(f"{self.prefix}-ckpt-ep_*.pth"), key=read_numbers)
 
     def newest(self) -> tuple[Path, dict] | None:
         """The furthest checkpoint that can be gone on from, and its content.
 
-        Damaged ones are passed over, and said. Raises ValueError if there are only files that are
-        no run's of ours.
+        Damaged ones are passed over with a warning. Raises ValueError if there are only files that
+        no run of ours wrote.
         """
         files = [f for f in (self.last, *reversed(self.earlier()), self.best) if f.is_file()]
-        found, foreign = [], []
+        usable, foreign = [], []
         for file in files:
             try:
                 content, _ = io.read(file)
@@ -52,17 +53,17 @@ class RunFolder:
                 log.warning("%s; an earlier checkpoint is taken", error)
                 continue
             if isinstance(content, Mapping) and "resume" in content:
-                found.append((content["resume"]["step"], file, content))
+                usable.append((content["resume"]["step"], file, content))
             else:
                 foreign.append(file)
-        if not found:
+        if not usable:
             if foreign:
                 raise ValueError(
                     f"{foreign[0]} is no checkpoint that this run can go on from: start from it "
                     "with --var_pretrain_path and another --exp_name"
                 )
             return None
-        _, file, content = max(found, key=lambda one: one[0])
+        _, file, content = max(usable, key=lambda one: one[0])
         return file, content
 
     def save(self, content: dict, *, best: bool = False, mark: str | None = None) -> None:
@@ -74,7 +75,7 @@ class RunFolder:
             with atomic_path(self.last) as temporary:
                 torch.save(content, temporary)
         except (OSError, RuntimeError) as error:
-            # torch's writer tells a full disk as a RuntimeError
+            # torch's writer reports a full disk as a RuntimeError
             number = getattr(error, "errno", None)
             reason = os.strerror(number) if number else "is the disk full?"
             raise OSError(
@@ -83,10 +84,10 @@ class RunFolder:
                 str(self.last),
             ) from None
         if best:
-            also_named(self.last, self.best)
+            add_name(self.last, self.best)
         if mark is not None and self.keep > 0:
-            also_named(self.last, self.path / f"{self.prefix}-ckpt-ep_{mark}.pth")
-            own = [file for file in self.earlier() if len(numbers(file)) == 2]
+            add_name(self.last, self.path / f"{self.prefix}-ckpt-ep_{mark}.pth")
+            own = [file for file in self.earlier() if len(read_numbers(file)) == 2]
             for old in own[: -self.keep]:
                 old.unlink()
 
@@ -96,12 +97,12 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
 
-def numbers(file: Path) -> list[int]:
+def read_numbers(file: Path) -> list[int]:
     """Epoch and step in a checkpoint's name; the original's has the epoch alone."""
     return [int(n) for n in re.findall(r"\d+", file.stem.rpartition("-ep_")[2])]
 
 
-def also_named(file: Path, name: Path) -> None:
+def add_name(file: Path, name: Path) -> None:
     """Give a file another name, without a second copy where the file system can."""
     temporary = name.with_name(f".{name.name}.new")
     temporary.unlink(missing_ok=True)

@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from runtime.seeds import mix_seeds
-from scenes.photos import list_photos
+from training.stage import Broken
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Reference, Triplet
-from triplets.pictures import read_size, resize, size_text
+from triplets.pictures import resize, size_text
 from triplets.windows import cut_window, draw_corner, find_window, to_cameras
 
 log = logging.getLogger(__name__)
@@ -25,8 +24,8 @@ Fit = Literal["crop", "squash"]
 
 GAMMA = 0.7, 2.0  # of pictures that are relit, most of them darker
 GAIN = 0.6, 1.1
-UNTOLD = 0.15  # share of the triplets whose alpha is left out: it is not always known
-UNKNOWN = 0.5  # alpha in [0,1] where it is not
+ALPHA_DROP = 0.15  # share of the triplets whose alpha is left out: it is not always known
+UNKNOWN = 0.5  # alpha in [0,1] where it is not known
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Sample:
     """A window of a triplet: pictures [h,w,3] in [0,1], views [V,h,w,3] with the render first.
 
     sources (of the truth, the references and the render: file and window in it) and place (what
-    was done to the window) tell what was cut, for what is kept of it on disk.
+    was done to the window) name what was cut, for caches on disk.
     """
 
     key: str
@@ -47,21 +46,14 @@ class Sample:
     """[h,w,1] in [0,1], 0.5 where it is not known."""
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A triplet that could not be read, and why."""
-
-    key: str
-    reason: str
-
-
 class TripletDataset(Dataset):
     """Random windows of triplets; item (index, seed) is a Sample, or Broken.
 
-    skip_bad: an unreadable triplet is replaced by the one after it. photometric: the share whose
-    pictures are all made darker or brighter alike. alpha: read the renders' alpha too.
-    window: height and width in pixels. references: how many, 0 for none. crops: how many different
-    windows a triplet has, 0 for as many as there are seeds. Pictures smaller than the window are
+    window: height and width in pixels. references: how many, 0 for none; warped: those in the
+    render's view; alpha: read the renders' alpha too. fit: "crop" cuts windows, "squash" resizes
+    the whole picture. photometric: the share whose pictures are all made darker or brighter alike.
+    crops: how many different windows a triplet has, 0 for as many as there are seeds. skip_bad: an
+    unreadable triplet is replaced by the one after it. Pictures smaller than the window are
     continued by their last row and column, as the fixer does in tiles.
     """
 
@@ -96,9 +88,14 @@ class TripletDataset(Dataset):
                 return self.sample(triplet, seed)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
-                    return Broken(triplet.key, str(error))
+                    return Broken(triplet.key, f"{error} (--skip_bad leaves such out)")
                 log.warning("left out %s: %s", triplet.key, error)
         return Broken(self.triplets[index].key, "no entry is left that can be read")
+
+    @staticmethod
+    def collate(samples: Sequence[Sample | Broken]) -> Batch | Broken:
+        """A batch of the samples, on the CPU and in [0,1] as they are, or the first broken one."""
+        return collate(samples)
 
     def sample(self, triplet: Triplet, seed: int) -> Sample:
         """A window of a triplet. Raises ValueError and OSError for what cannot be read."""
@@ -108,7 +105,7 @@ class TripletDataset(Dataset):
         whole = Pictures.read(triplet, self.guides)
         render, truth, alpha = whole.render, whole.truth, whole.alpha
         if render.shape != truth.shape:
-            raise ValueError(different(triplet, render, truth))
+            raise ValueError(describe_mismatch(triplet, render, truth))
         size = size_text(render)
         guides = [] if whole.references is None else list(whole.references)
         known = alpha is not None
@@ -134,16 +131,16 @@ class TripletDataset(Dataset):
             pictures, place = [image.flip(1) for image in pictures], f"{place}-flipped"
             alpha = alpha.flip(1)
         if self.photometric and torch.rand((), generator=generator).item() < self.photometric:
-            pictures, told = relit(pictures, generator)
-            place = f"{place}-{told}"
-        if not known or torch.rand((), generator=generator).item() < UNTOLD:
+            pictures, light = relight(pictures, generator)
+            place = f"{place}-{light}"
+        if not known or torch.rand((), generator=generator).item() < ALPHA_DROP:
             alpha = torch.full_like(alpha, UNKNOWN)
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
         files += self.guides.files(triplet)
         # a photo has a window of its own in each triplet that looks at it
         ours, *others = (
-            f"{stamped(file)}/{size}/{top}-{left}"
+            f"{describe_file(file)}/{size}/{top}-{left}"
             for file, (top, left) in zip(files, windows, strict=True)
         )
         sources = (*others, ours)
@@ -177,115 +174,56 @@ class Batch:
     """The same for all samples of a step, on all processes."""
     step: int = 0
 
-    @classmethod
-    def of(cls, samples: Sequence[Sample | Broken]) -> Batch | Broken:
-        """On the CPU, in [0,1] as the samples are (a DataLoader's collate_fn)."""
-        for sample in samples:
-            if isinstance(sample, Broken):
-                return sample
-        return cls(
-            [s.key for s in samples],
-            [s.sources for s in samples],
-            [s.place for s in samples],
-            [s.seed for s in samples],
-            torch.stack([s.views for s in samples]),
-            torch.stack([s.truth for s in samples]),
-            torch.stack([s.alpha for s in samples]),
-        )
-
     def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from which a GPU copies faster."""
         views, truth, alpha = (t.pin_memory() for t in (self.views, self.truth, self.alpha))
         return replace(self, views=views, truth=truth, alpha=alpha)
 
     def to(self, device: torch.device | str) -> Batch:
-        """On the device, as the networks take it."""
+        """The batch on the device in [-1,1] and channels first, as the networks take it."""
         views, truth, alpha = (
             t.to(device, non_blocking=True).movedim(-1, -3).contiguous() * 2 - 1
             for t in (self.views, self.truth, self.alpha)
         )
         return replace(self, views=views, truth=truth, alpha=alpha)
 
-
-def usable(
-    triplets: Sequence[Triplet],
-    *,
-    references: int,
-    warped: bool,
-    alpha: bool = False,
-    skip_bad: bool,
-) -> list[Triplet]:
-    """The triplets that can be trained on, by their files' headers.
-
-    Raises FileNotFoundError or ValueError for the first that cannot, in one sentence that names
-    entry and file; with `skip_bad` those are counted and left out. Raises ValueError if none is
-    left.
-    """
-    good, bad = [], []
-    for triplet in tqdm(triplets, "checking", unit="entry", delay=3):
-        try:
-            check(triplet, references, warped, alpha)
-            good.append(triplet)
-        except (OSError, ValueError) as error:
-            if not skip_bad:
-                raise
-            bad.append(str(error))
-    if bad:
-        log.warning("left out %d of %d entries, first: %s", len(bad), len(triplets), bad[0])
-    if not good:
-        raise ValueError(f"none of {len(triplets)} entries can be used, first: {bad[0]}")
-    return good
+    def at_step(self, step: int, seed: int) -> Batch:
+        """The batch with the step's number and seed."""
+        return replace(self, step=step, step_seed=seed)
 
 
-def check(triplet: Triplet, references: int, warped: bool, alpha: bool = False) -> None:
-    """Raises FileNotFoundError or ValueError, naming entry and file."""
-    if len(triplet.references) < references:
-        has = len(triplet.references) or "no"
-        raise ValueError(
-            f"{triplet.key}: {has} reference{'' if has == 1 else 's'} (ref_image or ref), and "
-            f"{references} asked for: give them, or --use_ref=False"
-        )
-    guides = Guides(references, warped).files(triplet)
-    told = [triplet.alpha] if alpha and triplet.alpha is not None else []
-    for file in (triplet.render, triplet.truth, *guides, *told):
-        if not file.is_file():
-            raise FileNotFoundError(f"{triplet.key}: {file} is not there")
-    try:
-        sizes = [read_size(file) for file in (triplet.render, triplet.truth, *guides)]
-    except ValueError as error:
-        raise ValueError(f"{triplet.key}: {error}") from None
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"{triplet.key}: the render {triplet.render} is {size_text(sizes[0])}, the ground "
-            f"truth {triplet.truth} {size_text(sizes[1])}"
-        )
+def collate(samples: Sequence[Sample | Broken]) -> Batch | Broken:
+    """A batch of the samples, on the CPU and in [0,1] as they are, or the first broken one."""
+    for sample in samples:
+        if isinstance(sample, Broken):
+            return sample
+    return Batch(
+        [s.key for s in samples],
+        [s.sources for s in samples],
+        [s.place for s in samples],
+        [s.seed for s in samples],
+        torch.stack([s.views for s in samples]),
+        torch.stack([s.truth for s in samples]),
+        torch.stack([s.alpha for s in samples]),
+    )
 
 
-def stamped(file: Path) -> str:
+def describe_file(file: Path) -> str:
     """A file's path, size and time: other contents have another text."""
-    told = file.stat()
-    return f"{file.resolve()}:{told.st_size}:{told.st_mtime_ns}"
+    status = file.stat()
+    return f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def different(triplet: Triplet, render: Tensor, truth: Tensor) -> str:
+def describe_mismatch(triplet: Triplet, render: Tensor, truth: Tensor) -> str:
+    """The sentence for a render and a truth of different sizes."""
     sizes = [size_text(image) for image in (render, truth)]
     return f"the render {triplet.render} is {sizes[0]}, the ground truth {triplet.truth} {sizes[1]}"
 
 
-def relit(pictures: list[Tensor], generator: torch.Generator) -> tuple[list[Tensor], str]:
-    """Pictures [h,w,3] with one gamma, and one gain for each colour; and how, in a word."""
+def relight(pictures: list[Tensor], generator: torch.Generator) -> tuple[list[Tensor], str]:
+    """Pictures [h,w,3] in [0,1] with one gamma and a gain for each colour; and how, in a word."""
     draws = torch.rand(4, generator=generator)
     gamma = GAMMA[0] * (GAMMA[1] / GAMMA[0]) ** draws[0]
     gain = GAIN[0] + (GAIN[1] - GAIN[0]) * (0.7 * draws[1] + 0.3 * draws[1:])
     changed = [(x.clamp(0, 1) ** gamma * gain).clamp(0, 1) for x in pictures]
     return changed, f"relit-{gamma:.4f}-{'-'.join(f'{g:.4f}' for g in gain.tolist())}"
-
-
-def folder_images(folder: Path) -> list[Triplet]:
-    """A folder's pictures, each its own render and truth, to train a tokenizer on. Raises
-    FileNotFoundError and ValueError."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder of pictures (--images)")
-    names = list_photos(folder, deep=True)
-    if not names:
-        raise ValueError(f"{folder} has no pictures (--images)")
-    return [Triplet(name.replace("/", "_"), folder / name, folder / name) for name in names]

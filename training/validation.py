@@ -1,37 +1,53 @@
-# Validation as users meet the model: whole pictures through the fixer, against the ground truth.
+# Validation as users meet the model: whole pictures of triplets against the ground truth.
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.fixer import Fixer
-from models.gsvar import GSVAR
-from models.vqvae.model import VQVAE
-from training.distributed import any_of, mean_of, rank, world
+from training.distributed import any_of, mean_of, rank, world_size
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
 from triplets.windows import cut_window
 
 log = logging.getLogger(__name__)
 
-PICTURES = 8  # of a validation, kept to be looked at
+MAX_PICTURES = 8  # of a validation, written to be looked at
 
 Values = dict[str, float | None]
 
 
-Answer = Callable[[Pictures], Tensor]
-"""What is judged [H,W,3]."""
+class Validation(Protocol):
+    """What the loop needs of a validation."""
+
+    @property
+    def judged_by(self) -> tuple[str, int]:
+        """The value that says which model is best, and whether more (1) or less (-1) is better."""
+        ...
+
+    def __call__(self, model: nn.Module) -> tuple[Values, dict[str, Tensor]]:
+        """Values of the model, and pictures [H,W,3] in [0,1] by name; called on all processes.
+
+        Raises ValueError or OSError on all processes alike.
+        """
+        ...
 
 
-class Validation:
-    """Means of psnr, ssim and lpips over triplets, of the answer and (render_) of the render.
+Predict = Callable[[Pictures], Tensor]
+"""A prediction [H,W,3] in [0,1] of a triplet's truth."""
 
-    skip_bad: an unreadable triplet is left out, which is said.
+
+class TripletValidation:
+    """Means of psnr, ssim and lpips over triplets, of a prediction and (render_) of the render.
+
+    A system's own subclass says how a model predicts (`__call__`). references, warped, alpha: which
+    of a triplet's pictures the prediction sees; window: height and width of the middle that is cut
+    out, None for whole pictures. skip_bad: an unreadable triplet is ignored with a warning.
     """
 
     def __init__(
@@ -48,52 +64,54 @@ class Validation:
         self.triplets, self.metrics = list(triplets), metrics
         self.guides, self.window = Guides(references, warped, alpha), window
         self.skip_bad = skip_bad
-        self.before: dict[str, Values] = {}
+        self.renders: dict[str, Values] = {}  # metrics of the renders by key, measured once
 
     @property
     def judged_by(self) -> tuple[str, int]:
-        """The number that says which model is best, and whether more (1) or less (-1) is better."""
+        """LPIPS where it can be had, else PSNR; less or more (-1, 1) is better."""
         return ("psnr", 1) if self.metrics.lpips_reason else ("lpips", -1)
 
     @torch.no_grad()
-    def __call__(self, answer: Answer) -> tuple[Values, dict[str, Tensor]]:
-        """Means over all processes, and some pictures: render, answer and truth side by side.
+    def measure(self, predict: Predict) -> tuple[Values, dict[str, Tensor]]:
+        """Means over all processes, and some pictures: render, prediction and truth side by side.
         Raises ValueError for a triplet that cannot be read, or if none can."""
-        mine = self.triplets[rank() :: world()]
-        rows, pictures, fault = [], {}, None
+        mine = self.triplets[rank() :: world_size()]
+        rows, sheets, fault = [], {}, None
         for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
             try:
-                shown = self.images(triplet)
+                pictures = self.read(triplet)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
                     fault = f"{triplet.key}: {error}"
                     break
                 log.warning("left out %s: %s", triplet.key, error)
                 continue
-            got = answer(shown).cpu()
-            row = self.metrics(got, shown.truth)
-            if triplet.key not in self.before:
-                told = self.metrics(shown.render, shown.truth)
-                self.before[triplet.key] = {f"render_{k}": v for k, v in told.items()}
-            rows.append(row | self.before[triplet.key])
-            if len(pictures) < PICTURES:
-                guides = () if shown.references is None else shown.references[:1]
-                pictures[triplet.key] = torch.cat([shown.render, got, shown.truth, *guides], 1)
+            prediction = predict(pictures).cpu()
+            row = self.metrics(prediction, pictures.truth)
+            if triplet.key not in self.renders:
+                render = self.metrics(pictures.render, pictures.truth)
+                self.renders[triplet.key] = {f"render_{k}": v for k, v in render.items()}
+            rows.append(row | self.renders[triplet.key])
+            if len(sheets) < MAX_PICTURES:
+                guides = () if pictures.references is None else pictures.references[:1]
+                views = [pictures.render, prediction, pictures.truth, *guides]
+                sheets[triplet.key] = torch.cat(views, 1)
         if any_of(fault is not None, self.metrics.device):  # or the others would wait
             raise ValueError(fault or "another process could not read an entry to validate on")
         names = ["psnr", "ssim", *([] if self.metrics.lpips_reason else ["lpips"])]
-        names = [f"{before}{n}" for before in ("", "render_") for n in names]
+        names = [f"{prefix}{n}" for prefix in ("", "render_") for n in names]
         sums = [sum(row[n] for row in rows) for n in names] + [len(rows)]
         sums = torch.tensor(sums, dtype=torch.float64)
-        if world() > 1:
+        if world_size() > 1:
             sums = mean_of(sums.to(self.metrics.device)).cpu()
         if not sums[-1]:
             raise ValueError("no entry is left that can be read, so none to validate on")
         values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
-        return values, pictures
+        return values, sheets
 
-    def images(self, triplet: Triplet) -> Pictures:
-        """A triplet's pictures, cut to the window if there is one."""
+    def read(self, triplet: Triplet) -> Pictures:
+        """A triplet's pictures, cut to the window if there is one. Raises ValueError and
+        OSError."""
         pictures = Pictures.read(triplet, self.guides)
         if self.window is None:
             return pictures
@@ -113,25 +131,13 @@ class Validation:
         )
 
 
-def by_fixer(fixer: Fixer) -> Answer:
-    """The fixed render."""
+def predict_by_fixing(fix: Callable[..., Tensor]) -> Predict:
+    """The fixed render, by a fixer's method `fix` (fixers/)."""
 
-    def answer(shown: Pictures) -> Tensor:
+    def predict(pictures: Pictures) -> Tensor:
         references, alphas = (
-            None if told is None else told[None] for told in (shown.references, shown.alpha)
+            None if one is None else one[None] for one in (pictures.references, pictures.alpha)
         )
-        return fixer.fix(shown.render[None], references, alphas=alphas)[0]
+        return fix(pictures.render[None], references, alphas=alphas)[0]
 
-    return answer
-
-
-def by_tokenizer(vqvae: VQVAE, model: GSVAR) -> Answer:
-    """The truth through the tokens: the tokenizer's ceiling."""
-
-    def answer(shown: Pictures) -> Tensor:
-        image = shown.truth.permute(2, 0, 1)[None].to(model.device) * 2 - 1
-        rows, columns = (n // vqvae.config.stride for n in image.shape[-2:])
-        grids = model.fit_scales(rows, columns).grids
-        return ((vqvae.reconstruct(image, grids)[0] + 1) / 2).permute(1, 2, 0).float()
-
-    return answer
+    return predict

@@ -21,9 +21,10 @@ from reconstruction.rendering import render_view
 from runtime.command import run_command
 from scenes import load
 from scenes.procedural import write
-from training import commands
-from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
-from training.validation import Validation, by_fixer, by_tokenizer
+from training.gsvar import commands
+from training.gsvar.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
+from training.gsvar.validation import predict_by_tokenizer
+from training.validation import TripletValidation, predict_by_fixing
 from triplets import manifest
 from triplets.manifest import Triplet
 
@@ -94,10 +95,10 @@ def main() -> None:
         run(parse_train(kind, [*shared, *own, f"--steps={steps}", f"--exp_name={name}"], "", ""))
         minutes.append((time.monotonic() - began) / 60)
     model = loading.load(a.results / "vae/vae-ckpt-last.pth")
-    validation = Validation(manifest.read(data, ["train"]), Metrics(None))
+    validation = TripletValidation(manifest.read(data, ["train"]), Metrics(None))
     undecoded = loading.load(latent)  # stage 2 teaches the decoder to lean on the bridge
-    tokens, _ = validation(by_tokenizer(undecoded.vqvae, undecoded))
-    fixed, pictures = validation(by_fixer(GSVARFixer(model, bridge=True)))
+    tokens, _ = validation.measure(predict_by_tokenizer(undecoded))
+    fixed, pictures = validation.measure(predict_by_fixing(GSVARFixer(model, bridge=True).fix))
     for key, picture in pictures.items():
         save_png(a.results / "pictures" / f"{key}.png", picture)
     summary = {

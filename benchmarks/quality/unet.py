@@ -24,15 +24,15 @@ from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
 from runtime.interrupts import deferred_interrupt
-from training import optimiser
-from training.bridging import harmed
-from training.commands import evenly, listed
+from training import optimizer
 from training.ema import EMA
-from training.losses import ImageObjective, PixelLoss, load_perceptual
+from training.lists import read_lists, select_usable, spread
+from training.losses import ImageObjective, PixelLoss, harm, load_perceptual
+from training.lr_schedule import LRSchedule
 from training.order import MicroBatches, Order
-from training.schedule import Schedule
-from training.triplets import UNKNOWN, Batch, Broken, TripletDataset, usable
-from training.validation import Validation, by_fixer
+from training.stage import Broken
+from training.triplets import UNKNOWN, TripletDataset, collate
+from training.validation import TripletValidation, predict_by_fixing
 
 log = logging.getLogger(__name__)
 
@@ -192,9 +192,9 @@ def main() -> None:
         raise ValueError(f"--channels {a.channels}: multiples of 8")
     a.out.mkdir(parents=True, exist_ok=True)
     own = {"references": int(a.use_ref), "warped": a.use_warped, "alpha": a.use_alpha}
-    learnt, held = listed(a.json_path, ("train",)), listed(a.json_path, ("val", "test"))
-    learnt = usable(learnt, **own, skip_bad=False)
-    held = usable(evenly(held, a.num_samples_eval), **own, skip_bad=False)
+    learnt, held = (read_lists(a.json_path, s) for s in (("train",), ("val", "test")))
+    learnt = select_usable(learnt, **own, skip_bad=False)
+    held = select_usable(spread(held, a.num_samples_eval), **own, skip_bad=False)
     dataset = TripletDataset(learnt, a.size, **own, hflip=a.hflip, photometric=a.photometric)
     order = Order(len(dataset), a.batch_size, seed=a.seed)
     torch.manual_seed(a.seed)
@@ -206,7 +206,7 @@ def main() -> None:
     objective = ImageObjective(perceptual, reason=reason, pixel_loss=a.pixel_loss)
     size = sum(p.numel() for p in net.parameters()) / 1e6
     log.info("%.2f M parameters. %s", size, objective.describe())
-    adam = optimiser.make(net.named_parameters(), kind="adamw", fused=True, rate=a.rate)
+    adam = optimizer.build_optimizer(net.named_parameters(), kind="adamw", fused=True, rate=a.rate)
     ema, spent, start = EMA(net, a.ema), 0.0, 0
     last = a.out / "last.pth"
     if last.exists():
@@ -221,7 +221,7 @@ def main() -> None:
     loader = DataLoader(
         dataset,
         batch_sampler=MicroBatches(order, start, total),
-        collate_fn=Batch.of,
+        collate_fn=collate,
         num_workers=a.workers,
     )
     began, step = time.monotonic(), start
@@ -233,8 +233,8 @@ def main() -> None:
                 raise ValueError(f"{batch.key}: {batch.reason}")
             now = spent + (time.monotonic() - began) / 60
             passed = now / a.minutes if a.minutes else step / total
-            rate = a.rate * Schedule("lin0", 1000, 0).after(passed) * min(1, (step + 1) / 50)
-            optimiser.set_rates(adam, rate, 0.05)
+            rate = a.rate * LRSchedule("lin0", 1000, 0).factor(passed) * min(1, (step + 1) / 50)
+            optimizer.set_rates(adam, rate, 0.05)
             batch = batch.to("cpu")
             images = batch.views.flatten(1, 2)
             if a.use_alpha:
@@ -244,7 +244,7 @@ def main() -> None:
                 made = net(images)
             loss = objective(made.float(), batch.truth)["loss"]
             if a.harm:
-                loss = loss + a.harm * harmed(made.float(), batch.views[:, 0], batch.truth)
+                loss = loss + a.harm * harm(made.float(), batch.views[:, 0], batch.truth)
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 2.0)
             adam.step()
@@ -271,7 +271,9 @@ def main() -> None:
         state = {k: v.contiguous() for k, v in net.state_dict().items()}
         with atomic_path(a.out / "unet.safetensors") as temporary:
             save_file(state, temporary, told)
-        values, _ = Validation(held, Metrics(None), **own)(by_fixer(UNetFixer(net)))
+        values, _ = TripletValidation(held, Metrics(None), **own).measure(
+            predict_by_fixing(UNetFixer(net).fix)
+        )
     values |= {"steps": step, "minutes": spent + (time.monotonic() - began) / 60}
     write_json(a.out / "metrics.json", values)
     log.info("%s", values)

@@ -19,11 +19,11 @@ from models.gsvar import GSVAR, GSVARConfig
 from models.gsvar.config import PRESETS
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path
-from training.bridging import BridgeStage
-from training.latent import LatentStage
+from training.gsvar.bridge import BridgeStage
+from training.gsvar.latent import LatentStage
+from training.gsvar.tokenizer import TokenizerStage
 from training.losses import ImageObjective
-from training.optimiser import make
-from training.tokenizing import TokenizerStage
+from training.optimizer import build_optimizer
 from training.triplets import Batch
 
 
@@ -143,14 +143,14 @@ def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.dev
     truth, alpha = views[:, 0].clone(), torch.ones_like(views[:, 0, :1])
     batch = Batch([""] * B, [()] * B, [""] * B, list(range(B)), views, truth, alpha, step=100)
     named = stage.parameters_of("model")
-    optimiser = make(named, kind="adamw", fused=True, rate=1e-5)
+    optimizer = build_optimizer(named, decays=stage.decays, rate=1e-5)
     parameters = [p for _, p in named]
 
     def step() -> None:
         stage(batch, "model", False)["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, 2.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     return step, stage, batch
 

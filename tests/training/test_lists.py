@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from training.commands import listed
+from training.lists import read_lists
 
 
 def test_a_list_may_count_several_times_in_training(triplets, tmp_path):
@@ -14,17 +14,17 @@ def test_a_list_may_count_several_times_in_training(triplets, tmp_path):
         json.dumps({s: {f"x{k}": v for k, v in e.items()} for s, e in content.items()})
     )
     once, thrice = (
-        listed(f"{triplets},{other}", ("train",)),
-        listed(f"{triplets},{other}*3", ("train",)),
+        read_lists(f"{triplets},{other}", ("train",)),
+        read_lists(f"{triplets},{other}*3", ("train",)),
     )
     counts = Counter(t.key for t in thrice)
     assert {t.key for t in once} == set(counts)
     assert {counts[k] for k in counts if k.startswith("x")} == {3}
     assert {counts[k] for k in counts if not k.startswith("x")} == {1}
-    assert len(listed(f"{other}*3", ("val",))) == len(content["val"])
+    assert len(read_lists(f"{other}*3", ("val",))) == len(content["val"])
 
 
 @pytest.mark.parametrize("times", ["", "0", "x", "-1", "1.5"])
 def test_what_counts_no_times_is_refused(triplets, times):
     with pytest.raises(ValueError, match=r"--json_path: .*\*N wants a number of at least 1"):
-        listed(f"{triplets}*{times}", ("train",))
+        read_lists(f"{triplets}*{times}", ("train",))

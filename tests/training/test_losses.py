@@ -11,7 +11,6 @@ from training import losses
 from training.losses import (
     ImageObjective,
     Perceptual,
-    gradient_loss,
     l1,
     l2,
     load_perceptual,
@@ -74,14 +73,6 @@ def test_l1_and_l2_of_hand_made_images():
     assert l2(prediction, truth).item() == pytest.approx(1.25 / 12)
 
 
-def test_gradient_loss_of_hand_made_images():
-    ramp = torch.linspace(-1, 1, 5).expand(1, 3, 4, 5)  # 0.5 a pixel, to the right
-    flat = torch.zeros(1, 3, 4, 5)
-    assert gradient_loss(ramp, flat).item() == pytest.approx(0.5)
-    assert gradient_loss(ramp.mT, flat.mT).item() == pytest.approx(0.5)
-    assert gradient_loss(ramp + 0.3, ramp).item() == pytest.approx(0, abs=1e-6)  # brightness
-
-
 def test_ssim_loss_is_the_evaluations_ssim():
     prediction, truth = images(1, dtype=torch.float32)
     unit = [((image[0] + 1) / 2).movedim(0, -1) for image in (prediction, truth)]
@@ -102,13 +93,13 @@ def test_ssim_loss_in_float32_equals_float64():
     assert single.item() == pytest.approx(exact.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("loss", [l1, l2, ssim_loss, gradient_loss])
+@pytest.mark.parametrize("loss", [l1, l2, ssim_loss])
 def test_pixel_losses_have_right_gradients(loss):
     prediction, truth = images(1, 12, 13)
     assert_gradient(lambda image: loss(image, truth), prediction)
 
 
-@pytest.mark.parametrize("loss", [l1, l2, ssim_loss, gradient_loss])
+@pytest.mark.parametrize("loss", [l1, l2, ssim_loss])
 def test_pixel_losses_are_float32_under_autocast_and_of_bfloat16(loss):
     prediction, truth = images(1, dtype=torch.float32)
     plain = loss(prediction, truth)
@@ -121,7 +112,7 @@ def test_pixel_losses_are_float32_under_autocast_and_of_bfloat16(loss):
     assert half.item() == pytest.approx(plain.item(), rel=0.05)
 
 
-@pytest.mark.parametrize("loss", [l1, l2, ssim_loss, gradient_loss])
+@pytest.mark.parametrize("loss", [l1, l2, ssim_loss])
 def test_images_that_are_no_pair_are_refused(loss):
     image = torch.zeros(2, 3, 16, 16)
     for other in (image[:1], image[:, :1], image[..., :8], image[0]):
@@ -133,8 +124,6 @@ def test_too_small_images_are_refused(perceptual):
     image = torch.zeros(1, 3, 20, 10)
     with pytest.raises(ValueError, match="10x20 pixels; this loss needs at least 11"):
         ssim_loss(image, image)
-    with pytest.raises(ValueError, match="at least 2"):
-        gradient_loss(image[..., :1], image[..., :1])
     for loss in (perceptual, perceptual.gram):
         with pytest.raises(ValueError, match="at least 16"):
             loss(image, image)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.run_folder import RunFolder, also_named
+from training.run_folder import RunFolder, add_name
 
 PREFIX = "ar"
 
@@ -75,7 +75,7 @@ def test_where_links_cannot_be_made_there_are_copies(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     target = other / f"named-{os.getpid()}"
     try:
-        also_named(tmp_path / "a", target)
+        add_name(tmp_path / "a", target)
         assert target.read_bytes() == b"abc"
         assert not list(other.glob(f".named-{os.getpid()}*"))
     finally:

@@ -13,14 +13,10 @@ from torch.utils.data import DataLoader
 
 from fixers import gsvar
 from fixers.tiles import Tile
+from training.lists import list_pictures, select_usable
 from training.order import MicroBatches, Order
-from training.triplets import (
-    Batch,
-    Broken,
-    TripletDataset,
-    folder_images,
-    usable,
-)
+from training.stage import Broken
+from training.triplets import TripletDataset, collate
 from triplets import manifest
 from triplets.manifest import Reference, Triplet, View
 from triplets.pictures import read_image, resize, resize_planes
@@ -151,7 +147,7 @@ def test_squashing_is_the_fixer_s(tmp_path):
     files = [save(tmp_path / f"{i}.png", p) for i, p in enumerate(pixels)]
     one = Triplet("a", files[0], files[1], references=(Reference(files[2]),))
     sample = TripletDataset([one], (32, 48), fit="squash")[0, 1]
-    got = Batch.of([sample]).to("cpu")
+    got = collate([sample]).to("cpu")
     for view, file in zip(
         (*got.views[0], got.truth[0]), (files[0], files[2], files[1]), strict=True
     ):
@@ -370,9 +366,7 @@ def test_samples_do_not_depend_on_the_workers(triplets):
 
     def batches(workers):
         sampler = MicroBatches(order, 1, 4)
-        loader = DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=Batch.of, num_workers=workers
-        )
+        loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
         return list(loader)
 
     alone, together = batches(0), batches(2)
@@ -388,7 +382,7 @@ def test_samples_do_not_depend_on_the_workers(triplets):
 
 def test_a_batch_is_as_the_networks_take_it(tmp_path):
     sample = TripletDataset([triplet(tmp_path)], (48, 64))[0, 1]
-    batch = replace(Batch.of([sample, sample]), step=3, step_seed=5).to("cpu")
+    batch = replace(collate([sample, sample]), step=3, step_seed=5).to("cpu")
     assert batch.views.shape == (2, 2, 3, 48, 64)
     assert batch.truth.shape == (2, 3, 48, 64)
     assert (batch.step, batch.step_seed) == (3, 5)
@@ -437,7 +431,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, spoil):
     assert found.key == "b"
     assert str(file) in found.reason
     assert not found.reason.startswith("b:")
-    assert Batch.of([dataset[0, 0], found]) is found
+    assert collate([dataset[0, 0], found]) is found
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
@@ -468,17 +462,17 @@ def test_headers_are_looked_at_before_the_training(tmp_path, spoil, caplog):
     file = spoil(triplets[1])
     options = {"references": 1, "warped": False}
     with pytest.raises((ValueError, FileNotFoundError)) as error:
-        usable(triplets, **options, skip_bad=False)
+        select_usable(triplets, **options, skip_bad=False)
     assert str(error.value).startswith("b: ")
     assert str(file) in str(error.value)
     with caplog.at_level(logging.WARNING):
-        left = usable(triplets, **options, skip_bad=True)
+        left = select_usable(triplets, **options, skip_bad=True)
     assert [one.key for one in left] == ["a", "c"]
     assert "left out 1 of 3 entries, first: b: " in caplog.text
     for one in (triplets[0], triplets[2]):
         one.render.unlink()
     with pytest.raises(ValueError, match="none of 3 entries can be used, first: a: "):
-        usable(triplets, **options, skip_bad=True)
+        select_usable(triplets, **options, skip_bad=True)
 
 
 def test_lacking_references_are_said(tmp_path):
@@ -490,14 +484,14 @@ def test_lacking_references_are_said(tmp_path):
     ):
         own = replace(one, references=one.references[:count], reference=None)
         with pytest.raises(ValueError, match=why):
-            usable([own], references=references, warped=warped, skip_bad=False)
-    assert usable([own], references=0, warped=True, skip_bad=False) == [own]
+            select_usable([own], references=references, warped=warped, skip_bad=False)
+    assert select_usable([own], references=0, warped=True, skip_bad=False) == [own]
 
 
 def test_a_reference_of_another_size_is_no_fault(tmp_path):
     one = triplet(tmp_path)
     save(one.reference, mapped(60, 80, GUIDE))
-    assert usable([one], references=1, warped=False, skip_bad=False) == [one]
+    assert select_usable([one], references=1, warped=False, skip_bad=False) == [one]
 
 
 # kinds of pictures -----------------------------------------------------------------------------
@@ -524,7 +518,7 @@ def test_pictures_of_other_kinds(tmp_path):
     plain = save(tmp_path / "plain.png", pixels)
     for file, content in expected.items():
         one = Triplet("a", file, plain, references=(Reference(file),))
-        assert usable([one], references=1, warped=False, skip_bad=False)
+        assert select_usable([one], references=1, warped=False, skip_bad=False)
         sample = TripletDataset([one], (48, 64))[0, 0]
         for picture in sample.views:
             assert torch.equal((picture * 255).round().byte(), torch.from_numpy(content))
@@ -535,14 +529,14 @@ def test_a_folder_of_pictures(tmp_path):
     save(tmp_path / "b.jpg", mapped(20, 30, 0))
     save(tmp_path / "deep" / "a.png", mapped(20, 30, 0))
     (tmp_path / "notes.txt").write_text("none")
-    found = folder_images(tmp_path)
+    found = list_pictures(tmp_path)
     assert [one.key for one in found] == ["b.jpg", "deep_a.png"]
     assert all(one.render == one.truth and one.truth.is_file() for one in found)
     with pytest.raises(FileNotFoundError, match="--images"):
-        folder_images(tmp_path / "nowhere")
+        list_pictures(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no pictures"):
-        folder_images(tmp_path / "empty")
+        list_pictures(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
@@ -557,7 +551,7 @@ def test_alpha_stays_with_the_render(tmp_path, fit):
     for s in known:  # the render's green is its column, alpha twice that
         green = s.views[0, ..., 1:2]
         torch.testing.assert_close(s.alpha[1:-1, 2:-2], 2 * green[1:-1, 2:-2], atol=0.01, rtol=0)
-    batch = Batch.of(known[:2]).to("cpu")
+    batch = collate(known[:2]).to("cpu")
     assert torch.equal(batch.alpha[0, 0], known[0].alpha[..., 0] * 2 - 1)
     plain = TripletDataset([one], (24, 32), fit=fit)[0, 1]
     assert (plain.alpha == 0.5).all()
@@ -566,8 +560,8 @@ def test_alpha_stays_with_the_render(tmp_path, fit):
     ).all()
     gone = replace(one, alpha=tmp_path / "gone.png")
     with pytest.raises(FileNotFoundError, match=r"gone\.png is not there"):
-        usable([gone], references=1, warped=False, alpha=True, skip_bad=False)
-    assert usable([gone], references=1, warped=False, skip_bad=False)
+        select_usable([gone], references=1, warped=False, alpha=True, skip_bad=False)
+    assert select_usable([gone], references=1, warped=False, skip_bad=False)
 
 
 def test_relit_pictures_change_alike_and_tell_it(triplets):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluation.metrics import Metrics
-from training.validation import Validation, by_fixer
+from training.validation import TripletValidation, predict_by_fixing
 from triplets import manifest
 from triplets.pictures import read_image
 
@@ -22,7 +22,7 @@ def halfway(shown):
 
 def test_the_means_are_those_of_the_pictures(triplets, metrics):
     held = manifest.read(triplets, ("val",))
-    values, pictures = Validation(held, metrics, references=2)(halfway)
+    values, pictures = TripletValidation(held, metrics, references=2).measure(halfway)
     rows = []
     for one in held:
         render, truth = read_image(one.render), read_image(one.truth)
@@ -40,8 +40,8 @@ def test_the_means_are_those_of_the_pictures(triplets, metrics):
 
 def test_windows_are_the_middles(triplets, metrics):
     (one, _) = manifest.read(triplets, ("val",))
-    validation = Validation([one], metrics, references=1, window=(32, 16))
-    shown = validation.images(one)
+    validation = TripletValidation([one], metrics, references=1, window=(32, 16))
+    shown = validation.read(one)
     assert torch.equal(shown.render, read_image(one.render)[16:48, 24:40])
     assert torch.equal(shown.truth, read_image(one.truth)[16:48, 24:40])
     assert torch.equal(shown.references[0], read_image(one.reference)[16:48, 24:40])
@@ -58,12 +58,14 @@ def test_alpha_reaches_the_fixer(triplets, metrics):
             told.append(alphas)
             return renders
 
-    Validation([one], metrics)(by_fixer(Recorder()))
-    Validation([one], metrics, alpha=True)(by_fixer(Recorder()))
-    Validation([replace(one, alpha=None)], metrics, alpha=True)(by_fixer(Recorder()))
+    TripletValidation([one], metrics).measure(predict_by_fixing(Recorder().fix))
+    TripletValidation([one], metrics, alpha=True).measure(predict_by_fixing(Recorder().fix))
+    TripletValidation([replace(one, alpha=None)], metrics, alpha=True).measure(
+        predict_by_fixing(Recorder().fix)
+    )
     assert [a is None for a in told] == [True, False, True]
     assert torch.equal(told[1], read_image(one.truth)[None, ..., 0])
-    shown = Validation([one], metrics, alpha=True, window=(32, 16)).images(one)
+    shown = TripletValidation([one], metrics, alpha=True, window=(32, 16)).read(one)
     assert torch.equal(shown.alpha, read_image(one.truth)[16:48, 24:40, 0])
 
 
@@ -79,10 +81,10 @@ def test_a_picture_that_cannot_be_read_is_named_or_left_out(triplets, metrics, t
     held = manifest.read(triplets, ("val",))
     bad, file = broken(held[0], tmp_path)
     with pytest.raises(ValueError, match=f"^{bad.key}: {file}"):
-        Validation([bad, held[1]], metrics)(halfway)
+        TripletValidation([bad, held[1]], metrics).measure(halfway)
     with caplog.at_level(logging.WARNING):
-        values, _ = Validation([bad, held[1]], metrics, skip_bad=True)(halfway)
+        values, _ = TripletValidation([bad, held[1]], metrics, skip_bad=True).measure(halfway)
     assert f"left out {bad.key}: {file}" in caplog.text
-    assert values == Validation([held[1]], metrics)(halfway)[0]
+    assert values == TripletValidation([held[1]], metrics).measure(halfway)[0]
     with pytest.raises(ValueError, match="no entry is left"):
-        Validation([bad], metrics, skip_bad=True)(halfway)
+        TripletValidation([bad], metrics, skip_bad=True).measure(halfway)

@@ -8,12 +8,12 @@ CONSTANT = {"lin0": 0.3, "lin": 0.15, "lin00": 0.0}  # share of the run before t
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LRSchedule:
     """Factor on the learning rate and value of the weight decay at each of `total` steps.
 
-    warmup steps rise linearly from wp0 to 1, then `kind` falls to wpe: lin0, lin and lin00 stay at
-    1 for 30, 15 and 0 % and fall linearly; cos; exp (15 %, then exponentially); lin<T> falls
-    slower in the first share T. Raises ValueError for another kind.
+    The first `warmup` steps rise linearly from wp0 to 1, then `kind` falls to wpe: lin0, lin and
+    lin00 stay at 1 for 30, 15 and 0 % and fall linearly; cos; exp (15 %, then exponentially);
+    lin<T> falls slower in the first share T. Raises ValueError for another kind.
     """
 
     kind: str
@@ -25,20 +25,22 @@ class Schedule:
     decay_end: float = 0.05
 
     def __post_init__(self) -> None:
-        self.after(0.5)
+        self.factor(0.5)
 
     def rate(self, step: int) -> float:
-        """The learning rate's factor."""
+        """The learning rate's factor at a step."""
         if step < self.warmup:
             return self.wp0 + (1 - self.wp0) * step / self.warmup
-        return self.after((step - self.warmup) / max(1, self.total - 1 - self.warmup))
+        return self.factor((step - self.warmup) / max(1, self.total - 1 - self.warmup))
 
     def weight_decay(self, step: int) -> float:
+        """The weight decay at a step: half a cosine from `decay` to `decay_end`."""
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / max(1, self.total - 1))
         return self.decay_end + (self.decay - self.decay_end) * cosine
 
-    def after(self, passed: float) -> float:
-        """The factor when this share of the steps after the warm-up is done."""
+    def factor(self, passed: float) -> float:
+        """The learning rate's factor when a share `passed` of the steps after the warm-up is
+        done."""
         passed = min(passed, 1.0)
         if self.kind == "cos":
             return self.wpe + (1 - self.wpe) * (0.5 + 0.5 * math.cos(math.pi * passed))

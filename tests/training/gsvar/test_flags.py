@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from training.flags import TRAINING, parse_test
+from training.gsvar.flags import TRAINING
+from training.test_flags import parse_test
 
 
 def flags(*arguments):
-    return parse_test(list(arguments), "test_tile.py", "about")
+    return parse_test(list(arguments), "test_tile.py", "about", ignored=TRAINING)
 
 
 def test_booleans_as_people_write_them():

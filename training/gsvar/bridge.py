@@ -1,4 +1,4 @@
-# Stage 2, in image space: the bridge (and the decoder) learn to make pictures of what stage 1 says.
+# Stage 2, in image space: the bridge (and the decoder) learn to decode stage 1's latents.
 from __future__ import annotations
 
 import copy
@@ -9,26 +9,25 @@ from torch import Tensor
 
 from models.gsvar import GSVAR
 from models.gsvar.restorer import Restorer
+from models.vqvae.model import exact
 from training.cache import Cache, fingerprint
 from training.draws import Draws
-from training.latent import dropped
-from training.losses import ImageObjective
-from training.stages import Losses, Networks
+from training.gsvar.stage import GSVARStage, drops_references
+from training.losses import ImageObjective, harm
+from training.stage import Losses
 from training.triplets import Batch
 
 REFINER_STEPS = 10
 DECODING = ("vqvae.bridge.", "vqvae.decoder.", "vqvae.post_quant_conv.")  # not for restoring
 
 
-class BridgeStage(Networks):
-    """The decoded picture's distance to the truth (gsvar.md 2.7).
+class BridgeStage(GSVARStage):
+    """The decoded picture's distance to the truth (GS-VAR's stage 2).
 
     Stage 1 is frozen; its latents are drawn by real inference, in the stage's precision. With
     `both_views` the references are decoded too, from their own tokens. With `own_tokens` stage 1
     is left out: what is decoded are the render's own tokens. `harm`: weight of what became worse.
     """
-
-    prefix = "vae"
 
     def __init__(
         self,
@@ -55,8 +54,10 @@ class BridgeStage(Networks):
             model.vqvae.decoder.requires_grad_(True)
             model.vqvae.post_quant_conv.requires_grad_(True)
         # in tuples: neither belongs to what is trained or saved
-        half = dtype != torch.float32
-        self.frozen = (copy.deepcopy(restoring(model)).set_precision(dtype) if half else model,)
+        frozen = model
+        if dtype != torch.float32:
+            frozen = copy.deepcopy(copy_for_restoring(model)).set_precision(dtype)
+        self.frozen = (frozen,)
         self.objective = (objective,)
         self._restorer: Restorer | None = None
 
@@ -64,10 +65,11 @@ class BridgeStage(Networks):
         """Stage 1 restores as it will later: without stochastic depth, whatever the mode."""
         return super().train(False)
 
-    def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
+    def forward(self, batch: Batch, network: str = "model", detail: bool = False) -> Losses:
+        """loss and its parts (see ImageObjective), and harm where it has a weight."""
         model = self.model
         views = batch.views
-        if dropped(batch.step_seed, self.drop_references):
+        if drops_references(batch.step_seed, self.drop_references):
             views = views[:, :1]
         with torch.no_grad():
             f_hat = self.restored(batch, views)
@@ -80,16 +82,16 @@ class BridgeStage(Networks):
                 images, truths = torch.cat((images, guides)), torch.cat((truths, guides))
                 guide = torch.cat((guide, guides))
                 alpha = torch.cat((alpha, torch.ones_like(guides[:, :1])))
-        with self.autocast():
+        with self.autocast(model.device):
             features = model.vqvae.features(images, guide, alpha)
             decoded = model.vqvae.decode(f_hat, images, bridge=True, features=features)
+        decoded = exact(decoded)
         generator = torch.Generator().manual_seed(batch.step_seed)
-        losses = self.objective[0](
-            decoded.float(), truths, generator, with_gram=batch.step >= self.gram_from
-        )
+        with_gram = batch.step >= self.gram_from
+        losses = self.objective[0](decoded, truths, generator, with_gram=with_gram)
         if self.harm:
-            harm = harmed(decoded.float(), images, truths)
-            losses |= {"loss": losses["loss"] + self.harm * harm, "harm": harm.detach()}
+            worse = harm(decoded, images, truths)
+            losses |= {"loss": losses["loss"] + self.harm * worse, "harm": worse.detach()}
         return losses
 
     def restored(self, batch: Batch, views: Tensor) -> Tensor:
@@ -99,21 +101,21 @@ class BridgeStage(Networks):
             self._restorer = Restorer(frozen)
         restorer = self._restorer
 
-        def make(chosen: list[int]) -> Tensor:
-            part = views[chosen].to(frozen.word.weight.dtype)
-            noise = Draws([batch.seeds[i] for i in chosen], views.device)
+        def restore(places: list[int]) -> Tensor:
+            part = views[places].to(frozen.word.weight.dtype)
+            noise = Draws([batch.seeds[i] for i in places], views.device)
 
             def draw(k: int, shape: tuple[int, int]) -> Tensor:
-                return noise.normal(shape[0] // len(chosen), shape[1]).flatten(0, 1)
+                return noise.normal(shape[0] // len(places), shape[1]).flatten(0, 1)
 
             if self.own_tokens:
                 return frozen.vqvae.quantized(part[:, 0], restorer.fit_scales(part).grids)
             guides = part[:, 1:] if part.shape[1] > 1 else None
             f_hat = restorer.restore(part[:, 0], guides, draw=draw, refiner_steps=REFINER_STEPS)
-            return f_hat.float()
+            return exact(f_hat)
 
         if self.cache is None or self.own_tokens:
-            return make(list(range(len(views))))
+            return restore(list(range(len(views))))
         if self.stored is None:
             named = fingerprint(frozen, self.dtype, REFINER_STEPS, without=DECODING)
             kind = f"restored-{named}"
@@ -122,17 +124,10 @@ class BridgeStage(Networks):
             f"{sources}/{place}/{tuple(views.shape[1:])}"
             for sources, place in zip(batch.sources, batch.places, strict=True)
         ]
-        return self.stored(names, make, views.device)
+        return self.stored(names, restore, views.device)
 
 
-def harmed(fixed: Tensor, render: Tensor, truth: Tensor) -> Tensor:
-    """How much farther from the truth than the render a pixel is, in L1, mean over all pixels;
-    images [B,3,H,W]."""
-    after, before = ((image - truth).abs().mean(1) for image in (fixed, render))
-    return (after - before).relu().mean()
-
-
-def restoring(model: GSVAR) -> GSVAR:
+def copy_for_restoring(model: GSVAR) -> GSVAR:
     """The model, its parameters shared, without what restoring does not need."""
     lean = copy.copy(model)
     lean._modules = dict(model._modules)

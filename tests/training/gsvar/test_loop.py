@@ -8,8 +8,8 @@ import torch
 
 from models.checkpoints import io
 from models.gsvar import loading
-from training import commands
-from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
+from training.gsvar import commands
+from training.gsvar.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
 from training.triplets import TripletDataset
 
 KINDS = {
@@ -173,13 +173,13 @@ def test_resume_false_starts_over(chain):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_entries(chain, monkeypatch):
-    from training.latent import LatentStage
+    from training.gsvar.latent import LatentStage
 
     results, arguments = chain
     forward, bad = LatentStage.forward, []
 
-    def spoilt(self, batch, player="model", detail=False):
-        losses = forward(self, batch, player, detail)
+    def spoilt(self, batch, network="model", detail=False):
+        losses = forward(self, batch, network, detail)
         if batch.step == 6:
             bad.extend(batch.keys)
             losses["loss"] = losses["loss"] * float("nan")
@@ -200,13 +200,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_entries(chain, mo
 
 
 def test_an_exploding_loss_stops_the_run(chain, monkeypatch):
-    from training.latent import LatentStage
+    from training.gsvar.latent import LatentStage
 
     _, arguments = chain
     forward = LatentStage.forward
 
-    def growing(self, batch, player="model", detail=False):
-        losses = forward(self, batch, player, detail)
+    def growing(self, batch, network="model", detail=False):
+        losses = forward(self, batch, network, detail)
         losses["loss"] = losses["loss"] * (100 if batch.step > 1 else 1)
         return losses
 
@@ -216,13 +216,13 @@ def test_an_exploding_loss_stops_the_run(chain, monkeypatch):
 
 
 def test_a_loss_that_was_negative_once_is_no_measure_of_an_explosion(chain, monkeypatch):
-    from training.latent import LatentStage
+    from training.gsvar.latent import LatentStage
 
     _, arguments = chain
     forward = LatentStage.forward
 
-    def swinging(self, batch, player="model", detail=False):
-        losses = forward(self, batch, player, detail)
+    def swinging(self, batch, network="model", detail=False):
+        losses = forward(self, batch, network, detail)
         losses["loss"] = losses["loss"] * 0 + (-8.0 if batch.step == 2 else 3.0)
         return losses
 

@@ -9,8 +9,8 @@ from models.gsvar import GSVAR, PRESETS, adapter, loading
 from models.gsvar.config import original_d24
 from models.var.scales import ScaleSchedule
 from tests.training.conftest import sizes
-from training import building
-from training.flags import Model
+from training.gsvar import building
+from training.gsvar.flags import Model
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,18 @@ def loaded(file, **options):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_by_name(name):
-    assert building.config_of(Model(preset=name)) == PRESETS[name]()
+    assert building.read_config(Model(preset=name)) == PRESETS[name]()
 
 
 def test_a_preset_of_a_file(preset):
-    assert building.config_of(Model(preset=str(preset))) == sizes()
+    assert building.read_config(Model(preset=str(preset))) == sizes()
 
 
 def test_flags_change_a_preset(preset):
     flags = Model(
         preset=str(preset), depth=5, pn="1_2_3_4x6", ref_attends="all", saln=True, anorm=False
     )
-    assert building.config_of(flags) == sizes(
+    assert building.read_config(flags) == sizes(
         depth=5, patch_nums="1_2_3_4x6", ref_attends="all", shared_adaln=True, qk_norm=False
     )
 
@@ -75,7 +75,7 @@ def test_schedules_by_the_original_s_names():
     """By the picture's side in pixels, 16 or 8 to a token."""
     assert ScaleSchedule.of(building.SCHEDULES["512"]).text == original_d24().patch_nums
     for name, text in building.SCHEDULES.items():
-        config = building.config_of(Model(preset="original-d24", pn=name))
+        config = building.read_config(Model(preset="original-d24", pn=name))
         assert config.patch_nums == text
         assert config.scales.latent == (int(name) // 16,) * 2
 
@@ -95,7 +95,7 @@ def test_schedules_by_the_original_s_names():
 )
 def test_sizes_that_make_no_model_are_refused(changes, why):
     with pytest.raises((ValueError, FileNotFoundError), match=why):
-        building.config_of(replace(Model(preset="tiny"), **changes))
+        building.read_config(replace(Model(preset="tiny"), **changes))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_file_that_tells_no_sizes_is_named(tmp_path, text):
     path = tmp_path / "sizes.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"^--preset={path}: .+"):
-        building.config_of(Model(preset=str(path)))
+        building.read_config(Model(preset=str(path)))
 
 
 # new models ------------------------------------------------------------------------------------
@@ -333,6 +333,6 @@ def test_lora_flags_that_make_no_sense_are_refused(changes, why):
 
 
 def test_flags_of_sizes_are_told_from_those_of_training():
-    names = building.named_sizes(Model())
+    names = building.sizes_flags(Model())
     assert {"preset", "depth", "pn", "ref_attends", "lora_r", "use_lora", "saln"} <= set(names)
     assert not {"var_pretrain_path", "ini", "alng", "vae_model_path"} & set(names)

@@ -14,7 +14,7 @@ from models.gsvar.init import initialise
 from models.gsvar.lora import add_lora
 from models.var.scales import ScaleSchedule
 from runtime.arguments import naming_flags
-from training.flags import Model
+from training.gsvar.flags import Model
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ SCHEDULES = {  # names of the original's --pn
 COMPILED = {1: "reduce-overhead", 2: "max-autotune", 3: "default"}
 
 
-def config_of(flags: Model) -> GSVARConfig:
+def read_config(flags: Model) -> GSVARConfig:
     """The sizes that --preset and the flags beside it name; ValueError where they make no model."""
     name = flags.preset
     if name in PRESETS:
@@ -63,12 +63,12 @@ def config_of(flags: Model) -> GSVARConfig:
     if flags.depth is not None and flags.depth < 1:
         raise ValueError(f"--depth={flags.depth} must be at least 1")
     if flags.pn is not None:
-        scales_of(flags.pn)
+        parse_scales(flags.pn)
     return replace(config, **{k: v for k, v in changes.items() if v is not None})
 
 
-def scales_of(pn: str) -> ScaleSchedule:
-    """The schedule that --pn names."""
+def parse_scales(pn: str) -> ScaleSchedule:
+    """The schedule of scales that --pn names."""
     try:
         return ScaleSchedule.of(SCHEDULES.get(pn, pn))
     except ValueError as error:
@@ -77,7 +77,7 @@ def scales_of(pn: str) -> ScaleSchedule:
 
 def new_model(flags: Model, seed: int) -> GSVAR:
     """A model of --preset's sizes with fresh weights, its tokenizer too."""
-    config = config_of(flags)
+    config = read_config(flags)
     torch.manual_seed(seed)
     model = GSVAR(config)
     deviation = None if flags.ini < 0 else flags.ini
@@ -99,7 +99,7 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
         model = new_model(flags, seed)
         model = loading.with_vqvae(model, vqvae, "cpu", torch.float32)
     else:
-        model = pretrained(flags)
+        model = load_pretrained(flags)
         check_schedule(flags, model.config)
         for name in ("saln", "anorm"):
             own = {"saln": model.config.shared_adaln, "anorm": model.config.qk_norm}[name]
@@ -116,7 +116,7 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
                 )
             model.read_alpha()
         if flags.fine_width not in (None, model.config.fine_width):
-            with_fine(model, flags)
+            add_fine_level(model, flags)
         if flags.ref_attends is not None:
             model.config = replace(model.config, ref_attends=flags.ref_attends)
     if flags.fusion_block_idx is not None:
@@ -124,16 +124,17 @@ def starting_model(flags: Model, seed: int) -> GSVAR:
     return model
 
 
-def with_fine(model: GSVAR, flags: Model) -> None:
+def add_fine_level(model: GSVAR, flags: Model) -> None:
     """Give the model --fine_width's last level; ValueError where it has another or no place."""
     try:
         model.add_fine(flags.fine_width)
     except ValueError as error:
-        told = f"--fine_width={flags.fine_width} and {flags.var_pretrain_path}"
-        raise ValueError(f"{told}: {error}") from None
+        raise ValueError(
+            f"--fine_width={flags.fine_width} and {flags.var_pretrain_path}: {error}"
+        ) from None
 
 
-def pretrained(flags: Model) -> GSVAR:
+def load_pretrained(flags: Model) -> GSVAR:
     """The weights of --var_pretrain_path, with --vae_model_path's tokenizer where that is needed
     or asked for."""
     path, vqvae = flags.var_pretrain_path, flags.vae_model_path
@@ -154,7 +155,7 @@ def check_schedule(flags: Model, config: GSVARConfig) -> None:
     """ValueError if --pn is not the weights' schedule."""
     if flags.pn is None:
         return
-    asked = scales_of(flags.pn).text
+    asked = parse_scales(flags.pn).text
     if asked != config.patch_nums:
         raise ValueError(
             f"--pn={flags.pn} is not the schedule of {flags.var_pretrain_path}, which is "
@@ -176,7 +177,7 @@ def prepare_latent(model: GSVAR, flags: Model, checkpointing: bool | None, seed:
     model.transformer.checkpointing = on
 
 
-def compiled(model: GSVAR, transformer: int, vqvae: int) -> None:
+def compile_parts(model: GSVAR, transformer: int, vqvae: int) -> None:
     """torch.compile parts in place, as --tfast and --vfast say."""
     if transformer:
         for block in model.transformer.blocks:
@@ -186,7 +187,7 @@ def compiled(model: GSVAR, transformer: int, vqvae: int) -> None:
         model.vqvae.decoder.compile(mode=COMPILED[vqvae])
 
 
-def named_sizes(flags: Model) -> list[str]:
+def sizes_flags(flags: Model) -> list[str]:
     """Flags that make another model: a run cannot go on with others."""
     training = ("var_pretrain_path", "vae_model_path", "ini", "hd", "aln", "alng", "lora_dropout")
     return [f.name for f in fields(flags) if f.name not in training]

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 
 from models.gsvar import GSVAR, diffusion
 from tests.training.conftest import sizes
-from training.bridging import BridgeStage, harmed
 from training.draws import Draws
-from training.latent import LatentStage, dropped
-from training.losses import ImageObjective
-from training.tokenizing import TokenizerStage
-from training.triplets import Batch, TripletDataset
+from training.gsvar.bridge import BridgeStage
+from training.gsvar.latent import LatentStage
+from training.gsvar.stage import drops_references
+from training.gsvar.tokenizer import TokenizerStage
+from training.losses import ImageObjective, harm
+from training.triplets import TripletDataset, collate
 from triplets import manifest
 
 
@@ -32,7 +33,7 @@ def model(**changes):
 @pytest.fixture(scope="module")
 def batch(triplets):
     dataset = TripletDataset(manifest.read(triplets, ["train"]), (64, 64), references=2)
-    return Batch.of([dataset[i, 100 + i] for i in range(4)]).to("cpu")
+    return collate([dataset[i, 100 + i] for i in range(4)]).to("cpu")
 
 
 def part(batch, chosen):
@@ -87,12 +88,12 @@ def test_a_batch_is_the_mean_of_its_halves(batch):
 
 def test_dropped_references_leave_the_inference_without_them(batch):
     stage = LatentStage(model(), drop_references=0.5)
-    assert 0.4 < sum(dropped(seed << 40, 0.5) for seed in range(1000)) / 1000 < 0.6
-    without = next(s for s in range(100) if dropped(s, 0.5))
+    assert 0.4 < sum(drops_references(seed << 40, 0.5) for seed in range(1000)) / 1000 < 0.6
+    without = next(s for s in range(100) if drops_references(s, 0.5))
     alone = replace(batch, views=batch.views[:, :1])
     ours = stage(replace(batch, step_seed=without))["cross_entropy"]
     torch.testing.assert_close(ours, LatentStage(model())(alone)["cross_entropy"])
-    kept = next(s for s in range(100) if not dropped(s, 0.5))
+    kept = next(s for s in range(100) if not drops_references(s, 0.5))
     assert stage(replace(batch, step_seed=kept))["cross_entropy"] != ours
 
 
@@ -264,10 +265,10 @@ def test_a_bridge_s_last_level_learns_beside_it(batch):
 
 def test_harm_is_what_became_worse(batch):
     render, truth = batch.views[:, 0], batch.truth
-    assert harmed(render, render, truth) == 0
-    assert harmed(truth, render, truth) == 0
+    assert harm(render, render, truth) == 0
+    assert harm(truth, render, truth) == 0
     half = torch.lerp(render, truth, 0.5)
-    torch.testing.assert_close(harmed(render, half, truth), (render - half).abs().mean())
+    torch.testing.assert_close(harm(render, half, truth), (render - half).abs().mean())
     made = model()
     made.vqvae.add_bridge(identity=False)
     plain, careful = (

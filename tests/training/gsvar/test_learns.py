@@ -7,11 +7,11 @@ import torch
 from evaluation.metrics import Metrics
 from fixers.gsvar import GSVARFixer
 from models.gsvar import loading
-from training import commands
-from training.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
-from training.latent import LatentStage
-from training.triplets import Batch, TripletDataset
-from training.validation import Validation, by_fixer
+from training.gsvar import commands
+from training.gsvar.flags import BridgeFlags, LatentFlags, TokenizerFlags, parse_train
+from training.gsvar.latent import LatentStage
+from training.triplets import TripletDataset, collate
+from training.validation import TripletValidation, predict_by_fixing
 from triplets import manifest
 
 
@@ -72,7 +72,7 @@ def test_losses_fall_well_below_their_start(trained, stage, name, below):
 def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
     model = loading.load(trained / "ar/ar-ckpt-last.pth")
     dataset = TripletDataset(manifest.read(triplets, ["train"]), (64, 64))
-    batch = Batch.of([dataset[i, i] for i in range(len(dataset))]).to("cpu")
+    batch = collate([dataset[i, i] for i in range(len(dataset))]).to("cpu")
     stage = LatentStage(model.eval())
     with torch.no_grad():
         accuracy = stage(batch, detail=True)["accuracy"].item()
@@ -86,7 +86,7 @@ def test_tokens_are_predicted_better_than_by_chance_or_habit(trained, triplets):
 
 def test_the_fixed_view_beats_the_render_on_training_views(trained, triplets):
     model = loading.load(trained / "vae/vae-ckpt-last.pth")
-    validation = Validation(manifest.read(triplets, ["train"]), Metrics(None))
-    values, _ = validation(by_fixer(GSVARFixer(model, bridge=True)))
+    validation = TripletValidation(manifest.read(triplets, ["train"]), Metrics(None))
+    values, _ = validation.measure(predict_by_fixing(GSVARFixer(model, bridge=True).fix))
     assert values["psnr"] > values["render_psnr"] + 1
     assert values["ssim"] > values["render_ssim"]

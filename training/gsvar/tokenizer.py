@@ -1,18 +1,21 @@
-# Stage 0: the multi-scale VQ-VAE learns to say pictures in tokens.
+# Stage 0: the multi-scale VQ-VAE learns to encode pictures as tokens.
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.gsvar import GSVAR
 from models.vqvae.discriminator import Discriminator, hinge
 from models.vqvae.model import exact
 from runtime.seeds import mix_seeds
-from training.distributed import rank, world
+from training.distributed import rank, world_size
 from training.draws import Draws
+from training.gsvar.stage import GSVARStage
 from training.losses import ImageObjective
-from training.stages import Losses, Networks
+from training.stage import Losses
 from training.triplets import Batch
 
 EARLY = (1, 10, 30)  # steps after which a new tokenizer's codes are revived too
@@ -20,7 +23,7 @@ REPORTED = 100  # steps between two counts of the codes in use, where none are r
 SETTLED = 0.8  # share of the run after which codes are left alone
 
 
-class TokenizerStage(Networks):
+class TokenizerStage(GSVARStage):
     """Reconstruction, codebook and commitment losses (VAR, arXiv 2404.02905, section 3.2).
 
     `continuous` of the pictures are decoded from the latent itself, as the refiner will restore
@@ -28,8 +31,6 @@ class TokenizerStage(Networks):
     those of a `new` tokenizer in its first steps too. With `gan` > 0 a patch discriminator joins
     from step `gan_from` on.
     """
-
-    prefix = "vqvae"
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class TokenizerStage(Networks):
         gan_from: int = 0,
         seed: int = 0,
     ):
-        super().__init__(model, dtype, None)
+        super().__init__(model, dtype)
         self.total, self.commitment, self.continuous = total, commitment, continuous
         self.revive_every, self.early = revive_every, EARLY if new and revive_every else ()
         self.gan, self.gan_from, self.seed = gan, gan_from, seed
@@ -57,33 +58,35 @@ class TokenizerStage(Networks):
             phi.requires_grad_(True)
         self.objective = (objective,)
         self.discriminator = Discriminator() if gan > 0 else None
-        self.players = ("model", "discriminator") if gan > 0 else ("model",)
+        self.networks = ("model", "discriminator") if gan > 0 else ("model",)
         # no buffer: each process counts its own until they are summed
         self.hits = torch.zeros(model.config.vocabulary, device=model.device)
         self.seen: Tensor | None = None
         self.decoded: Tensor | None = None
 
-    def forward(self, batch: Batch, player: str = "model", detail: bool = False) -> Losses:
-        if player == "discriminator":
-            return self.judged(batch.truth)
+    def forward(self, batch: Batch, network: str = "model", detail: bool = False) -> Losses:
+        """loss and its parts of the tokenizer (see ImageObjective), or the discriminator's."""
+        if network == "discriminator":
+            return self.discriminate(batch.truth)
         vqvae, grids = self.model.vqvae, self.model.config.scales.grids
         images = batch.truth
-        with self.autocast():
+        with self.autocast(self.model.device):
             lowest = vqvae.encoder(images)
         latent = vqvae.quant_conv(exact(lowest))
         quantized = vqvae.quantizer.quantize(latent, grids)
-        coin = Draws(batch.seeds, images.device).uniform(1, 1, 1) < self.continuous
-        f_hat = torch.where(coin, latent, quantized.f_hat)
-        with self.autocast():
-            decoded = vqvae.decode(f_hat).float()
+        continuous = Draws(batch.seeds, images.device).uniform(1, 1, 1) < self.continuous
+        f_hat = torch.where(continuous, latent, quantized.f_hat)
+        with self.autocast(self.model.device):
+            decoded = vqvae.decode(f_hat)
+        decoded = exact(decoded)
         losses = self.objective[0](decoded, images)
         loss = losses["loss"] + quantized.codebook_loss
         loss = loss + self.commitment * quantized.commitment_loss
         losses["codebook"] = quantized.codebook_loss.detach()
         if self.discriminator is not None and batch.step >= self.gan_from:
             self.discriminator.requires_grad_(False)
-            with self.autocast():
-                adversarial = -self.discriminator(decoded).float().mean()
+            with self.autocast(self.model.device):
+                adversarial = -exact(self.discriminator(decoded)).mean()
             self.discriminator.requires_grad_(True)
             loss = loss + self.gan * adversarial
             losses["adversarial"] = adversarial.detach()
@@ -93,53 +96,51 @@ class TokenizerStage(Networks):
         self.seen = quantized.vectors.detach()
         return losses | {"loss": loss}
 
-    def judged(self, images: Tensor) -> Losses:
+    def discriminate(self, images: Tensor) -> Losses:
         """The discriminator's turn, on the pictures decoded a moment ago."""
-        with self.autocast():
-            real, fake = self.discriminator(images).float(), self.discriminator(self.decoded)
-        loss = hinge(real, fake.float())
+        with self.autocast(self.model.device):
+            real, fake = self.discriminator(images), self.discriminator(self.decoded)
+        loss = hinge(exact(real), exact(fake))
         return {"loss": loss, "discriminator": loss.detach()}
 
-    def playing(self, player: str, step: int) -> bool:
-        return player == "model" or step >= self.gan_from
-
-    def parameters_of(self, player: str) -> list[tuple[str, nn.Parameter]]:
-        part = self.model if player == "model" else self.discriminator
-        return [(n, p) for n, p in part.named_parameters() if p.requires_grad]
+    def learns(self, network: str, step: int) -> bool:
+        """The discriminator joins at `gan_from`."""
+        return network == "model" or step >= self.gan_from
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:
-        """Revives dead codes when it is time, and tells which share of the codes is in use."""
+        """Revive dead codes when it is time; codes_used is the share of the codes in use."""
         done = step + 1
         if done not in self.early and done % (self.revive_every or REPORTED):
             return {}
-        if world() > 1:
+        if world_size() > 1:
             dist.all_reduce(self.hits)
         dead = (self.hits == 0).nonzero().flatten().cpu()
-        told = {"codes_used": 1 - len(dead) / len(self.hits)}
+        numbers = {"codes_used": 1 - len(dead) / len(self.hits)}
         self.hits.zero_()
         if not self.revive_every or done > SETTLED * self.total:
-            return told
+            return numbers
         codes, seen = self.model.vqvae.quantizer.codebook.weight, self.seen
-        if world() > 1:
-            parts = [torch.empty_like(seen) for _ in range(world())]
+        if world_size() > 1:
+            parts = [torch.empty_like(seen) for _ in range(world_size())]
             dist.all_gather(parts, seen)
             seen = torch.cat(parts)
         generator = torch.Generator().manual_seed(mix_seeds(self.seed, 4, step))
-        chosen = torch.randperm(len(seen), generator=generator)[: len(dead)]
-        codes[dead[: len(chosen)]] = seen[chosen.to(seen.device)].to(codes.dtype)
-        return told
+        picked = torch.randperm(len(seen), generator=generator)[: len(dead)]
+        codes[dead[: len(picked)]] = seen[picked.to(seen.device)].to(codes.dtype)
+        return numbers
 
-    def kept(self) -> dict[str, object]:
-        judge, hits = self.discriminator, self.hits.clone()
-        if world() > 1:
+    def resume_state(self) -> dict[str, object]:
+        """The discriminator, and how often each code was used since it was last looked at."""
+        hits = self.hits.clone()
+        if world_size() > 1:
             dist.all_reduce(hits)
-        return {
-            "hits": hits.cpu(),
-            "discriminator": None if judge is None else judge.state_dict(),
-        }
+        state = None if self.discriminator is None else self.discriminator.state_dict()
+        return {"hits": hits.cpu(), "discriminator": state}
 
-    def restore(self, kept: dict) -> None:
-        self.hits.copy_(kept["hits"] if rank() == 0 else torch.zeros_like(kept["hits"]))
-        if self.discriminator is not None and kept["discriminator"] is not None:
-            self.discriminator.load_state_dict(kept["discriminator"])
+    def load_resume_state(self, state: Mapping) -> None:
+        """Put back what `resume_state` gave; the hits go to the first process."""
+        hits = state["hits"]
+        self.hits.copy_(hits if rank() == 0 else torch.zeros_like(hits))
+        if self.discriminator is not None and state["discriminator"] is not None:
+            self.discriminator.load_state_dict(state["discriminator"])

@@ -1,16 +1,16 @@
-# Learning rate and weight decay at points worked out by hand (gsvar.md 2.6).
+# Learning rate and weight decay at points worked out by hand (VAR, arXiv 2404.02905).
 import math
 
 import pytest
 
-from training.schedule import Schedule
+from training.lr_schedule import LRSchedule
 
 KINDS = ("lin0", "lin", "lin00", "cos", "exp", "lin0.4")
 
 
 def schedule(kind="lin0", total=101, warmup=0, **changes):
     """By default 101 steps without warm-up: step n is n percent of the way."""
-    return Schedule(kind, total, warmup, **{"wpe": 0.01, **changes})
+    return LRSchedule(kind, total, warmup, **{"wpe": 0.01, **changes})
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_exp_falls_by_equal_factors():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_warms_up_and_ends_exactly(kind):
-    own = Schedule(kind, 60, 10, wp0=0.005, wpe=0.02)
+    own = LRSchedule(kind, 60, 10, wp0=0.005, wpe=0.02)
     assert own.rate(0) == 0.005
     assert own.rate(5) == pytest.approx((0.005 + 1) / 2)
     assert own.rate(9) == pytest.approx(0.9005)
@@ -56,11 +56,11 @@ def test_every_kind_warms_up_and_ends_exactly(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shortest_runs(kind):
-    assert Schedule(kind, 1, 0).rate(0) == 1
-    assert Schedule(kind, 2, 0, wpe=0.1).rate(1) == pytest.approx(0.1)
-    assert Schedule(kind, 2, 1).rate(0) == 0.005
-    assert Schedule(kind, 2, 1).rate(1) == 1
-    assert Schedule(kind, 3, 0, wpe=0.0).rate(2) == 0
+    assert LRSchedule(kind, 1, 0).rate(0) == 1
+    assert LRSchedule(kind, 2, 0, wpe=0.1).rate(1) == pytest.approx(0.1)
+    assert LRSchedule(kind, 2, 1).rate(0) == 0.005
+    assert LRSchedule(kind, 2, 1).rate(1) == 1
+    assert LRSchedule(kind, 3, 0, wpe=0.0).rate(2) == 0
 
 
 def test_weight_decay_falls_as_a_cosine():
@@ -70,7 +70,7 @@ def test_weight_decay_falls_as_a_cosine():
     assert own.weight_decay(50) == pytest.approx(0.22)
     assert own.weight_decay(100) == pytest.approx(0.4)
     assert schedule().weight_decay(37) == pytest.approx(0.05)
-    assert Schedule("cos", 1, 0, decay=0.3, decay_end=0.1).weight_decay(0) == pytest.approx(0.3)
+    assert LRSchedule("cos", 1, 0, decay=0.3, decay_end=0.1).weight_decay(0) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(

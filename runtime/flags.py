@@ -1,0 +1,98 @@
+# Command lines of --name=value flags, by tyro: dataclasses made of groups of flags.
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+Flags = TypeVar("Flags")
+
+
+def parse_flags(
+    kind: type[Flags],
+    arguments: list[str],
+    program: str,
+    about: str,
+    *,
+    ignored: tuple[type, ...] = (),
+    aliases: Mapping[str, str] | None = None,
+    where: str = "here",
+) -> Flags:
+    """An instance of `kind`, whose fields are groups of flags, from the command line.
+
+    Flags of the groups `ignored` are checked, and a line of the log says that they have no effect
+    `where`. `aliases` are other names of flags. Raises ValueError for an unknown flag, with what
+    was probably meant; tyro exits with code 2 for a wrong value.
+    """
+    aliases = aliases or {}
+    own = {f.name for group in fields(kind) for f in fields(group.default_factory)}
+    own |= {alias for alias, name in aliases.items() if name in own}
+    foreign = {f.name: group for group in reversed(ignored) for f in fields(group)}
+    given = split_arguments(arguments, {**foreign, **dict.fromkeys((*own, *aliases))})
+    given = [(aliases.get(name, name), values) for name, values in given]
+    idle = [(name, values) for name, values in given if name not in own and name != "help"]
+    for name, values in idle:
+        run_tyro(foreign[name], [(name, values)], program, about)
+    if idle:
+        log.info("without effect %s: %s", where, ", ".join(f"--{name}" for name, _ in idle))
+    used = [(name, values) for name, values in given if (name, values) not in idle]
+    return run_tyro(kind, used, program, about)
+
+
+def split_arguments(arguments: list[str], names: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Flags and their values, in order: --name=value, --name value value, and --name alone for a
+    boolean. Raises ValueError for a flag that is none of `names`."""
+    given: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        text, equals, value = argument.partition("=")
+        if text in ("-h", "--help"):
+            given.append(("help", []))
+        elif text.startswith("--"):
+            name = text[2:].replace("-", "_")
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean --{near[0]}?" if near else "; see --help"
+                raise ValueError(f"there is no flag {text}{hint}")
+            given.append((name, [value] if equals else []))
+        elif not given:
+            raise ValueError(f"{argument!r} belongs to no flag; see --help")
+        else:
+            given[-1][1].append(argument)
+    return given
+
+
+def run_tyro(
+    kind: type[Flags], given: list[tuple[str, list[str]]], program: str, about: str
+) -> Flags:
+    """The dataclass (of flags, or of groups of flags) from flags and values."""
+    import tyro
+
+    groups = all(is_dataclass(f.default_factory) for f in fields(kind))
+    leaves = [f for g in fields(kind) for f in fields(g.default_factory)] if groups else []
+    booleans = {f.name for f in leaves or fields(kind) if f.type.startswith("bool")}
+    words: list[str] = []
+    for name, values in given:
+        if name in booleans:
+            values = [spell_boolean(value) for value in values] or ["True"]
+        words += [f"--{name}", *values]
+    return tyro.cli(
+        kind,
+        args=words,
+        prog=program,
+        description=inspect.cleandoc(about),
+        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes),
+        use_underscores=True,
+    )
+
+
+def spell_boolean(text: str) -> str:
+    """True or False for what people write (1, yes, on; 0, no, off); other text as it is."""
+    lowered = text.lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return "True"
+    return "False" if lowered in ("0", "false", "no", "off") else text

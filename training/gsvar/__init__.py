@@ -1,0 +1,1 @@
+# Training of GS-VAR: tokenizer, transformer and VAE-bridge, with the flags of the original.
