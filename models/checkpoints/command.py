@@ -3,12 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import tyro
 
-from models.checkpoints import registry
-from models.checkpoints.system import check_ending, export
-from models.gsvar.loading import load as load_gsvar
 from runtime.arguments import naming_flags
 
 
@@ -24,6 +20,8 @@ def show(file: tyro.conf.Positional[Path]) -> None:
     Args:
         file: a .safetensors of ours, or a .pth of the original.
     """
+    from models.checkpoints import registry
+
     for key, value in registry.inspect(file).items():
         if isinstance(value, dict):
             print(f"{key}:")
@@ -54,6 +52,12 @@ def convert(
         base: the model under a file that holds LoRA factors only.
         bf16: half the size, to pass on (.safetensors only).
     """
+    import torch
+
+    from models.checkpoints import registry
+    from models.checkpoints.system import check_ending, export
+    from models.gsvar.loading import load as load_gsvar
+
     if bf16 and target.suffix != ".safetensors":
         raise ValueError(f"{target}: --bf16 is for .safetensors")
     check_ending(target)

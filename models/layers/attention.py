@@ -1,11 +1,16 @@
 # The one attention core: softmax(q k^T * scale) v, on whichever kernel is fastest for the tensors
 # in hand.
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+if TYPE_CHECKING:  # loading FlexAttention takes a third of what torch takes
+    from torch.nn.attention.flex_attention import BlockMask
 
 try:  # optional: needs a CUDA compiler to install
     from flash_attn import flash_attn_func
@@ -16,6 +21,8 @@ except ImportError:
 @lru_cache(maxsize=1)
 def compiled_flex():
     """FlexAttention, compiled at its first use."""
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention, dynamic=False)
 
 
@@ -27,7 +34,7 @@ def attention(
     `mask` is True where a query sees a key ([L,M] or broadcastable to [B,H,L,M]), a FlexAttention
     BlockMask (CUDA), or None where every query sees every key. Softmax is in float32 or better.
     """
-    if isinstance(mask, BlockMask):
+    if mask is not None and not isinstance(mask, Tensor):
         return compiled_flex()(q, k, v, block_mask=mask, scale=scale)
     if mask is None and flash_is_faster(q):
         out = flash_attn_func(

@@ -1,13 +1,17 @@
 # A token sequence as segments and who sees whom; masks and the order of cached decoding follow
 # from it.
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 RefAttends = Literal["all", "self"]
 
@@ -56,6 +60,8 @@ class TokenSequence:
 
     def block_mask(self, device: torch.device | str) -> BlockMask:
         """The same for FlexAttention, which skips the blocks that nobody sees."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
         ids, sees = self.segment_ids(device), torch.tensor(self.sees, device=device)
 
         def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 # The next-scale transformer: a stack of blocks, and the ways to attend: masked or by scale
 # (training), cached (decoding).
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from models.layers.attention import attention
@@ -14,6 +16,9 @@ from models.layers.multihead import Attend, SelfAttention
 from models.layers.qk_norm import ScaledDot, UnitNorm
 from models.layers.slot_cache import SlotCache
 from models.var.segments import RefAttends, Step, TokenSequence
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Transformer(nn.Module):
