@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def run_script(monkeypatch, capsys, caplog):
-    """run_script(folder, name, *arguments) -> exit code, and what was said; run in the folder."""
+    """run_script(folder, name, *arguments) -> exit code and output; run in the folder."""
 
     def run(folder, name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -25,7 +25,7 @@ def run_script(monkeypatch, capsys, caplog):
             runpy.run_path(str(ROOT / name), run_name="__main__")
         except SystemExit as stop:
             code = stop.code
-        told = capsys.readouterr()
-        return code, told.out + told.err + caplog.text
+        output = capsys.readouterr()
+        return code, output.out + output.err + caplog.text
 
     return run

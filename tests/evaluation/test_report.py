@@ -257,8 +257,8 @@ def test_long_curves_are_thinned_to_their_end():
 
 @pytest.mark.parametrize("low, high", [(0, 1), (17.3, 24.9), (-3e-5, 2e-5), (5, 5), (0, 30_000)])
 def test_ticks_are_round_and_span_the_values(low, high):
-    found = choose_ticks(low, high, 5)
-    assert found[0] <= low and found[-1] >= high
-    assert 3 <= len(found) <= 8
-    steps = np.diff(found)
+    ticks = choose_ticks(low, high, 5)
+    assert ticks[0] <= low and ticks[-1] >= high
+    assert 3 <= len(ticks) <= 8
+    steps = np.diff(ticks)
     assert np.allclose(steps, steps[0])

@@ -103,8 +103,8 @@ def test_procedural_scenes_are_made_by_seed_whatever_their_number(captures, tmp_
     run_task(tasks(0, 3)[name], 0, lambda done, total: None)
     photos = [sorted((p / "images").iterdir()) for p in (tmp_path / name, captures[1])]
     assert [f.read_bytes() for f in photos[0]] == [f.read_bytes() for f in photos[1]]
-    made = list((tmp_path / name / "gs_recon_random_1/test/ours_2/renders").iterdir())
-    assert len(made) == VIEWS - 2
+    renders = list((tmp_path / name / "gs_recon_random_1/test/ours_2/renders").iterdir())
+    assert len(renders) == VIEWS - 2
     with pytest.raises(ValueError, match=rf"{name} has 12 views of 48x32, not 9 of"):
         tasks(0, 3, views=9)
 
@@ -177,9 +177,9 @@ def test_a_split_file_and_an_output_of_one_s_own(curated):
     gen_data_json.main(ListOptions(curated, use_sparse=True, candidates=1, **own))
     assert json.loads(Path("lists/x.json").read_text()).keys() == {"train", "test"}
     for split, scene in (("train", "0b"), ("test", "0a")):
-        found = read("lists/x.json", (split,))
-        assert {t.key[:2] for t in found} == {scene}
-        assert {len(t.references) for t in found} == {1}
+        triplets = read("lists/x.json", (split,))
+        assert {t.key[:2] for t in triplets} == {scene}
+        assert {len(t.references) for t in triplets} == {1}
     assert not Path("data").exists()
 
 
@@ -188,8 +188,8 @@ def test_warping_goes_scene_by_scene_and_what_fails_is_left_out(curated):
     with pytest.raises(SystemExit) as stop:
         gen_data_json.main(ListOptions(curated, use_sparse=True, warp=True))
     assert stop.value.code == 1
-    found = read("data/data_sparse.json", ("train",))
-    assert all(r.warped.is_file() and r.mask.is_file() for t in found for r in t.references)
+    triplets = read("data/data_sparse.json", ("train",))
+    assert all(r.warped.is_file() and r.mask.is_file() for t in triplets for r in t.references)
     assert json.loads(Path("data/data_sparse.json").read_text())["val"] == {}
 
 

@@ -35,13 +35,13 @@ def test_underfitting_renders_every_frame_at_every_iteration(captures, tmp_path,
     photo = captures[0] / "images/frame_00008.png"
     truths = [folder / f"train/ours_{i}/gt/00007.png" for i in (2, 4)]
     assert (picture(truths[0]) == picture(photo)).all()
-    assert truths[0].samefile(truths[1])  # kept once
+    assert truths[0].samefile(truths[1])  # stored once
     early, late = (picture(folder / f"train/ours_{i}/renders/00007.png") for i in (2, 4))
     assert (early != late).any()
 
 
 def test_what_is_saved_shows_what_is_rendered(captures, tmp_path, quick):
-    """The kept splats, seen by the kept cameras, give the kept pictures."""
+    """The saved splats, rendered at the saved cameras, give the saved pictures."""
     curate(captures[0], tmp_path / "scene", quick(save_iter=(4,)))
     folder = tmp_path / "scene/gs_recon_sparse_4"
     splats = ply.read(folder / "point_cloud/iteration_4/point_cloud.ply")
@@ -62,8 +62,8 @@ def test_what_is_saved_shows_what_is_rendered(captures, tmp_path, quick):
         alpha = render.alphas[0].detach().numpy()
         assert np.abs(picture(files / f"alpha/{name}.png") - alpha).max() < 0.6 / 255
         depth, known = render.depths[0].detach(), alpha > 0.1
-        kept = load_depth(files / f"depth/{name}.npz")
-        assert (kept / depth - 1).abs()[known].max() < 1e-3
+        loaded = load_depth(files / f"depth/{name}.npz")
+        assert (loaded / depth - 1).abs()[known].max() < 1e-3
 
 
 def test_held_out_frames_are_counted_within_their_split(captures, tmp_path, quick):
@@ -161,9 +161,9 @@ def test_depth_keeps_its_precision_whatever_the_scale(tmp_path, scale):
     depth = torch.linspace(0.1, 40, 200).reshape(10, 20) * scale
     depth[0, 0], depth[0, 1] = 0, float("inf")
     save_depth(tmp_path / "d.npz", depth)
-    kept = load_depth(tmp_path / "d.npz")
-    assert kept[0, 0] == kept[0, 1] == 0
-    assert (kept / depth - 1).abs()[1:].max() < 1e-3
+    loaded = load_depth(tmp_path / "d.npz")
+    assert loaded[0, 0] == loaded[0, 1] == 0
+    assert (loaded / depth - 1).abs()[1:].max() < 1e-3
     (tmp_path / "d.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"d.npz is no depth"):
         load_depth(tmp_path / "d.npz")

@@ -29,9 +29,9 @@ def scene(captures, tmp_path, quick):
 
 
 def named(scene):
-    found, unfinished = find_results(scene)
+    finished, unfinished = find_results(scene)
     assert unfinished == [scene / "gs_recon_sparse_40"]
-    return {result.strategy: result for result in found}
+    return {result.strategy: result for result in finished}
 
 
 def pixels(file):
@@ -39,18 +39,18 @@ def pixels(file):
 
 
 def test_keys_name_scene_strategy_iterations_or_variant_and_frame(scene):
-    found = named(scene)
-    assert build_triplets(found["underfitting"], 4)[3].key == "room_underfitting_4_00003"
-    assert build_triplets(found["sparse"], 4)[3].key == "room_sparse_4_00003"
-    assert build_triplets(found["cross"], 2)[3].key == "room_cross_1_2_00003"
-    assert (found["sparse"].train_every, found["cross"].train_every) == (4, None)
+    results = named(scene)
+    assert build_triplets(results["underfitting"], 4)[3].key == "room_underfitting_4_00003"
+    assert build_triplets(results["sparse"], 4)[3].key == "room_sparse_4_00003"
+    assert build_triplets(results["cross"], 2)[3].key == "room_cross_1_2_00003"
+    assert (results["sparse"].train_every, results["cross"].train_every) == (4, None)
 
 
 @pytest.mark.parametrize("name", ["underfitting", "sparse", "cross"])
 def test_files_are_there_and_no_reference_is_the_truth(scene, name):
-    made = build_triplets(named(scene)[name], 4, ref_every=4)
-    assert len(made) == {"underfitting": VIEWS, "sparse": 9, "cross": 6}[name]
-    for triplet in made:
+    triplets = build_triplets(named(scene)[name], 4, ref_every=4)
+    assert len(triplets) == {"underfitting": VIEWS, "sparse": 9, "cross": 6}[name]
+    for triplet in triplets:
         assert all(file.is_file() for file in triplet.files)
         assert 2 <= len(triplet.references) <= 4
         truth = pixels(triplet.truth)
@@ -60,24 +60,24 @@ def test_files_are_there_and_no_reference_is_the_truth(scene, name):
 
 
 def test_underfitting_is_guided_by_every_nth_frame_and_never_by_itself(scene):
-    made = build_triplets(named(scene)["underfitting"], 4, ref_every=4, candidates=9)
-    for i, triplet in enumerate(made):
+    triplets = build_triplets(named(scene)["underfitting"], 4, ref_every=4, candidates=9)
+    for i, triplet in enumerate(triplets):
         guides = sorted(int(r.path.stem) for r in triplet.references)
         assert guides == [j for j in (0, 4, 8) if j != i]
     # with fewer frames than ref_every, every other frame may guide
-    made = build_triplets(named(scene)["underfitting"], 4, ref_every=100, candidates=99)
-    assert all(len(t.references) == VIEWS - 1 for t in made)
+    triplets = build_triplets(named(scene)["underfitting"], 4, ref_every=100, candidates=99)
+    assert all(len(t.references) == VIEWS - 1 for t in triplets)
 
 
 def test_the_nearest_by_pose_comes_first(scene, captures):
-    made = build_triplets(named(scene)["sparse"], 4, candidates=2)
+    triplets = build_triplets(named(scene)["sparse"], 4, candidates=2)
     cameras = load(captures[1], split="all", progress=False).cameras
     at, forward = cameras.positions.numpy(), cameras.viewmats[:, 2, :3].numpy()
-    for triplet, index in zip(made, [i for i in range(VIEWS) if i % 4], strict=True):
+    for triplet, index in zip(triplets, [i for i in range(VIEWS) if i % 4], strict=True):
         assert len(triplet.references) == 2
-        chosen = [4 * int(r.path.stem) for r in triplet.references]
-        for other in {0, 4, 8} - set(chosen):
-            for k in chosen:  # nothing left out is better in place and in direction
+        nearest = [4 * int(r.path.stem) for r in triplet.references]
+        for other in {0, 4, 8} - set(nearest):
+            for k in nearest:  # nothing left out is better in place and in direction
                 nearer = np.linalg.norm(at[other] - at[index]) < np.linalg.norm(at[k] - at[index])
                 closer = forward[other] @ forward[index] > forward[k] @ forward[index]
                 assert not (nearer and closer)
@@ -104,10 +104,10 @@ def test_a_pose_distance_counts_place_and_direction():
 
 def test_references_are_warped_into_the_render_s_view(scene, captures):
     result = named(scene)["underfitting"]
-    made = [add_warped_paths(t) for t in build_triplets(result, 4, ref_every=1, candidates=2)]
-    assert write_warped(made) == f"{2 * VIEWS} references warped, 0 there"
+    triplets = [add_warped_paths(t) for t in build_triplets(result, 4, ref_every=1, candidates=2)]
+    assert write_warped(triplets) == f"{2 * VIEWS} references warped, 0 there"
     masks = []
-    for triplet in made:
+    for triplet in triplets:
         for reference in triplet.references:
             mask, warped = pixels(reference.mask), pixels(reference.warped)
             assert set(np.unique(mask)) <= {0, 1}
@@ -116,15 +116,15 @@ def test_references_are_warped_into_the_render_s_view(scene, captures):
             assert (pixels(triplet.alpha)[mask == 1] >= 0.49).all()
             masks.append(mask.mean())
     assert max(masks) > 0.01
-    stamp = made[0].references[0].warped.stat().st_mtime_ns
-    assert write_warped(made) == f"0 references warped, {2 * VIEWS} there"
-    assert made[0].references[0].warped.stat().st_mtime_ns == stamp
+    stamp = triplets[0].references[0].warped.stat().st_mtime_ns
+    assert write_warped(triplets) == f"0 references warped, {2 * VIEWS} there"
+    assert triplets[0].references[0].warped.stat().st_mtime_ns == stamp
 
 
 def test_without_depth_nothing_is_warped(scene):
-    made = [add_warped_paths(t) for t in build_triplets(named(scene)["cross"], 4)]
+    triplets = [add_warped_paths(t) for t in build_triplets(named(scene)["cross"], 4)]
     with pytest.raises(ValueError, match=r"gs_recon_cross_1 has no depth.*--overwrite"):
-        write_warped(made)
+        write_warped(triplets)
 
 
 def test_a_broken_list_of_cameras_is_named(scene):

@@ -83,15 +83,15 @@ def test_depth_of_a_ball_and_a_floor_is_analytic():
     scene = ProceduralScene(0, "courtyard", Place((0, 0, 1), 3, (1, 1.5), (5, 5)), world)
     cameras = scene.capture(4, 80, 60, "orbit")
     _, depths = scene.render(cameras)
-    found = 0
+    hits = 0
     for k, depth in enumerate(depths):
         points = unproject(cameras[k], depth)
         from_ball = (points - torch.tensor([0, 0, 1.0])).norm(dim=1) - 0.5
         from_sky = points.norm(dim=1) - world.dome
         error = torch.stack([from_ball, points[:, 2], from_sky]).abs().min(0).values
         assert (error < 1e-4 * points.norm(dim=1).clamp(min=1)).all()
-        found += int((from_ball.abs() < 1e-4).sum())
-    assert found > 100
+        hits += int((from_ball.abs() < 1e-4).sum())
+    assert hits > 100
 
 
 @pytest.mark.parametrize("kind", KINDS)
