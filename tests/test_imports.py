@@ -40,6 +40,7 @@ ALLOWED |= {"runtime": set(), "evaluation": {"runtime"}, "models": {"runtime"}}
 # In models/ these are shared by systems; every other module or folder is a system of its own.
 SHARED_MODELS = {"layers", "var", "vqvae", "diffusion"}
 CHECKPOINTS = "checkpoints"  # its registry knows all systems
+PLAIN = {"models.checkpoints.io"}  # files of tensors, of whatever system
 
 
 @cache
@@ -140,6 +141,26 @@ def test_systems_in_models_do_not_import_each_other():
         if room(module) == "models"
         and not module.startswith(f"models.{CHECKPOINTS}")
         and system(other) not in (None, system(module))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_training_engine_knows_no_system():
+    """training/*.py imports neither networks nor training/<system>/, and systems stay apart."""
+
+    def trained(module: str) -> str | None:
+        parts = module.split(".")
+        inside = parts[0] == "training" and len(parts) > 1
+        return parts[1] if inside and (ROOT / "training" / parts[1]).is_dir() else None
+
+    wrong = [
+        f"{module} imports {other}"
+        for module, other in edges()
+        if room(module) == "training"
+        and (
+            trained(other) not in (None, trained(module))
+            or (trained(module) is None and room(other) == "models" and other not in PLAIN)
+        )
     ]
     assert not wrong, "\n".join(wrong)
 
