@@ -18,7 +18,7 @@ from models.layers.slot_cache import SlotCache
 from models.var import sampler
 from models.var.scales import ScaleSchedule
 from models.var.segments import RefAttends, Step, TokenSequence, views_by_scale
-from models.var.transformer import Cached, Keeping
+from models.var.transformer import Cached, Recording
 
 Observer = Callable[[int, Tensor], None]
 Draw = Callable[[int, tuple[int, int]], Tensor]
@@ -114,7 +114,7 @@ class Restorer:
         inputs = self.reference_inputs(flat, scales)  # known ahead: all scales go in one pass
         words = [self.words(part, scale) for scale, part in enumerate(inputs, 1)]
         x = torch.cat((model.prefix_tokens(flat, labels), *words), 2)
-        attends = [Keeping(lengths, "self", mixing=False) for _ in self.tables]
+        attends = [Recording(lengths, "self", mixing=False) for _ in self.tables]
         model.transformer(x, [table[labels] for table in self.tables], rope, attends)
         blocks = tuple(
             (attend.keys.unflatten(0, (B, R)), attend.values.unflatten(0, (B, R)))

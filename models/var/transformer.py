@@ -98,8 +98,8 @@ class Masked:
 
 
 class ByScale:
-    """The same as `Masked` with `views_by_scale`'s mask, without a mask: each scale's tokens attend
-    to just what they see, which is less than half of all on kernels that cannot skip."""
+    """The same as `Masked` with the mask of `views_by_scale`, computed without a mask: each scale's
+    tokens attend to what they see, less than half of all, on kernels that cannot skip blocks."""
 
     def __init__(self, lengths: Sequence[int], ref_attends: RefAttends, mixing: bool):
         self.lengths, self.ref_attends, self.mixing = tuple(lengths), ref_attends, mixing
@@ -107,9 +107,9 @@ class ByScale:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not self.mixing or q.shape[1] == 1:
             return self.apart(q, k, v)
-        everything = [self.ordered(t) for t in (k, v)]
+        everything = [self.interleave(t) for t in (k, v)]
         if self.ref_attends == "all":
-            return self.restored(self.causal(self.ordered(q), *everything), q.shape[1])
+            return self.by_view(self.causal(self.interleave(q), *everything), q.shape[1])
         render = self.causal(rearrange(q[:, :1], "b v l h d -> b h (v l) d"), *everything)
         render = rearrange(render, "b h l d -> b 1 l h d")
         return torch.cat((render, self.apart(q[:, 1:], k[:, 1:], v[:, 1:])), 1)
@@ -130,19 +130,19 @@ class ByScale:
             start = stop
         return torch.cat(parts, 2)
 
-    def ordered(self, x: Tensor) -> Tensor:
+    def interleave(self, x: Tensor) -> Tensor:
         """[B,V,L,H,d] -> [B,H,V*L,d], scale after scale, and within a scale view after view."""
         parts = x.split(self.lengths, 2)
         return torch.cat([rearrange(p, "b v l h d -> b h (v l) d") for p in parts], 2)
 
-    def restored(self, x: Tensor, views: int) -> Tensor:
-        """The inverse of `ordered`."""
+    def by_view(self, x: Tensor, views: int) -> Tensor:
+        """The inverse of `interleave`."""
         parts = x.split([views * length for length in self.lengths], 2)
         return torch.cat([rearrange(p, "b h (v l) d -> b v l h d", v=views) for p in parts], 2)
 
 
-class Keeping(ByScale):
-    """The same for single views, whose keys and values [B,heads,L,d] it keeps."""
+class Recording(ByScale):
+    """The same for single views, whose keys and values [B,H,L,d] it records."""
 
     keys: Tensor
     values: Tensor
