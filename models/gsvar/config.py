@@ -24,8 +24,8 @@ class GSVARConfig:
     refiner_width: int = 1024
     refiner_blocks: int = 6
     sampler: Sampler = "ancestral"
-    """How the refiner draws the last details in stage 2, and later unless asked otherwise; none:
-    the codes as they are, and the refiner is not trained."""
+    """How the refiner samples, in stage 2 and at inference unless asked otherwise; none: it is
+    neither trained nor used."""
     labels: int = 2
     """Label embeddings: 0 is the render's, 1 the reference's."""
     mixing_blocks: tuple[int, ...] | None = None
@@ -44,9 +44,9 @@ class GSVARConfig:
     vqvae_blocks: int = 2
     vqvae_groups: int = 32
     vqvae_patch: int = 1
-    """Pixels along each side that enter as channels, in the prefix encoder too."""
+    """Side of the squares of pixels that are folded into channels, in the prefix encoder too."""
     vqvae_shortcut: bool = False
-    """A linear way beside the tokenizer's networks (`models.vqvae.shortcut`)."""
+    """A linear path beside the tokenizer's networks (`models.vqvae.shortcut`)."""
     latent_channels: int = 32
     vocabulary: int = 4096
     phi_on_last: bool = False
@@ -55,8 +55,8 @@ class GSVARConfig:
     """The transformer starts from the render's own tokens (`models.gsvar.prior`). Not in the
     original."""
     warped_references: bool = False
-    """References come warped into the render's view, and the bridge reads the first together
-    with the render. Not in the original, whose references are photos as taken."""
+    """References are warped into the render's view, and the bridge reads the first one together
+    with the render. Not in the original, which takes unwarped photos."""
     render_alpha: bool = False
     """The bridge reads the render's opacity too; wants warped_references. Not in the original."""
     fine_width: int = 0

@@ -72,8 +72,8 @@ class GSVAR(nn.Module):
         return self.word.weight.device
 
     def accepts(self, rows: int, columns: int) -> bool:
-        """Whether a latent of this shape can be restored in one piece (not that the weights have
-        seen its like)."""
+        """Whether a latent of this shape can be restored in one piece (the weights may still have
+        been trained on no such shape)."""
         try:
             self.fit_scales(rows, columns)
         except ValueError:
@@ -201,8 +201,8 @@ class GSVAR(nn.Module):
         return torch.arange(views, device=self.device).clamp(max=1)[None]
 
     def rest(self, latent: Tensor, inputs: Tensor, scales: ScaleSchedule) -> Tensor | None:
-        """What a render's latent [B,Cz,h,w] says beyond the scales so far, whose `inputs`
-        [B,L-1,Cz] are the transformer's: [B,1,L,Cz]; None without a render prior."""
+        """A render's residual at each scale [B,1,L,Cz]: its latent [B,Cz,h,w] less the scales so
+        far, whose sums are the transformer's `inputs` [B,L-1,Cz]. None without a render prior."""
         if self.prior is None:
             return None
         shrink = self.vqvae.quantizer.shrink

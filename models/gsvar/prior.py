@@ -1,20 +1,20 @@
-# The render's own latent as the transformer's first guess: what it says of each token unless
-# training has found better.
+# A prior over codes from the render's own latent: the transformer starts from the render's tokens
+# and learns where to deviate from them.
 import torch
 from torch import Tensor, nn
 
-# the log of a truth's precision around its render, at the first and at the last scale, at the
-# start: as measured on procedural scenes, where the cross-entropy was least
+# first values of `log_trust` at the first and at the last scale: where the cross-entropy was least
+# on procedural scenes
 TRUST = 1.6, -0.2
 
 
 class RenderPrior(nn.Module):
-    """Codes are likely as they lie near what the render still has to say at their place.
+    """Codes are the likelier the nearer they are to the render's residual at their place.
 
-    What a render still says (`rest`) is its latent less the sum of the scales so far, averaged
-    down to the next scale: where render and truth agree, the truth's own code. The transformer
-    reads it with each token, moves it (`aim`), and tells how far it is to be trusted. Not in the
-    original, whose transformer knows the render by its prefix alone.
+    The residual (`rest`) is the render's latent less the sum of the scales so far, averaged down
+    to the next scale: the ground truth's own code where both agree. The transformer reads it with
+    each token and shifts it (`aim`); a learned precision for each scale (`log_trust`) says how far
+    it is trusted. Not in the original, whose transformer sees the render in its prefix only.
     """
 
     def __init__(self, width: int, latent: int, scales: int):

@@ -77,7 +77,7 @@ class Upsample(nn.Module):
         return self.plain(x)
 
     def plain(self, x: Tensor) -> Tensor:
-        """The same, as it is said."""
+        """The same by torch's own operations."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -125,15 +125,14 @@ def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def zero(conv: nn.Conv2d) -> None:
-    """Make a convolution answer nothing whatever its input."""
+    """Make a convolution's output zero."""
     conv.weight.zero_()
     conv.bias.zero_()
 
 
 @torch.no_grad()
 def zero_output(block: ResBlock, bias: float) -> None:
-    """Make a block answer `bias` whatever its input: the start of a gate that must open by
-    training."""
+    """Make a block's output the constant `bias`: the start of a gate that training opens."""
     for conv in (block.conv2, block.shortcut):
         if isinstance(conv, nn.Conv2d):
             zero(conv)

@@ -18,7 +18,7 @@ from models.layers.conv import (
 from models.vqvae.config import VQVAEConfig
 from models.vqvae.encoder import Encoder, Pyramid
 
-CLOSED = -4.0  # a gate's logit at an identity start: 2 % open, and its gradient still alive
+CLOSED = -4.0  # a gate's logit at an identity start: 2 % open, so that gradients flow
 
 
 class Gate(nn.Module):
@@ -56,9 +56,9 @@ class Blend(nn.Module):
 
 
 class Fine(nn.Module):
-    """The bridge's last level, at full resolution, where no decoder level works when pixels enter
-    in squares: pictures read [B,n,H,W], the fixed picture so far and the decoder's last features
-    -> a change [B,3,H,W]."""
+    """The bridge's last level, at full resolution, which the decoder of a tokenizer with `patch` >
+    1 does not reach: images read [B,n,H,W], the blended image and the decoder's last features -> a
+    change [B,3,H,W]."""
 
     def __init__(self, config: VQVAEConfig, entering: int):
         super().__init__()
@@ -82,9 +82,9 @@ class Bridge(nn.Module):
     """Gates at every level of the decoder and at pixel level, and the final blend (58 M
     parameters at width 160).
 
-    A guided one has a `reader` of its own for render and guide (and the render's alpha) together,
-    and makes a `change` of the blended picture from the decoder's last features: fine details need
-    not be drawn anew to stay as they are.
+    A guided bridge (`config.guided_bridge`) has its own encoder, `reader`, for render, guide and
+    alpha together, and adds a `change`, computed from the decoder's last features, to the blended
+    image: fine details of the render need not be redrawn.
     """
 
     def __init__(self, config: VQVAEConfig):
@@ -105,16 +105,16 @@ class Bridge(nn.Module):
                 self.fine = Fine(config, entering)
 
     def read(self, pictures: Tensor) -> list[Tensor]:
-        """A guided bridge's features of render, guide and alpha [B,n,H,W]; the pictures last, where
-        its last level wants them."""
+        """A guided bridge's features of render, guide and alpha [B,n,H,W], and behind them these
+        images themselves if it has a level at full resolution."""
         features = self.reader.features(pictures)
         return features if self.fine is None else [*features, pictures]
 
     def finish(
         self, decoded: Tensor, image: Tensor, h: Tensor, features: Sequence[Tensor]
     ) -> Tensor:
-        """The picture [B,3,H,W] from the decoded one, the render, the decoder's last features and
-        what was read."""
+        """The image [B,3,H,W] from the decoded one, the render, the decoder's last features and
+        those of `read`."""
         out = self.blend(decoded, image)
         if self.change is not None:
             out = out + join_pixels(self.change(h), self.blend.patch)
@@ -122,7 +122,8 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def read_like(self, encoder: Encoder) -> None:
-        """Start a guided bridge's reader as the encoder, of the mean of its two pictures."""
+        """Initialise a guided bridge's reader from the encoder, applied to the mean of its two
+        images."""
         state = encoder.state_dict()
         pictures = state["conv_in.weight"].repeat(1, 2, 1, 1) / 2
         more = self.reader.conv_in.in_channels - pictures.shape[1]
@@ -131,7 +132,7 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def add_alpha(self) -> None:
-        """Let a guided bridge's reader read alpha, which says nothing to it yet."""
+        """Let a guided bridge's reader read alpha, with weights of zero at first."""
         conv, more = self.reader.conv_in, self.reader.patch**2
         conv.weight = nn.Parameter(F.pad(conv.weight, (0, 0, 0, 0, 0, more)))
         conv.in_channels += more
@@ -144,7 +145,7 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def add_fine(self, config: VQVAEConfig) -> None:
-        """Give a guided bridge the last level that `config` asks for, which changes nothing yet."""
+        """Add the level at full resolution that `config` asks for; its output is zero at first."""
         like = self.change.weight
         self.fine = Fine(config, self.reader.conv_in.in_channels // self.reader.patch**2)
         self.fine.to(like.device, like.dtype)
@@ -153,8 +154,8 @@ class Bridge(nn.Module):
     @torch.no_grad()
     def start_as_identity(self) -> None:
         """Close every gate and keep the render in the blend, so that a fresh bridge returns the
-        render (to 2 %). A guided one's gates are half open: what they let in shows in its change,
-        which is none."""
+        render (to 2 %). A guided one's gates start half open, since its change, on which they act,
+        starts at zero."""
         for gate in (*self.levels, self.pixels):
             zero_output(gate.weight, CLOSED if self.change is None else 0.0)
         for conv in (self.change, self.fine and self.fine.conv_out):

@@ -22,17 +22,17 @@ class VQVAEConfig:
     phi_on_last: bool = False
     """Apply phi to the last scale too, as VAR's own tokenizer does; VARSR and GS-VAR do not."""
     patch: int = 1
-    """Pixels along each side that enter and leave as the channels of one place: with 2, the first
-    level works at half the resolution, which is a quarter of the cost where most of it is."""
+    """Side of the squares of pixels that are folded into channels at input and output. With 2 the
+    first level, the most expensive one, works at half the resolution and a quarter of the cost."""
     shortcut: bool = False
-    """A linear way beside encoder and decoder, started as a block cosine transform, and the
-    networks' last convolutions at zero: what the norms take away, colour before all, is there from
-    the first step."""
+    """A linear path beside encoder and decoder, initialised as a block cosine transform while the
+    networks' last convolutions start at zero: what the norms remove, above all colour, is there
+    from the first step."""
     guided_bridge: bool = False
-    """The bridge reads a second picture beside the render, a photo warped into its view, with an
-    encoder of its own."""
+    """The bridge reads a second image, a photo warped into the render's view, with its own
+    encoder."""
     render_alpha: bool = False
-    """That encoder reads the render's opacity too: what is black because nothing is there."""
+    """That encoder reads the render's opacity too, which tells black surfaces from empty space."""
     fine_width: int = 0
     """Channels of a last level of the guided bridge at full resolution; 0: none."""
 

@@ -85,8 +85,8 @@ class Pyramid(nn.Module):
         return self.conv_in(split_pixels(x, self.patch))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the bridge reads: the first convolution's output, then each level's before its
-        downsampling."""
+        """The features that the bridge reads: of the first convolution, then of each level before
+        its downsampling."""
         features = [self.enter(x)]
         h = features[0]
         for level in self.levels:

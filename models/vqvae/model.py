@@ -76,7 +76,7 @@ class VQVAE(nn.Module):
         return self.quantizer.partial_sums(self.tokens(images, grids).indices, grids)[-1]
 
     def read_alpha(self) -> None:
-        """Give weights that know nothing of alpha a place for it. ValueError if there is none."""
+        """Let the bridge read alpha (`render_alpha`). ValueError if it is not a guided one."""
         if not self.config.guided_bridge:
             raise ValueError("only a bridge that reads warped references can read alpha")
         if not self.config.render_alpha:
@@ -85,8 +85,8 @@ class VQVAE(nn.Module):
                 self.bridge.add_alpha()
 
     def add_fine(self, width: int) -> None:
-        """Give weights a last level at full resolution, of `width` channels. ValueError if there is
-        no place for it, or another one."""
+        """Add a level at full resolution, `width` channels wide, to the bridge. Raises ValueError
+        if it is not a guided one or has such a level of another width."""
         config = replace(self.config, fine_width=width)
         if not self.config.guided_bridge:
             raise ValueError("only a bridge that reads warped references has a level of its own")
@@ -157,6 +157,6 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, grids: Grids) -> Tensor:
-        """The images as the tokenizer sees them, in [-1,1]: the ceiling of what any token can
-        say."""
+        """Images [B,3,H,W] through the tokens and back, clamped to [-1,1]: the best that any
+        prediction of tokens can reach."""
         return self(images, grids)[0].clamp(-1, 1)

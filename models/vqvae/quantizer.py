@@ -28,10 +28,9 @@ class Tokens:
     indices: list[Tensor]
     """Code indices of each scale, [B, rows*columns] int64."""
     residual: Tensor
-    """What the last scale had to express, before it was rounded to a code: [B, rows*columns,
-    Cz]."""
+    """The last scale's vectors before they were rounded to codes, [B, rows*columns, Cz]."""
     context: list[Tensor]
-    """The indices that the later scales built on: `indices`, unless some were replaced."""
+    """The indices whose residual the later scales encode: `indices`, unless some were replaced."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Quantized:
     """The same with its gradient to the latent."""
     indices: list[Tensor]
     vectors: Tensor
-    """What the codes had to stand for, all scales and places: [N,Cz]."""
+    """The vectors of all scales before they were rounded to codes, [N,Cz]."""
 
 
 @lru_cache
@@ -102,8 +101,8 @@ class Quantizer(nn.Module):
     def encode(self, latent: Tensor, grids: Grids, replace: Replace | None = None) -> Tokens:
         """latent [B,Cz,h,w] -> its tokens.
 
-        `replace` may put other codes in place of those of all scales but the last; the scales
-        after them then express what is left, and so make up for it (as Infinity does against
+        `replace` may put other codes in place of those of all scales but the last; the later
+        scales then encode what is left, and so correct for it (as Infinity does against
         exposure bias, arXiv 2412.04431).
         """
         rest, indices, context, residual = latent, [], [], latent
@@ -148,7 +147,7 @@ class Quantizer(nn.Module):
         return sums
 
     def inputs(self, indices: Sequence[Tensor], grids: Grids) -> Tensor:
-        """What the transformer reads at scales 1, 2, ... when scales 0, 1, ... are given: [B,
+        """The transformer's inputs at scales 1, 2, ..., given the codes of scales 0, 1, ...: [B,
         L-1, Cz]."""
         sums = self.partial_sums(indices[: len(grids) - 1], grids)
         return torch.cat([self.shrink(f, grid) for f, grid in zip(sums, grids[1:], strict=True)], 1)

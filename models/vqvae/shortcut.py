@@ -1,4 +1,4 @@
-# A linear way beside the encoder and the decoder: blocks of pixels to latents and back.
+# A linear path beside the encoder and the decoder: blocks of pixels to latents and back.
 import math
 
 import torch
