@@ -9,6 +9,7 @@ from runtime.threads import configure_threads
 configure_threads()  # before torch loads
 
 ROOT = Path(__file__).parent.parent
+GUARD = 3600  # seconds after which a process counts as hanging; nothing is expected to be quick
 
 
 @pytest.fixture

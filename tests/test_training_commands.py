@@ -18,6 +18,7 @@ import torch
 
 from models.checkpoints import io
 from models.gsvar import GSVAR, loading
+from tests.conftest import GUARD
 from tests.training.conftest import preset, sizes, triplets  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +101,7 @@ def test_a_killed_run_goes_on(workplace):
         return told[-1]["step"] if told else 0
 
     def wait(run, beyond):
-        until = time.monotonic() + 120
+        until = time.monotonic() + GUARD
         while steps() < beyond:
             assert run.poll() is None and time.monotonic() < until, run.stderr.read()
             time.sleep(0.05)
@@ -117,7 +118,7 @@ def test_a_killed_run_goes_on(workplace):
     run = start()
     wait(run, saved + 4)
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=GUARD)
     assert run.returncode == 130
     assert f"going on from results/killed/ar-ckpt-last.pth, step {saved}" in said
     assert "the same command goes on" in said

@@ -14,6 +14,7 @@ from scenes.cameras import Cameras
 from splats.gaussians import from_points
 from splats.paths import look_at
 from splats.rasterize import rasterize
+from tests.conftest import GUARD
 
 ROOT = Path(__file__).parents[2]
 DOWN = np.array([0.0, -1.0, 0.0])
@@ -73,7 +74,7 @@ def trainer():
 
     def run(*arguments: object) -> tuple[int, str, str]:
         process = start(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=GUARD)
         return process.returncode, out, err
 
     return run

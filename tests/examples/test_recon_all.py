@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from tests.conftest import GUARD
 from tests.examples.conftest import ROOT, environment
 
 
@@ -15,7 +16,7 @@ def sweep(scenes, out, *flags, **settings):
         env=environment() | variables | settings,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=GUARD,
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 import fixers
+from tests.conftest import GUARD
 from tests.examples.conftest import ROOT, environment
 
 SIZES = {
@@ -28,7 +29,7 @@ def recipe(capture, **settings):
         env=environment() | told | settings,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=GUARD,
     )
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from splats import ply
 from splats.gaussians import from_points
+from tests.conftest import GUARD
 
 ROOT = Path(__file__).parents[2]
 command = importlib.import_module("examples.gsplat.simple_trainer_difix3d")
@@ -60,7 +61,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_never_killed(
     flags += ["--strategy.refine-start-iter", 20, "--save-every-seconds", 0.05]
     process = start_trainer(*flags, "--result-dir", tmp_path / "killed")
     resume = tmp_path / "killed" / "resume.pt"
-    step, deadline = -1, time.monotonic() + 90
+    step, deadline = -1, time.monotonic() + GUARD
     while step < 50 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
         if resume.exists():
@@ -86,11 +87,11 @@ def test_ctrl_c_saves_says_how_to_resume_and_exits_with_130(capture, tmp_path, s
         *("default", "--data_dir", capture, "--no-fix", "--save_steps", 2, "--eval_steps"),
         *(30_000, "--result_dir", tmp_path),
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + GUARD
     while not (tmp_path / "ckpts/ckpt_1_rank0.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 130, err
     assert "the same command resumes there" in err
     assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] >= 1
@@ -212,7 +213,7 @@ def test_recon_vanilla_script_takes_its_environment(capture, tmp_path):
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD,
     )
     assert done.returncode == 0, done.stderr
     assert "4 train, 8 test" in done.stderr

@@ -15,6 +15,7 @@ from gen_data import gen_data, gen_data_json
 from gen_data.gen_data import Options
 from gen_data.gen_data_json import Options as ListOptions
 from gen_data.tasks import Task, make_procedural_tasks, run_task
+from tests.conftest import GUARD
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
 from triplets.manifest import read
 
@@ -25,7 +26,7 @@ SHARED = ROOT.parent / "shared" / "scenes"
 def command(script, flags, cwd=ROOT):
     return subprocess.run(
         [sys.executable, str(ROOT / script), *flags.split()],
-        cwd=cwd, capture_output=True, text=True, timeout=300, env=os.environ | {"TRACEBACK": ""},
+        cwd=cwd, capture_output=True, text=True, timeout=GUARD, env=os.environ | {"TRACEBACK": ""},
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from runtime.command import run_command
 from scenes.__main__ import Options, main
+from tests.conftest import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,7 @@ def run(*arguments, cwd=ROOT):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD,
     )
 
 

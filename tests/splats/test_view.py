@@ -21,6 +21,7 @@ from splats.gaussians import Splats, from_points
 from splats.view import pictures
 from splats.view.__main__ import main
 from splats.view.viewer import Viewer
+from tests.conftest import GUARD
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -140,7 +141,7 @@ class Handles:
 
 def rest(viewer: Viewer) -> None:
     """Draw until nothing is due."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + GUARD
     while (due := viewer.step()) is not None:
         assert time.monotonic() < end
         time.sleep(due)
@@ -249,10 +250,10 @@ def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, mo
     viewer = run_viewer(tmp_path, "--port", free_port, "--width", 160)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        page, deadline = b"", time.monotonic() + 120  # kernels may have to be compiled first
+        page, deadline = b"", time.monotonic() + GUARD  # kernels may have to be compiled first
         while not page and time.monotonic() < deadline:
             try:
-                page = direct.open(f"http://127.0.0.1:{free_port}", timeout=20).read()
+                page = direct.open(f"http://127.0.0.1:{free_port}", timeout=GUARD).read()
             except OSError:
                 assert viewer.poll() is None, viewer.stderr.read()
                 time.sleep(0.2)
@@ -266,7 +267,7 @@ def test_the_page_answers_and_a_second_viewer_is_refused(tmp_path, free_port, mo
         )
     finally:
         viewer.terminate()
-        viewer.communicate(timeout=20)
+        viewer.communicate(timeout=GUARD)
 
 
 def test_nothing_heavy_is_loaded_before_the_command_has_set_the_threads():
