@@ -4,17 +4,15 @@ from typing import TYPE_CHECKING
 from runtime.lazy import exports
 
 if TYPE_CHECKING:
-    from fixers.fixer import Fixer
-    from fixers.registry import NAMES, load
+    from fixers.fixer import Fixer, Needs
+    from fixers.registry import FIXERS, NAMES, load
 
-__all__ = [
-    "NAMES",
-    "Fixer",
-    "load",
-]
+__all__ = ["FIXERS", "NAMES", "Fixer", "Needs", "load"]
 
 __getattr__ = exports(
     Fixer="fixers.fixer",
+    Needs="fixers.fixer",
+    FIXERS="fixers.registry",
     NAMES="fixers.registry",
     load="fixers.registry",
 )

@@ -1,16 +1,28 @@
 # What a fixer must beat: the render as it is, and a classical denoiser.
 from __future__ import annotations
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fixers.fixer import blend_by_confidence, validate_inputs
+from fixers.fixer import FixerOptions, Needs, blend_by_confidence, validate_inputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class IdentityOptions(FixerOptions):
+    """None."""
 
 
 class Identity:
     """Returns the renders."""
+
+    needs = Needs()
+
+    def __init__(self, options: IdentityOptions | None = None):
+        self.options = options or IdentityOptions()
 
     def fix(
         self,
@@ -24,16 +36,25 @@ class Identity:
         return validate_inputs(renders, references, confidence, alphas)[0]
 
 
+@dataclass(frozen=True)
+class ClassicalOptions(FixerOptions):
+    """How much is smoothed."""
+
+    strength: float = 5.0
+    """Of the denoiser: 0 keeps the render, 10 is OpenCV's own choice for noisy photos."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 100:
+            raise ValueError(f"strength must lie between 0 and 100, not {self.strength}")
+
+
 class Classical:
-    """Non-local means (Buades 2011, OpenCV's); looks at no reference.
+    """Non-local means (Buades 2011, OpenCV's); looks at no reference."""
 
-    strength: 0 keeps the render, 10 is OpenCV's own choice for noisy photos.
-    """
+    needs = Needs()
 
-    def __init__(self, strength: float = 5.0):
-        if not 0 <= strength <= 100:
-            raise ValueError(f"strength must lie between 0 and 100, not {strength}")
-        self.strength = strength
+    def __init__(self, options: ClassicalOptions | None = None):
+        self.options = options or ClassicalOptions()
 
     def fix(
         self,
@@ -45,13 +66,31 @@ class Classical:
     ) -> Tensor:
         """See `fixers.Fixer`."""
         renders, _ = validate_inputs(renders, references, confidence, alphas)
-        fixed = [self._one((image * 255).round().byte().cpu().numpy()) for image in renders]
-        if not fixed:
+        if not len(renders):
             return renders
-        answer = torch.from_numpy(np.stack(fixed)).float().div(255).to(renders.device)
-        return blend_by_confidence(renders, answer, confidence)
+        return blend_by_confidence(renders, denoise(renders, self.options.strength), confidence)
 
-    def _one(self, image: np.ndarray) -> np.ndarray:
-        if self.strength == 0:
-            return image
-        return cv2.fastNlMeansDenoisingColored(image, None, self.strength, self.strength, 7, 21)
+
+def denoise(images: Tensor, strength: float) -> Tensor:
+    """Non-local means of images [N,H,W,3] in [0,1], through 8 bits."""
+    import cv2
+    import numpy as np
+    import torch
+
+    pixels = (images * 255).round().byte().cpu().numpy()
+    if strength > 0:
+        smooth = cv2.fastNlMeansDenoisingColored
+        pixels = np.stack([smooth(image, None, strength, strength, 7, 21) for image in pixels])
+    return torch.from_numpy(pixels).float().div(255).to(images.device)
+
+
+def build_identity(options: IdentityOptions, device: torch.device | str | None = None) -> Identity:
+    """Runs where the renders are, whatever the device."""
+    return Identity(options)
+
+
+def build_classical(
+    options: ClassicalOptions, device: torch.device | str | None = None
+) -> Classical:
+    """Runs on the CPU, whatever the device."""
+    return Classical(options)

@@ -48,10 +48,9 @@ class DifixCall:
 
         image, ref_image: one picture or as many as each other. Raises ValueError otherwise.
         """
-        images = listed(image)
-        references = listed(ref_image)
-        model = getattr(self.fixer, "model", None)
-        if references and model is not None and model.config.warped_references:
+        images = as_list(image)
+        references = as_list(ref_image)
+        if references and self.fixer.needs.warped:
             log.warning("ref_image is left out: these weights take photos warped into the view")
             references = []
         if not images:
@@ -60,18 +59,19 @@ class DifixCall:
             raise ValueError(f"{len(images)} images and {len(references)} ref_images do not pair")
         fixed = []
         for i, picture in enumerate(images):
-            guide = tensor(references[i])[None, None] if references else None
-            answer = self.fixer.fix(tensor(picture)[None], guide)[0]
+            guide = to_tensor(references[i])[None, None] if references else None
+            answer = self.fixer.fix(to_tensor(picture)[None], guide)[0]
             fixed.append(Image.fromarray(to_uint8(answer)))
         return Output(fixed)
 
 
-def listed(images: Image.Image | Sequence[Image.Image] | None) -> list[Image.Image]:
+def as_list(images: Image.Image | Sequence[Image.Image] | None) -> list[Image.Image]:
+    """One picture, several or none, as a list."""
     if images is None:
         return []
     return [images] if isinstance(images, Image.Image) else list(images)
 
 
-def tensor(image: Image.Image) -> Tensor:
-    """[H,W,3] in [0,1]."""
+def to_tensor(image: Image.Image) -> Tensor:
+    """A picture as [H,W,3] in [0,1]."""
     return torch.from_numpy(np.array(image.convert("RGB"))).float() / 255

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -24,6 +24,32 @@ class Needs:
     """The renders' opacity."""
     cameras: bool = False
     """Poses of renders and references."""
+
+
+SPEED_ONLY = {"speed": True}
+"""Metadata of an option that changes how fast a fixer answers, not what."""
+
+
+@dataclass(frozen=True)
+class FixerOptions:
+    """Base of each fixer's options. Each field has a docstring, which is the help of its flag."""
+
+    def needs(self) -> Needs:
+        """What the fixer will make use of, known before it is built."""
+        return Needs()
+
+    def progress(self) -> tuple[int | None, int | None]:
+        """Epoch and iteration at which the weights were written, None where that is not known."""
+        return None, None
+
+    def with_local_files(self) -> FixerOptions:
+        """The same with files below checkpoints/ filled in where none are named, as the test
+        scripts do."""
+        return self
+
+    def decisive(self) -> dict[str, object]:
+        """The options that answers depend on, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("speed")}
 
 
 class Fixer(Protocol):

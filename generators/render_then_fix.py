@@ -12,7 +12,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fixers import Fixer
-from fixers.fixer import Needs
 from generators.confidence import (
     compare_with_photo,
     find_contradictions,
@@ -73,7 +72,6 @@ class RenderThenFix:
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.fixer, self.references, self.select_by = fixer, references, select_by
-        self.needs = find_needs(fixer)
         self.uses_references, self.confident = use_ref, confident
         self.settings = dict(settings or {})
 
@@ -140,10 +138,10 @@ class RenderThenFix:
                     for view, row in zip(views, guides, strict=True)
                 ]
             )
-        guided = self.uses_references and self.needs.references
+        guided = self.uses_references and self.fixer.needs.references
         references = self._stack_references(views, guides) if guided else None
         alphas = None
-        if self.needs.alpha:
+        if self.fixer.needs.alpha:
             alphas = torch.stack([view.alpha for view in views]).clamp(0, 1)
         fixed = self.fixer.fix(renders, references, confidence=trusted, alphas=alphas)
         return fixed.float().cpu()
@@ -156,7 +154,7 @@ class RenderThenFix:
         if most == 0:
             return None
         height, width = views[0].color.shape[:2]
-        warped = self.needs.warped
+        warped = self.fixer.needs.warped
         stacks = []
         for view, row in zip(views, guides, strict=True):
             images = [
@@ -165,15 +163,6 @@ class RenderThenFix:
             ]
             stacks.append(torch.stack([*images, *[view.color] * (most - len(images))]))
         return torch.stack(stacks)
-
-
-def find_needs(fixer: Fixer) -> Needs:
-    """What the fixer makes use of."""
-    if hasattr(fixer, "needs"):
-        return fixer.needs
-    model = getattr(fixer, "model", None)
-    warped = bool(model and model.config.warped_references)
-    return Needs(references=True, warped=warped, alpha=True)
 
 
 def best_guide(guides: list[Guide]) -> tuple[Tensor, Tensor] | tuple[None, None]:

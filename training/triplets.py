@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from runtime.seeds import mix_seeds
 from training.stage import Broken
-from triplets.guides import Guides, Pictures
+from triplets.guides import UNKNOWN_ALPHA, Guides, Pictures
 from triplets.manifest import Reference, Triplet
 from triplets.pictures import resize, size_text
 from triplets.windows import cut_window, draw_corner, find_window, to_cameras
@@ -25,7 +25,6 @@ Fit = Literal["crop", "squash"]
 GAMMA = 0.7, 2.0  # of pictures that are relit, most of them darker
 GAIN = 0.6, 1.1
 ALPHA_DROP = 0.15  # share of the triplets whose alpha is left out: it is not always known
-UNKNOWN = 0.5  # alpha in [0,1] where it is not known
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class TripletDataset(Dataset):
             pictures, light = relight(pictures, generator)
             place = f"{place}-{light}"
         if not known or torch.rand((), generator=generator).item() < ALPHA_DROP:
-            alpha = torch.full_like(alpha, UNKNOWN)
+            alpha = torch.full_like(alpha, UNKNOWN_ALPHA)
         render, truth, *guides = pictures
         files = [triplet.render, triplet.truth]
         files += self.guides.files(triplet)

@@ -11,6 +11,7 @@ from triplets.manifest import Reference, Triplet
 from triplets.pictures import read_image, resize
 
 VALID = 0.5  # of a mask
+UNKNOWN_ALPHA = 0.5  # what networks are given where the render's alpha is not known
 
 
 @dataclass(frozen=True)

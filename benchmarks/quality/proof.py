@@ -20,14 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.quality.bridge_only import BridgeOnly, TruthTokens
-from benchmarks.quality.unet import UNetFixer
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics
 from evaluation.pictures import draw_error_map, join_side_by_side, save_png, to_uint8
 from evaluation.sheet import Cell, draw_caption
-from fixers import load
+from fixers import NAMES, load
 from fixers.fixer import Fixer
-from fixers.gsvar import SHIPPED, GSVARFixer
+from fixers.gsvar import SHIPPED, GSVARFixer, GSVAROptions
 from runtime.command import run_command
 from runtime.files import write_json
 from triplets import manifest
@@ -115,29 +114,17 @@ def load_answer(spec: str, dtype: str) -> tuple[str, Answer]:
     if not weights or ways - WAYS:
         raise ValueError(f"--fixers {spec}: NAME=WEIGHTS[:{'|'.join(sorted(WAYS))}]")
     guides = Guides(0 if "noref" in ways else 1, "photo" not in ways, "noalpha" not in ways)
-    fixer: Fixer
     if weights == "oracle":
         if not guides.count:
             raise ValueError(
                 f"--fixers {spec}: the oracle chooses from a reference; leave noref out"
             )
         return name, partial(choose_nearer, guides)
-    if weights == "nlm":
-        fixer = load("classical")
-    elif weights == "identity":
-        fixer = load("identity")
-    elif weights.endswith("unet.safetensors"):
-        fixer = UNetFixer.load(Path(weights), getattr(torch, dtype))
-    else:
-        kind = TruthTokens if "truth" in ways else BridgeOnly if "own" in ways else GSVARFixer
-        fixer = kind.load(
-            None if weights == "shipped" else weights,
-            mode="native",
-            bridge="nobridge" not in ways,
-            dtype=dtype,
-        )
-        if not fixer.model.config.warped_references:
-            guides = replace(guides, warped=False)
+    fixer = load_fixer(weights, ways, dtype)
+    if not fixer.needs.references:
+        guides = replace(guides, count=0)
+    if not fixer.needs.warped:
+        guides = replace(guides, warped=False)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
         if isinstance(fixer, TruthTokens):
@@ -149,6 +136,22 @@ def load_answer(spec: str, dtype: str) -> tuple[str, Answer]:
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
+
+
+def load_fixer(weights: str, ways: set[str], dtype: str) -> Fixer:
+    """A fixer by its name, or by its weights."""
+    if weights in ("nlm", *NAMES):
+        return load("classical" if weights == "nlm" else weights)
+    if weights.endswith("unet.safetensors"):
+        return load("unet", checkpoint=Path(weights), dtype=dtype)
+    kind = TruthTokens if "truth" in ways else BridgeOnly if "own" in ways else GSVARFixer
+    options = GSVAROptions(
+        checkpoint=None if weights == "shipped" else Path(weights),
+        mode="native",
+        bridge="nobridge" not in ways,
+        dtype=dtype,
+    )
+    return kind.load(options)
 
 
 def choose_nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import torch
 import tyro
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics
-from fixers.fixer import blend_by_confidence, validate_inputs
-from fixers.gsvar import outside, pad
-from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
+from fixers.unet import UNetFixer
+from models import unet
+from models.unet import UNet, UNetConfig
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
 from runtime.interrupts import deferred_interrupt
@@ -31,96 +30,10 @@ from training.losses import ImageObjective, PixelLoss, harm, load_perceptual
 from training.lr_schedule import LRSchedule
 from training.order import MicroBatches, Order
 from training.stage import Broken
-from training.triplets import UNKNOWN, TripletDataset, collate
+from training.triplets import TripletDataset, collate
 from training.validation import TripletValidation, predict_by_fixing
 
 log = logging.getLogger(__name__)
-
-
-class UNet(nn.Module):
-    """images [B,3 v,H,W] in [-1,1], the render first, and with `alpha` its opacity last -> the
-    render with a learnt change."""
-
-    def __init__(
-        self,
-        views: int,
-        channels: tuple[int, ...],
-        alpha: bool = False,
-        blocks: int = 2,
-        groups: int = 8,
-    ):
-        super().__init__()
-        self.views, self.channels, self.alpha = views, channels, alpha
-        self.stride = 2 ** (len(channels) - 1)
-        self.conv_in = nn.Conv2d(3 * views + alpha, channels[0], 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
-        for i, c in enumerate(channels):
-            before = channels[max(0, i - 1)]
-            ins = [before] + [c] * (blocks - 1)
-            self.down.append(nn.Sequential(*(ResBlock(n, c, groups) for n in ins)))
-            if i + 1 < len(channels):
-                self.shrink.append(Downsample(c))
-                self.grow.append(Upsample(channels[i + 1]))
-                ins = [channels[i + 1] + c] + [c] * (blocks - 1)
-                self.up.append(nn.Sequential(*(ResBlock(n, c, groups) for n in ins)))
-        self.norm_out = group_norm(channels[0], groups)
-        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        h, kept = self.conv_in(images), []
-        for i, level in enumerate(self.down):
-            h = level(h)
-            if i < len(self.shrink):
-                kept.append(h)
-                h = self.shrink[i](h)
-        for i in reversed(range(len(self.up))):
-            h = self.up[i](torch.cat((self.grow[i](h), kept[i]), 1))
-        return images[:, :3] + final(self.norm_out, self.conv_out, h)
-
-
-class UNetFixer:
-    """A trained U-Net as a fixer; without a reference the render takes its place."""
-
-    def __init__(self, net: UNet, dtype: torch.dtype = torch.float32):
-        self.net, self.dtype = net.eval(), dtype
-
-    @classmethod
-    def load(cls, path: Path, dtype: torch.dtype = torch.float32) -> UNetFixer:
-        with safe_open(path, "pt") as file:
-            told = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        channels = tuple(map(int, told["channels"].split("_")))
-        net = UNet(int(told["views"]), channels, told.get("alpha") == "True")
-        net.load_state_dict(state)
-        return cls(net.to(memory_format=torch.channels_last), dtype)
-
-    @torch.no_grad()
-    def fix(
-        self,
-        renders: Tensor,
-        references: Tensor | None = None,
-        *,
-        confidence: Tensor | None = None,
-        alphas: Tensor | None = None,
-    ) -> Tensor:
-        renders, references = validate_inputs(renders, references, confidence, alphas)
-        H, W = renders.shape[1:3]
-        views = [renders]
-        if self.net.views > 1:
-            views.append(renders if references is None else references[:, 0])
-        if self.net.alpha:
-            unknown = torch.full_like(renders[..., 0], UNKNOWN)
-            views.append((unknown if alphas is None else alphas)[..., None])
-        images = torch.cat(views, -1).permute(0, 3, 1, 2) * 2 - 1
-        images = pad(images, *(-(-n // self.net.stride) * self.net.stride for n in (H, W)))
-        images = images.contiguous(memory_format=torch.channels_last)
-        half = self.dtype != torch.float32
-        with torch.autocast(renders.device.type, self.dtype, enabled=half):
-            fixed = torch.cat([self.net(image[None]) for image in images])
-        return blend_by_confidence(renders, outside(fixed[..., :H, :W]), confidence)
 
 
 @dataclass(frozen=True)
@@ -169,7 +82,7 @@ def begin(net: UNet, file: Path) -> None:
     if "conv_in.weight" not in state:
         raise ValueError(f"--start {file} is no unet.safetensors")
     more = net.conv_in.in_channels - state["conv_in.weight"].shape[1]
-    if more not in (0, int(net.alpha)):
+    if more not in (0, int(net.config.alpha)):
         raise ValueError(f"--start {file} reads other pictures: see --use_ref and --use_alpha")
     state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
     try:
@@ -198,7 +111,8 @@ def main() -> None:
     dataset = TripletDataset(learnt, a.size, **own, hflip=a.hflip, photometric=a.photometric)
     order = Order(len(dataset), a.batch_size, seed=a.seed)
     torch.manual_seed(a.seed)
-    net = UNet(1 + own["references"], a.channels, a.use_alpha)
+    config = UNetConfig(1 + own["references"], a.channels, a.use_alpha, warped=a.use_warped)
+    net = UNet(config)
     if a.start is not None:
         begin(net, a.start)
     net = net.to(memory_format=torch.channels_last)
@@ -265,12 +179,8 @@ def main() -> None:
                 break
     if not finished:
         raise KeyboardInterrupt
-    told = {"views": str(net.views), "channels": "_".join(map(str, a.channels))}
-    told["alpha"] = str(a.use_alpha)
     with ema.used():
-        state = {k: v.contiguous() for k, v in net.state_dict().items()}
-        with atomic_path(a.out / "unet.safetensors") as temporary:
-            save_file(state, temporary, told)
+        unet.save(net, a.out / "unet.safetensors")
         values, _ = TripletValidation(held, Metrics(None), **own).measure(
             predict_by_fixing(UNetFixer(net).fix)
         )

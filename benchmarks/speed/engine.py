@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import fixer as networks
 from benchmarks.timing import SIDE, best, measurable, product, seconds
-from fixers.gsvar import GSVARFixer
+from fixers.gsvar import GSVARFixer, GSVAROptions
 from runtime.command import choose_device, run_command
 from runtime.files import write_json
 
@@ -85,7 +85,7 @@ def measure(fixer: GSVARFixer, case: Case, options: Options, dtype: torch.dtype)
     """Milliseconds and units a picture, first call, floor, GFLOP and peak memory (GPU)."""
     device = options.device
     renders = random_images(case, seed=0).to(device)
-    alphas = torch.rand(renders.shape[:3]).to(device) if fixer.model.config.render_alpha else None
+    alphas = torch.rand(renders.shape[:3]).to(device) if fixer.needs.alpha else None
     repeats = options.repeats if case.pictures < 9 else 2
     guides = [random_images(case, seed=1 + i)[:, None].to(device) for i in range(repeats + 2)]
     turn = iter(range(len(guides)))
@@ -126,7 +126,7 @@ def original_fixer(options: Options, dtype: torch.dtype, bridge: bool, attends: 
 def shipped_fixer(options: Options, dtype: torch.dtype) -> GSVARFixer:
     """The shipped weights."""
     ways = {"graphs": options.graphs, "compiled": options.compiled}
-    return GSVARFixer.load(dtype=dtype, device=options.device, batch_size=8, keep=64, **ways)
+    return GSVARFixer.load(GSVAROptions(dtype=dtype, batch_size=8, keep=64, **ways), options.device)
 
 
 def format_row(row: dict) -> str:

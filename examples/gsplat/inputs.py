@@ -9,8 +9,8 @@ import torch
 import fixers
 import scenes
 from examples.gsplat.flags import Flags
+from fixers.gsvar import GSVAROptions
 from generators import RenderThenFix
-from generators.render_then_fix import find_needs
 from reconstruction import FixConfig, Start
 from reconstruction.start import GOOD_PSNR, LEAST_PSNR, check_fit, measure_fit
 from runtime.arguments import naming_flags
@@ -28,6 +28,7 @@ def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> Ren
     settings: dict[str, object] = {"fixer": own.fixer, "use_ref": own.use_ref}
     if own.fixer == "gsvar":
         dtype = own.fixer_dtype or ("bf16" if multiplies_bf16(device) else "float32")
+        warped = GSVAROptions(checkpoint=own.var_test_path).needs().warped
         with naming_flags(vqvae="--vae_model_path", depth="--depth"):
             fixer = fixers.load(
                 "gsvar",
@@ -35,15 +36,13 @@ def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> Ren
                 vqvae=own.vae_model_path,
                 depth=own.depth,
                 bridge=own.use_bridge or (False if own.without_bridge else None),
-                mode="tile" if own.tiling else "auto",
+                mode="tile" if own.tiling else "auto" if warped else "resize",
                 device=device,
                 dtype=choose_dtype(dtype, device, force_bf16=own.force_bf16),
             )
-        if not (own.tiling or find_needs(fixer).warped):
-            fixer.mode = "resize"
         settings |= {
             "var_test_path": str(own.var_test_path or "shipped"),
-            "use_bridge": fixer.bridge,
+            "use_bridge": fixer.options.bridge,
             "tiling": own.tiling,
             "fixer_dtype": dtype,
         }

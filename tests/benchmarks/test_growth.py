@@ -24,7 +24,7 @@ def test_a_line_and_how_far_off_it_is():
 
 
 def test_widths_need_as_many_tiles_as_they_are_called():
-    from fixers.tiles import cover
+    from fixers.tiling import cover
 
     for count in growth.CURVES["tiles"].at:
         columns = (32 + 224 * int(count)) // 16

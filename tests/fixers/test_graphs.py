@@ -68,7 +68,7 @@ def test_nothing_that_is_captured_waits_for_the_host(fixer, attends, options, re
         seen = guides
         if references is not None and attends == "self":
             tensors = run("encode", lambda x: f.restorer.encode_references(x).tensors, guides)
-            seen = f._memory(tensors, images)
+            seen = f.memories.unpack(tensors, images)
         f_hat = f._restore(images, seen)
         decoded = f._decode(f_hat, images, guides, None)
     for table in (cached_rope, scale_of_tokens):  # theirs have no content either

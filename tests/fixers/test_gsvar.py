@@ -3,7 +3,8 @@ import pytest
 import torch
 
 import fixers
-from fixers.gsvar import GSVARFixer, within
+from fixers.gsvar import GSVARFixer
+from fixers.tiling import largest_part
 from scenes.cameras import Cameras
 from triplets.pictures import resize
 from triplets.windows import find_shift
@@ -62,7 +63,7 @@ def test_a_reference_photo_is_encoded_once(fixer, monkeypatch):
 def test_memories_are_not_kept_without_end(fixer):
     f = fixer({"ref_attends": "self"}, keep=3)
     f.fix(pictures(6, 32, 32), pictures(6, 1, 32, 32, seed=1))
-    assert len(f._memories) == 3
+    assert len(f.memories) == 3
 
 
 def test_the_bridge_is_used_where_there_is_one_unless_told_otherwise(fixer):
@@ -156,7 +157,7 @@ def test_a_picture_in_parts_is_nearly_the_same_as_in_one_piece():
     ],
 )
 def test_the_largest_part(shape, cells, expected):
-    assert within(*shape, cells) == expected
+    assert largest_part(*shape, cells) == expected
 
 
 def test_a_bridge_that_is_not_there_is_refused(model):
@@ -270,7 +271,7 @@ def test_parts_too_small_to_decode_are_refused(model):
 
 def test_the_shipped_weights_are_the_default_and_change_a_render_a_little():
     fixer = fixers.load("gsvar", device="cpu")
-    assert fixer.bridge and fixer.model.config.warped_references
+    assert fixer.options.bridge and fixer.model.config.warped_references
     render = resize(pictures(1, 12, 16), 192, 256)
     fixed = fixer.fix(render, render[:, None])
     assert 0 < (fixed - render).abs().mean() < 0.2

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fixers import gsvar
-from fixers.tiles import Tile
+from fixers.tiling import Tile, cut, pad
 from training.lists import list_pictures, select_usable
 from training.order import MicroBatches, Order
 from training.stage import Broken
@@ -127,11 +126,11 @@ def test_small_pictures_are_continued_as_the_fixer_does(tmp_path, size):
         whole = read_image(tmp_path / "a" / f"{name}.png")
         top, left, _ = (picture[0, 0] * 255).round().long().tolist()
         rows, columns = (max(n, window[0]) for n in size)
-        padded = gsvar.pad(whole.permute(2, 0, 1)[None], rows, columns)[0]
+        padded = pad(whole.permute(2, 0, 1)[None], rows, columns)[0]
         expected = padded[:, top : top + 64, left : left + 64].permute(1, 2, 0)
         assert torch.equal(picture, expected)
         if size[0] <= 64 and size[1] <= 64:
-            tile = gsvar.cut(padded, Tile(0, 0), (64 // stride, 64 // stride), stride)
+            tile = cut(padded, Tile(0, 0), (64 // stride, 64 // stride), stride)
             assert torch.equal(picture, tile.permute(1, 2, 0))
 
 

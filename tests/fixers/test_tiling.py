@@ -4,12 +4,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fixers.tiles import blend, cover, starts, weights
+from fixers.tiling import blend, cover, spread, weigh
 
 
 @pytest.mark.parametrize("length", range(32, 200))
 def test_tiles_cover_with_overlap_and_none_is_idle(length):
-    at = starts(length, 32)
+    at = spread(length, 32)
     assert at[0] == 0
     assert at[-1] == length - 32
     for a, b in pairwise(at):
@@ -30,7 +30,7 @@ def test_tiles_that_agree_blend_to_what_they_agree_on():
 
 
 def test_weights_are_symmetric_and_positive():
-    weight = weights((32, 18))
+    weight = weigh((32, 18))
     assert (weight > 0).all()
     torch.testing.assert_close(weight, weight.flip(0))
     torch.testing.assert_close(weight, weight.flip(1))
@@ -38,5 +38,5 @@ def test_weights_are_symmetric_and_positive():
 
 
 def test_one_tile_where_one_suffices():
-    assert starts(32, 32) == [0]
-    assert starts(5, 32) == [0]
+    assert spread(32, 32) == [0]
+    assert spread(5, 32) == [0]

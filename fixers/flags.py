@@ -1,0 +1,157 @@
+# The options of all registered fixers as the flags of a command line, each under that command's own
+# names.
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from functools import cache
+from itertools import pairwise
+from types import NoneType
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+from fixers.fixer import FixerOptions
+from fixers.registry import FIXERS, NAMES
+from runtime.arguments import naming_flags
+
+FixerName = Literal[NAMES]
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of one or several fixers."""
+
+    name: str
+    type: object
+    default: object
+    help: str
+    fixers: tuple[str, ...]
+
+
+@cache
+def read_field_docs(kind: type) -> dict[str, str]:
+    """The docstrings below the fields of a dataclass, by field."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+        for at, text in pairwise(body):
+            if isinstance(at, ast.AnnAssign) and isinstance(text, ast.Expr):
+                docs[at.target.id] = " ".join(text.value.value.split())
+    return docs
+
+
+@cache
+def list_options() -> dict[str, Option]:
+    """The union of the registered fixers' options, by name; those of one name have one type."""
+    options: dict[str, Option] = {}
+    helps: dict[str, dict[str, list[str]]] = {}
+    for fixer, (kind, _) in FIXERS.items():
+        types, docs = get_type_hints(kind), read_field_docs(kind)
+        for f in fields(kind):
+            if not f.metadata.get("flag", True):
+                continue
+            known = options.get(f.name)
+            if known is not None and known.type != types[f.name]:
+                raise TypeError(f"{fixer}: the option {f.name} has another type elsewhere")
+            helps.setdefault(f.name, {}).setdefault(docs[f.name], []).append(fixer)
+            owners = (*(known.fixers if known else ()), fixer)
+            texts = (f"{text} [{', '.join(names)}]" for text, names in helps[f.name].items())
+            options[f.name] = Option(f.name, types[f.name], f.default, " ".join(texts), owners)
+    return options
+
+
+def describe_values(kind: object) -> str:
+    """The values of a type, as help texts show them: {a,b}, INT, PATH, ..."""
+    if kind == list[int]:
+        return "INT [INT ...]"
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    choices = [part for part in get_args(kind) if part is not NoneType]
+    if choices:
+        return describe_values(choices[0])
+    return "{True,False}" if kind is bool else kind.__name__.upper()
+
+
+@dataclass(frozen=True)
+class OptionFlags:
+    """How one command line spells the fixers' options.
+
+    names: flags of options that have another name there. prefix: of the flags of all others.
+    opposites: flags that say no to an option that is yes, no or the fixer's own choice. defaults:
+    of options that the command gives another default. switches: booleans are flags without a value.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opposites: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    prefix: str = ""
+    switches: bool = False
+
+    def flag(self, option: str) -> str:
+        """The name of an option's flag, without dashes."""
+        return self.names.get(option, f"{self.prefix}{option}")
+
+    def make_group(
+        self, name: str, doc: str, options: Collection[str], bases: tuple[type, ...] = ()
+    ) -> type:
+        """A frozen dataclass of the flags of some options, none of them given by default."""
+        every, group = list_options(), []
+        for option in (every[name] for name in every if name in options):
+            flag = self.flag(option.name)
+            aliases = [f"--{alias}" for alias in self.aliases.get(option.name, ())]
+            default = self.defaults.get(option.name, option.default)
+            shown = default not in (None, MISSING) and not (self.switches and default is False)
+            is_switch = self.switches and bool in (option.type, *get_args(option.type))
+            hint = tyro.conf.arg(
+                help=option.help,
+                help_behavior_hint=f"(default: {default})" if shown else "",
+                metavar=None if is_switch else describe_values(option.type),
+                aliases=aliases or None,
+            )
+            if is_switch:
+                group.append((flag, Annotated[bool, hint], False))
+                if option.name in self.opposites:
+                    no = tyro.conf.arg(help=f"The opposite of --{flag}.", help_behavior_hint="")
+                    group.append((self.opposites[option.name], Annotated[bool, no], False))
+                continue
+            group.append((flag, Annotated[option.type | None, hint], None))
+        made = [(flag, kind, field(default=default)) for flag, kind, default in group]
+        kind = make_dataclass(name, made, bases=bases, frozen=True)
+        kind.__doc__ = doc
+        return kind
+
+    def choose_options(self, fixer: str, *groups: object) -> FixerOptions:
+        """The options of a fixer, from groups of flags. Raises ValueError for a flag that belongs
+        to other fixers only, for two that contradict each other, and for wrong values."""
+        flags = {name: value for group in groups for name, value in vars(group).items()}
+        kind = FIXERS[fixer][0]
+        own = {f.name for f in fields(kind)}
+        values = {name: value for name, value in self.defaults.items() if name in own}
+        for option in list_options().values():
+            flag, opposite = self.flag(option.name), self.opposites.get(option.name)
+            value = flags.get(flag)
+            if self.switches and value is False:
+                value = None
+            if opposite is not None and flags.get(opposite):
+                if value:
+                    raise ValueError(f"--{flag} and --{opposite}: give one of them")
+                flag, value = opposite, False
+            if value is None:
+                continue
+            if option.name not in own:
+                others = ", ".join(option.fixers)
+                raise ValueError(
+                    f"--{flag} is an option of {others}; --fixer {fixer} does not have it"
+                )
+            values[option.name] = value
+        return kind(**values)
+
+    def naming(self) -> AbstractContextManager[None]:
+        """Within this block errors about an option name its flag."""
+        return naming_flags(**{option: f"--{self.flag(option)}" for option in list_options()})
