@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from tqdm import tqdm
 
 from evaluation.pictures import join_side_by_side, save_png, to_uint8
 from evaluation.video import write_video
+from fixers.arguments import Arguments
 from fixers.fixer import Fixer
 from fixers.sources import Pair, Video, find_pairs, is_video
 from runtime.files import make_writable_folder
 from triplets.pictures import read_image, read_render, resize
-
-if TYPE_CHECKING:
-    from fixers.__main__ import Arguments
 
 log = logging.getLogger(__name__)
 

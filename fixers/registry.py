@@ -8,10 +8,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from fixers import baselines
+from fixers import baselines, gsvar, unet
 from fixers.fixer import Fixer, FixerOptions
-from fixers.gsvar import options as gsvar
-from fixers.unet import options as unet
 
 if TYPE_CHECKING:
     import torch

@@ -4,14 +4,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from fixers.fixer import SPEED_ONLY, FixerOptions, Needs
-
-if TYPE_CHECKING:
-    import torch
-
-    from fixers.gsvar.fixer import GSVARFixer
 
 Mode = Literal["tile", "resize", "native", "auto"]
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "gsvar-mini.safetensors"
@@ -116,11 +111,3 @@ def _read_header(weights: Path, changed: int) -> dict:
     from models.gsvar import loading
 
     return loading.inspect(weights)
-
-
-def build(options: GSVAROptions, device: torch.device | str | None = None) -> GSVARFixer:
-    """The fixer with its weights on a device, the best by default. Raises what loading them
-    raises."""
-    from fixers.gsvar.fixer import GSVARFixer
-
-    return GSVARFixer.load(options, device)

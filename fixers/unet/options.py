@@ -3,14 +3,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fixers.fixer import SPEED_ONLY, FixerOptions, Needs
-
-if TYPE_CHECKING:
-    import torch
-
-    from fixers.unet.fixer import UNetFixer
 
 
 @dataclass(frozen=True)
@@ -33,11 +28,3 @@ class UNetOptions(FixerOptions):
         config = read_config(self.checkpoint)
         guided = config.views > 1
         return Needs(references=guided, warped=guided and config.warped, alpha=config.alpha)
-
-
-def build(options: UNetOptions, device: torch.device | str | None = None) -> UNetFixer:
-    """The fixer with its weights on a device, the best by default. Raises FileNotFoundError and
-    ValueError for weights that are not there or do not fit."""
-    from fixers.unet.fixer import UNetFixer
-
-    return UNetFixer.load(options, device)
