@@ -15,6 +15,7 @@ import yaml
 from splats import ply
 from splats.gaussians import from_points
 from tests.conftest import GUARD
+from tests.examples.conftest import environment
 
 ROOT = Path(__file__).parents[2]
 command = importlib.import_module("examples.gsplat.simple_trainer_difix3d")
@@ -54,22 +55,39 @@ def test_the_published_vanilla_command_makes_the_published_files(capture, tmp_pa
     assert ply.read(out / "ply/point_cloud_129.ply").count == last["num_GS"]
 
 
-def test_a_killed_run_goes_on_and_ends_like_one_never_killed(
-    capture, tmp_path, start_trainer, monkeypatch
-):
+KILLED = """
+import os, runpy, signal
+from reconstruction.session import Session
+from reconstruction.trainer import Trainer
+
+save, step, saved = Session.save_state, Trainer.step, []
+
+def save_state(session):
+    save(session)
+    saved.append(session.trainer.state.done)
+
+def step_or_die(trainer, *arguments, **options):
+    if saved and 50 < saved[-1] < trainer.state.done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(trainer, *arguments, **options)
+
+Session.save_state, Trainer.step = save_state, step_or_die
+runpy.run_module("examples.gsplat.simple_trainer_difix3d", run_name="__main__", alter_sys=True)
+"""
+"""The trainer, killed in the second step after a save."""
+
+
+def test_a_killed_run_goes_on_and_ends_like_one_never_killed(capture, tmp_path, monkeypatch):
     flags = ["mcmc", "--data-dir", capture, "--no-fix", "--max-steps", 400, "--no-save-video"]
     flags += ["--strategy.refine-start-iter", 20, "--save-every-seconds", 0.05]
-    process = start_trainer(*flags, "--result-dir", tmp_path / "killed")
-    resume = tmp_path / "killed" / "resume.pt"
-    step, deadline = -1, time.monotonic() + GUARD
-    while step < 50 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        if resume.exists():
-            step = torch.load(resume, weights_only=True)["step"]
-    process.kill()  # SIGKILL
-    process.communicate()
-    assert 50 <= step < 399
-    assert resume.exists()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, flags), "--result-dir", tmp_path / "killed"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert 50 <= torch.load(tmp_path / "killed" / "resume.pt", weights_only=True)["step"] < 399
     for folder in ("killed", "straight"):
         arguments(monkeypatch, *flags, "--result_dir", tmp_path / folder)
         command.main()
@@ -88,7 +106,8 @@ def test_ctrl_c_saves_says_how_to_resume_and_exits_with_130(capture, tmp_path, s
         *(30_000, "--result_dir", tmp_path),
     )
     deadline = time.monotonic() + GUARD
-    while not (tmp_path / "ckpts/ckpt_1_rank0.pt").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "ckpts/ckpt_1_rank0.pt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=GUARD)
