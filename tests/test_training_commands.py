@@ -79,7 +79,7 @@ def test_the_published_commands_run(call, workplace):
 
 def test_a_killed_run_goes_on(workplace):
     command = [
-        *(sys.executable, ROOT / "VAR_train.py", "--steps=400", "--save_minutes=0.05"),
+        *(sys.executable, ROOT / "VAR_train.py", "--steps=40000", "--save_minutes=0.05"),
         *("--batch_size=2", "--log_every=2", "--exp_name=killed", "--workers=2", "--seed=1"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

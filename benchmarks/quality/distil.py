@@ -12,21 +12,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib.pyplot as plt
-import torch
 import tyro
 
 import fixers
+import generators
 import reconstruction
 import scenes
 from benchmarks.quality.captures import posed
-from generators import RenderThenFix
-from reconstruction import EvaluationConfig, FixConfig
 from reconstruction.result import ResultFolder
-from runtime.command import run_command
+from reconstruction.rounds.settings import FixConfig
+from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
 from runtime.shards import Shard
-from scenes.procedural import write
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +97,8 @@ def reconstruct(run: Run, options: Options) -> None:
     if row(run, options) is not None:
         return
     if run.scene_seed is not None and not run.capture.exists():
+        from scenes.procedural import write
+
         write(run.capture, run.scene_seed, n_views=24, width=256, height=192)
     config = reconstruction.mcmc() if options.cap else reconstruction.default()
     if options.cap:
@@ -118,20 +117,20 @@ def reconstruct(run: Run, options: Options) -> None:
         split="difix",
         test_every=run.every,
     )
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(choose_device(options.device))
     reconstruction.optimise(
         scene,
         config,
         result_dir=folder.path,
         device=device,
-        evaluation=EvaluationConfig(save_video=False),
+        evaluation=reconstruction.EvaluationConfig(save_video=False),
         generator=load_generator(options, device),
         fixing=options.fixing,
         control=True,
     )
 
 
-def load_generator(options: Options, device: str) -> RenderThenFix:
+def load_generator(options: Options, device: str) -> generators.RenderThenFix:
     """Renders, fixed by the fixer that the options name."""
     settings = {"fixer": options.fixer}
     if options.fixer == "gsvar":
@@ -139,7 +138,7 @@ def load_generator(options: Options, device: str) -> RenderThenFix:
         settings["weights"] = str(options.weights or "shipped")
     else:
         fixer = fixers.load(options.fixer)
-    return RenderThenFix(
+    return generators.RenderThenFix(
         fixer,
         references=options.fixing.references,
         select_by=options.fixing.reference_by,
@@ -218,6 +217,8 @@ def format_cell(value: object) -> str:
 
 def plot(lines: list[dict], path: Path) -> None:
     """Draw the gains of each run as bars."""
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7, 0.3 * len(lines) + 1.2), layout="constrained")
     names = [f"{line['scene']}, every {line['every']}, seed {line['seed']}" for line in lines]
     at = range(len(lines))
