@@ -71,9 +71,9 @@ def test_the_published_commands_run(call, workplace):
         name = dict(flag.removeprefix("--").split("=", 1) for flag in flags)["exp_name"]
         kind = "ar" if script == "VAR_train.py" else "vae"
         file = workplace / "results" / name / f"{kind}-ckpt-last.pth"
-        told = loading.inspect(file)
-        assert told["stage"] == (1 if kind == "ar" else 2)
-        assert told["epoch"] == 1
+        described = loading.inspect(file)
+        assert described["stage"] == (1 if kind == "ar" else 2)
+        assert described["epoch"] == 1
         assert loading.load(file).has_bridge == (kind == "vae")
 
 
@@ -97,8 +97,8 @@ def test_a_killed_run_goes_on(workplace):
     def steps():
         if not lines.exists():
             return 0
-        told = [json.loads(line) for line in lines.read_text().splitlines(keepends=True)[:-1]]
-        return told[-1]["step"] if told else 0
+        rows = [json.loads(line) for line in lines.read_text().splitlines(keepends=True)[:-1]]
+        return rows[-1]["step"] if rows else 0
 
     def wait(run, beyond):
         until = time.monotonic() + GUARD

@@ -20,9 +20,9 @@ class Maker:
     def __init__(self, names):
         self.names, self.asked = names, []
 
-    def __call__(self, chosen):
-        self.asked.append([self.names[i] for i in chosen])
-        numbers = torch.tensor([float(self.names[i]) for i in chosen])
+    def __call__(self, places):
+        self.asked.append([self.names[i] for i in places])
+        numbers = torch.tensor([float(self.names[i]) for i in places])
         return (numbers**2)[:, None, None] * torch.ones(2, 3) + 0.1
 
 
@@ -77,11 +77,11 @@ def test_damaged_files_are_made_anew(tmp_path, damage):
 
 def test_half_precision_and_layouts_come_back(tmp_path):
     cache = Cache(tmp_path, "x")
-    made = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last).bfloat16()
-    first = cache(["a", "b"], lambda chosen: made[chosen], CPU)
+    values = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last).bfloat16()
+    first = cache(["a", "b"], lambda places: values[places], CPU)
     again = cache(["a", "b"], None, CPU)
-    assert torch.equal(first, made)
-    assert torch.equal(again, made)
+    assert torch.equal(first, values)
+    assert torch.equal(again, values)
     assert again.dtype == torch.bfloat16
 
 
@@ -106,9 +106,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path], cwd=root, capture_output=True, text=True, check=True
     )
-    told, left = done.stdout.splitlines()
-    assert "could not be written to --cache_dir" in told
-    assert str(Cache(tmp_path, "x")._file("a")) in told
+    message, left = done.stdout.splitlines()
+    assert "could not be written to --cache_dir" in message
+    assert str(Cache(tmp_path, "x")._file("a")) in message
     assert left == "[]"
 
 

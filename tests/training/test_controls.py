@@ -37,9 +37,9 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
         run(unet, *own, "--steps", 60, "--seed", 1)
     with pytest.raises(ValueError, match="must be positive"):
         run(unet, *own, "--steps", 0)
-    told = json.loads((tmp_path / "unet" / "metrics.json").read_text())
-    assert told["steps"] == 60
-    assert told["psnr"] > told["render_psnr"]
+    metrics = json.loads((tmp_path / "unet" / "metrics.json").read_text())
+    assert metrics["steps"] == 60
+    assert metrics["psnr"] > metrics["render_psnr"]
 
     weights = tmp_path / "unet" / "unet.safetensors"
     fixers = (
@@ -57,7 +57,9 @@ def test_a_unet_learns_goes_on_and_is_measured(warped, tmp_path, monkeypatch, ca
     assert list(results["unet"]) == ["table/underfitting"]
     assert means["same"]["gain_psnr"] == 0
     assert means["best"]["gain_psnr"] > 0 and means["best"]["worse"] == 0
-    assert means["unet"]["gain_psnr"] == pytest.approx(told["psnr"] - told["render_psnr"], abs=0.05)
+    assert means["unet"]["gain_psnr"] == pytest.approx(
+        metrics["psnr"] - metrics["render_psnr"], abs=0.05
+    )
     assert means["unet"]["psnr"] != means["noref"]["psnr"]
     assert table.count("\n") == 2 + 5
     assert (tmp_path / "proof" / "unet_random.png").is_file()

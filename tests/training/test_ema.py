@@ -113,11 +113,11 @@ def test_a_resumed_average_goes_on_bit_by_bit(stop, tmp_path):
     for _ in steps:
         own.update()
 
-    kept = torch.load(tmp_path / "x.pth", weights_only=True)
+    saved = torch.load(tmp_path / "x.pth", weights_only=True)
     again = network(seed=5)
-    again.load_state_dict(kept["model"])
+    again.load_state_dict(saved["model"])
     resumed = EMA(again, 0.5)
-    resumed.load_state_dict(kept["ema"])
+    resumed.load_state_dict(saved["ema"])
     assert resumed.updates == stop
     scratch = network()
     changes = walk(scratch, 9)

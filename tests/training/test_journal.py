@@ -181,9 +181,9 @@ def test_panels_are_of_the_terms_the_rate_and_the_metrics(monkeypatch):
         {"step": 4 * i, "kind": "val", "psnr": 20.0 + i, "render_psnr": 19.0, "lpips": None}
         for i in (1, 2)
     ]
-    found = panels(monkeypatch, lines)
-    assert list(found) == ["loss", "ce", "gram (4 not finite)", "lr", "validation psnr"]
-    fixed, render = found["validation psnr"].get_lines()
+    axes = panels(monkeypatch, lines)
+    assert list(axes) == ["loss", "ce", "gram (4 not finite)", "lr", "validation psnr"]
+    fixed, render = axes["validation psnr"].get_lines()
     assert (fixed.get_linestyle(), render.get_linestyle()) == ("-", "--")
     assert list(render.get_ydata()) == [19.0, 19.0]
     assert list(fixed.get_ydata()) == [21.0, 22.0]
@@ -194,8 +194,8 @@ def test_scale_is_logarithmic_over_more_than_two_decades(monkeypatch):
         train_row(step, steep=10.0**-step, shallow=1.0 + step, signed=10.0**step - 100)
         for step in range(1, 6)
     ]
-    found = panels(monkeypatch, lines)
-    scales = {name: axis.get_yscale() for name, axis in found.items()}
+    axes = panels(monkeypatch, lines)
+    scales = {name: axis.get_yscale() for name, axis in axes.items()}
     assert scales["steep"] == "log"
     assert scales["shallow"] == scales["signed"] == scales["loss"] == "linear"
 
@@ -302,9 +302,9 @@ def test_wandb_falls_back_to_offline(tmp_path, real_wandb, monkeypatch, caplog, 
     book.train(1, {"loss": 1.0})
     book.close()
     assert WANDB_SECONDS < 25  # of waiting for an answer
-    told = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
-    assert len(told) == 1
-    assert "logging offline, to" in told[0]
+    messages = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
+    assert len(messages) == 1
+    assert "logging offline, to" in messages[0]
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -315,9 +315,9 @@ def test_an_error_of_wandb_does_not_end_the_training(tmp_path, real_wandb, monke
     book.train(2, {"loss": 1.0})
     book.close()
     assert len(rows(tmp_path)) == 2
-    told = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
-    assert len(told) == 1
-    assert told[0].endswith("logging to files only.")
+    messages = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
+    assert len(messages) == 1
+    assert messages[0].endswith("logging to files only.")
 
 
 def test_wandb_that_cannot_start_leaves_the_files(tmp_path, real_wandb, monkeypatch, caplog):
@@ -328,5 +328,5 @@ def test_wandb_that_cannot_start_leaves_the_files(tmp_path, real_wandb, monkeypa
     book = journal(tmp_path, wandb=True, wandb_mode="offline")
     book.train(1, {"loss": 1.0})
     book.close()
-    told = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
-    assert told == ["Weights & Biases does not start (no); logging to files only."]
+    messages = [r.getMessage() for r in caplog.records if r.name == "training.journal"]
+    assert messages == ["Weights & Biases does not start (no); logging to files only."]

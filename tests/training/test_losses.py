@@ -139,12 +139,12 @@ def gram_reference(perceptual, prediction, truth):
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=prediction.dtype)[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225], dtype=prediction.dtype)[:, None, None]
     weights = {3: 1 / 2.6, 8: 1 / 4.8, 15: 1 / 3.7, 22: 1 / 5.6, 29: 10 / 1.5}
-    total, made, wanted = 0, *((image / 2 + 0.5 - mean) / std for image in (prediction, truth))
+    total, ours, theirs = 0, *((image / 2 + 0.5 - mean) / std for image in (prediction, truth))
     for i, layer in enumerate(layers):
-        made, wanted = layer(made), layer(wanted)
+        ours, theirs = layer(ours), layer(theirs)
         if i in weights:
-            batch, d, h, w = made.shape
-            grams = [f.reshape(batch * d, h * w) for f in (made, wanted)]
+            batch, d, h, w = ours.shape
+            grams = [f.reshape(batch * d, h * w) for f in (ours, theirs)]
             a, b = (torch.einsum("in,jn->ij", g, g) for g in grams)
             total = total + weights[i] * ((a - b) ** 2).mean() / (d * h * w)
     return total
@@ -226,17 +226,18 @@ def test_no_weights_give_a_reason(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)
-    found, reason = load_perceptual("cpu")
-    assert found is None
+    perceptual, reason = load_perceptual("cpu")
+    assert perceptual is None
     assert reason.startswith("LPIPS is not available: vgg16-397923af.pth could not be downloaded")
 
 
 def test_weights_give_a_perceptual(monkeypatch):
-    monkeypatch.setattr(losses, "backbone", lambda net: None)  # with a random VGG16 in its place
+    # a random VGG16 in its place
+    monkeypatch.setattr(losses, "fetch_backbone", lambda net: None)
     monkeypatch.setattr(lpips, "LPIPS", functools.partial(lpips.LPIPS, pnet_rand=True))
-    found, reason = load_perceptual(torch.device("cpu"))
+    perceptual, reason = load_perceptual(torch.device("cpu"))
     assert reason is None
-    assert found(*images(1, dtype=torch.float32)).item() > 0
+    assert perceptual(*images(1, dtype=torch.float32)).item() > 0
 
 
 # the objective -------------------------------------------------------------------------------
@@ -293,6 +294,6 @@ def test_holder_of_an_objective_does_not_save_vgg(perceptual):
             super().__init__()
             self.layer = nn.Linear(2, 2)
             self.objective = ImageObjective(perceptual)
-            self.kept = (perceptual,)
+            self.held = (perceptual,)
 
     assert list(Stage().state_dict()) == ["layer.weight", "layer.bias"]

@@ -18,9 +18,9 @@ def test_only_the_second_group_decays():
     torch.testing.assert_close(layer.weight.detach(), before["weight"] * (1 - 0.1 * 0.5))
     assert torch.equal(layer.bias, before["bias"])
     set_rates(own, 0.2, 0.0)
-    kept = layer.weight.detach().clone()
+    unchanged = layer.weight.detach().clone()
     own.step()
-    assert torch.equal(layer.weight, kept)
+    assert torch.equal(layer.weight, unchanged)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adam"])

@@ -44,9 +44,9 @@ def test_nothing_is_found_in_a_new_folder(folder):
 def test_last_best_and_earlier_ones(folder):
     filled(folder)
     assert names(folder) == ["best.pth", "ep_0002_0000020.pth", "ep_0003_0000030.pth", "last.pth"]
-    file, found = folder.newest()
+    file, loaded = folder.newest()
     assert file == folder.last
-    assert torch.equal(found["trainer"]["x"], content(30)["trainer"]["x"])
+    assert torch.equal(loaded["trainer"]["x"], content(30)["trainer"]["x"])
     assert torch.load(folder.best, weights_only=True)["resume"]["step"] == 20
     folder.save(content(35))
     assert folder.newest()[1]["resume"]["step"] == 35
@@ -140,8 +140,8 @@ def test_damaged_checkpoints_are_passed_over_and_said(folder, damage, caplog):
         copied.replace(file)
         damage(file)
     with caplog.at_level(logging.WARNING):
-        file, found = folder.newest()
-    assert found["resume"]["step"] == 20
+        file, loaded = folder.newest()
+    assert loaded["resume"]["step"] == 20
     assert file == folder.earlier()[0]
     for bad in (folder.last, folder.earlier()[-1]):
         assert f"{bad}" in caplog.text
@@ -161,9 +161,9 @@ def test_the_furthest_is_taken_whatever_its_name(folder):
 
 def test_a_mapped_checkpoint_outlives_the_next_save(folder):
     folder.save(content(1))
-    _, found = folder.newest()
+    _, loaded = folder.newest()
     folder.save(content(2))
-    assert torch.equal(found["trainer"]["x"], content(1)["trainer"]["x"])
+    assert torch.equal(loaded["trainer"]["x"], content(1)["trainer"]["x"])
 
 
 @pytest.mark.parametrize("write", [lambda f: torch.save({"trainer": {}}, f), a_tensor])
@@ -214,10 +214,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder):
         text=True,
         check=True,
     )
-    (told,) = done.stdout.splitlines()
-    assert told.startswith("OSError")
-    assert str(folder.last) in told
-    assert "the one before is whole" in told
+    (message,) = done.stdout.splitlines()
+    assert message.startswith("OSError")
+    assert str(folder.last) in message
+    assert "the one before is whole" in message
     assert {file: file.read_bytes() for file in folder.path.iterdir()} == before
     assert folder.newest()[1]["resume"]["step"] == 30
 

@@ -82,10 +82,10 @@ def test_all_pictures_are_cut_at_the_same_place(tmp_path):
         assert sample.views.shape == (3, 48, 64, 3)
         assert sample.truth.shape == (48, 64, 3)
         pictures = [*sample.views, sample.truth]
-        found = [place(picture) for picture in pictures]
-        assert [blue for *_, blue in found] == [RENDER, GUIDE, GUIDE + 1, TRUTH]
-        assert len({at[:2] for at in found}) == 1
-        places.add(found[0][:2])
+        placed = [place(picture) for picture in pictures]
+        assert [blue for *_, blue in placed] == [RENDER, GUIDE, GUIDE + 1, TRUTH]
+        assert len({at[:2] for at in placed}) == 1
+        places.add(placed[0][:2])
     tops, lefts = zip(*places, strict=True)
     assert len(places) > 50
     assert 0 <= min(tops) < 8 < 64 < max(tops) <= 120 - 48
@@ -240,8 +240,8 @@ def test_cameras_of_other_sizes_are_scaled(tmp_path):
     one = seen(tmp_path, here, there)
     half = view(turned(8.0), 80, 60, 100.0)
     file = save(tmp_path / "half.png", panorama(half))
-    told = replace(view(turned(8.0), 40, 30, 50.0))
-    other = replace(one, references=(Reference(file, told),), reference=file)
+    turned_view = replace(view(turned(8.0), 40, 30, 50.0))
+    other = replace(one, references=(Reference(file, turned_view),), reference=file)
     for seed in range(10):
         a = TripletDataset([one], (32, 32))[0, seed].views[1]
         b = TripletDataset([other], (32, 32))[0, seed].views[1]
@@ -314,20 +314,20 @@ def test_names_of_windows_tell_what_was_cut(tmp_path):
 
 def test_names_know_the_size_that_a_reference_was_brought_to(tmp_path):
     photo = save(tmp_path / "photo.png", mapped(60, 80, GUIDE))
-    told = []
+    sources = []
     for size in ((60, 80), (120, 160)):
         one = triplet(tmp_path, *size, key=f"{size[0]}")
         one = replace(one, references=(Reference(photo),), reference=photo)
-        told.append(names(TripletDataset([one], size)[0, 0])[1])
-    assert told[0] != told[1]
+        sources.append(names(TripletDataset([one], size)[0, 0])[1])
+    assert sources[0] != sources[1]
 
 
 def test_a_squashed_picture_has_two_names_at_most(tmp_path):
     """However many seeds there are: else what is kept would grow and never be found."""
     dataset = TripletDataset([triplet(tmp_path)], (32, 32), fit="squash", hflip=True)
-    found = {names(dataset[0, seed])[0]: dataset[0, seed].truth for seed in range(30)}
-    assert len(found) == 2
-    a, b = found.values()
+    truths = {names(dataset[0, seed])[0]: dataset[0, seed].truth for seed in range(30)}
+    assert len(truths) == 2
+    a, b = truths.values()
     assert torch.equal(a, b.flip(1))
 
 
@@ -425,12 +425,12 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, spoil):
     triplets = [triplet(tmp_path, key=key) for key in "ab"]
     file = spoil(triplets[1])
     dataset = TripletDataset(triplets, (48, 64))
-    found = dataset[1, 0]
-    assert isinstance(found, Broken)
-    assert found.key == "b"
-    assert str(file) in found.reason
-    assert not found.reason.startswith("b:")
-    assert collate([dataset[0, 0], found]) is found
+    broken = dataset[1, 0]
+    assert isinstance(broken, Broken)
+    assert broken.key == "b"
+    assert str(file) in broken.reason
+    assert not broken.reason.startswith("b:")
+    assert collate([dataset[0, 0], broken]) is broken
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
@@ -450,9 +450,9 @@ def test_when_nothing_can_be_read_it_is_said(tmp_path):
     triplets = [triplet(tmp_path, key=key) for key in "ab"]
     for one in triplets:
         gone(one)
-    found = TripletDataset(triplets, (48, 64), skip_bad=True)[0, 0]
-    assert isinstance(found, Broken)
-    assert "no entry is left" in found.reason
+    broken = TripletDataset(triplets, (48, 64), skip_bad=True)[0, 0]
+    assert isinstance(broken, Broken)
+    assert "no entry is left" in broken.reason
 
 
 @pytest.mark.parametrize("spoil", [gone, no_picture, empty, of_another_size])
@@ -528,9 +528,9 @@ def test_a_folder_of_pictures(tmp_path):
     save(tmp_path / "b.jpg", mapped(20, 30, 0))
     save(tmp_path / "deep" / "a.png", mapped(20, 30, 0))
     (tmp_path / "notes.txt").write_text("none")
-    found = list_pictures(tmp_path)
-    assert [one.key for one in found] == ["b.jpg", "deep_a.png"]
-    assert all(one.render == one.truth and one.truth.is_file() for one in found)
+    entries = list_pictures(tmp_path)
+    assert [one.key for one in entries] == ["b.jpg", "deep_a.png"]
+    assert all(one.render == one.truth and one.truth.is_file() for one in entries)
     with pytest.raises(FileNotFoundError, match="--images"):
         list_pictures(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -570,7 +570,7 @@ def test_relit_pictures_change_alike_and_tell_it(triplets):
     before, after = plain[0, 5], dark[0, 5]
     assert after.place.startswith(f"{before.place}-relit-")
     assert dark[0, 5].place == after.place and dark[0, 6].place != after.place
-    told = [float(x) for x in after.place.split("relit-")[1].split("-")]
-    gamma, gain = told[0], torch.tensor(told[1:])
+    light = [float(x) for x in after.place.split("relit-")[1].split("-")]
+    gamma, gain = light[0], torch.tensor(light[1:])
     for one, other in ((before.truth, after.truth), (before.views, after.views)):
         torch.testing.assert_close(other, (one**gamma * gain).clamp(0, 1), atol=1e-3, rtol=0)

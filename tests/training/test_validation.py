@@ -51,11 +51,11 @@ def test_windows_are_the_middles(triplets, metrics):
 def test_alpha_reaches_the_fixer(triplets, metrics):
     (one, _) = manifest.read(triplets, ("val",))
     one = replace(one, alpha=one.truth)
-    told = []
+    given = []
 
     class Recorder:
         def fix(self, renders, references=None, *, confidence=None, alphas=None):
-            told.append(alphas)
+            given.append(alphas)
             return renders
 
     TripletValidation([one], metrics).measure(predict_by_fixing(Recorder().fix))
@@ -63,8 +63,8 @@ def test_alpha_reaches_the_fixer(triplets, metrics):
     TripletValidation([replace(one, alpha=None)], metrics, alpha=True).measure(
         predict_by_fixing(Recorder().fix)
     )
-    assert [a is None for a in told] == [True, False, True]
-    assert torch.equal(told[1], read_image(one.truth)[None, ..., 0])
+    assert [a is None for a in given] == [True, False, True]
+    assert torch.equal(given[1], read_image(one.truth)[None, ..., 0])
     shown = TripletValidation([one], metrics, alpha=True, window=(32, 16)).read(one)
     assert torch.equal(shown.alpha, read_image(one.truth)[16:48, 24:40, 0])
 

@@ -238,10 +238,10 @@ def test_flags_that_are_the_weights_are_taken(files):
 
 def test_weights_may_learn_to_read_alpha(tmp_path):
     torch.manual_seed(0)
-    made = GSVAR(sizes(warped_references=True))
-    made.vqvae.add_bridge()
+    trained = GSVAR(sizes(warped_references=True))
+    trained.vqvae.add_bridge()
     file = tmp_path / "guided.pth"
-    torch.save(adapter.to_original(made), file)
+    torch.save(adapter.to_original(trained), file)
     model = building.starting_model(Model(var_pretrain_path=file, render_alpha=True), 0)
     assert model.config == sizes(warped_references=True, render_alpha=True)
     assert model.vqvae.bridge.reader.conv_in.in_channels == 7
@@ -255,10 +255,10 @@ def test_weights_may_learn_to_read_alpha(tmp_path):
 
 def test_weights_may_get_a_level_at_full_resolution(tmp_path):
     torch.manual_seed(0)
-    made = GSVAR(sizes(warped_references=True, vqvae_patch=2))
-    made.vqvae.add_bridge()
+    trained = GSVAR(sizes(warped_references=True, vqvae_patch=2))
+    trained.vqvae.add_bridge()
     file = tmp_path / "guided.safetensors"
-    loading.save(made, file)
+    loading.save(trained, file)
     model = building.starting_model(Model(var_pretrain_path=file, fine_width=16), 0)
     assert model.config == sizes(warped_references=True, vqvae_patch=2, fine_width=16)
     assert model.vqvae.bridge.fine.conv_in.out_channels == 16

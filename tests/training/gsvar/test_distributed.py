@@ -78,13 +78,13 @@ def test_a_sharded_run_stops_goes_on_and_ends_as_one_process_does(triplets, pres
     commands.train_latent(parse_train(LatentFlags, [*alone, "--exp_name=one"], *about))
     sharded = [*shared, "--batch_size=2", "--fsdp=True", "--exp_name=two"]
     torchrun("VAR_train.py", *sharded, "--minutes=0.00001")
-    told = torchrun("VAR_train.py", *sharded, "--minutes=0.00001")
-    assert "step 2" in told
+    said = torchrun("VAR_train.py", *sharded, "--minutes=0.00001")
+    assert "step 2" in said
     # what was sharded goes on whole, and the other way round
     part = [*alone, "--exp_name=two", "--minutes=0.00001"]
     commands.train_latent(parse_train(LatentFlags, part, *about))
-    told = torchrun("VAR_train.py", *sharded)
-    assert "step 5" in told
+    said = torchrun("VAR_train.py", *sharded)
+    assert "step 5" in said
     one, two = (io.read(tmp_path / name / "ar-ckpt-last.pth")[0] for name in ("one", "two"))
     assert two["resume"]["step"] == 8
     for name, tensor in one["trainer"]["var_wo_ddp"].items():

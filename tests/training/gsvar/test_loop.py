@@ -115,8 +115,8 @@ def test_what_a_run_leaves(chain):
         assert len(list((folder / "val" / "0000008").glob("*.png"))) == 2
     table = list(csv.DictReader((results / "vqvae" / "metrics.csv").open()))
     assert any(row["codes_used"] for row in table)
-    told = [row["discriminator"] for row in table if row["kind"] == "train"]
-    assert told[0] == "" != told[-1]  # it sets in after a third of the steps
+    judged = [row["discriminator"] for row in table if row["kind"] == "train"]
+    assert judged[0] == "" != judged[-1]  # it sets in after a third of the steps
 
 
 def test_checkpoints_are_what_the_other_commands_read(chain):
@@ -125,8 +125,8 @@ def test_checkpoints_are_what_the_other_commands_read(chain):
     assert not model.has_bridge
     model = loading.load(results / "vae" / "vae-ckpt-last.pth")
     assert model.has_bridge
-    told = loading.inspect(results / "vae" / "vae-ckpt-last.pth")
-    assert (told["stage"], told["iteration"]) == (2, 8)
+    described = loading.inspect(results / "vae" / "vae-ckpt-last.pth")
+    assert (described["stage"], described["iteration"]) == (2, 8)
     with pytest.raises(ValueError, match="no transformer"):
         loading.load(results / "vqvae" / "vqvae-ckpt-last.pth")
 

@@ -19,15 +19,15 @@ from triplets import manifest
 
 def model(**changes):
     torch.manual_seed(0)
-    made = GSVAR(sizes(**changes))
+    network = GSVAR(sizes(**changes))
     with torch.no_grad():  # a new model says the same of everything
-        made.head.weight.mul_(100)
-        for block in made.transformer.blocks:
+        network.head.weight.mul_(100)
+        for block in network.transformer.blocks:
             block.adaln[1].weight.mul_(1000)
-        for block in made.refiner.blocks:
+        for block in network.refiner.blocks:
             block.modulation.weight.normal_(std=0.05)
-        made.refiner.output.weight.normal_(std=0.1)
-    return made
+        network.refiner.output.weight.normal_(std=0.1)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +36,26 @@ def batch(triplets):
     return collate([dataset[i, 100 + i] for i in range(4)]).to("cpu")
 
 
-def part(batch, chosen):
+def part(batch, samples):
     """Some samples of a batch."""
     names = ("keys", "sources", "places", "seeds")
-    lists = {name: getattr(batch, name)[chosen] for name in names}
-    return replace(batch, views=batch.views[chosen], truth=batch.truth[chosen], **lists)
+    lists = {name: getattr(batch, name)[samples] for name in names}
+    return replace(batch, views=batch.views[samples], truth=batch.truth[samples], **lists)
 
 
 @pytest.mark.parametrize("both", [False, True])
 def test_stage_1_is_cross_entropy_and_twice_the_refiners_loss(batch, both):
-    made = model(ref_attends="all")
-    stage = LatentStage(made, both_views=both, label_smoothing=0.1)
+    network = model(ref_attends="all")
+    stage = LatentStage(network, both_views=both, label_smoothing=0.1)
     losses = stage(batch)
-    quantizer, grids = made.vqvae.quantizer, made.config.scales.grids
+    quantizer, grids = network.vqvae.quantizer, network.config.scales.grids
     images = torch.cat((batch.truth[:, None], batch.views[:, 1:]), 1)
-    tokens = [made.vqvae.tokens(images[:, v], grids) for v in range(3)]
+    tokens = [network.vqvae.tokens(images[:, v], grids) for v in range(3)]
     inputs = torch.stack([quantizer.inputs(t.indices, grids) for t in tokens], 1)
     labels = torch.tensor([[0, 1, 1]])
-    draws, last = Draws(batch.seeds), made.config.scales.lengths[-1]
-    hidden = made(batch.views, inputs, labels, draws.uniform(made.config.depth, 2))
-    logits = made.logits(hidden, labels)
+    draws, last = Draws(batch.seeds), network.config.scales.lengths[-1]
+    hidden = network(batch.views, inputs, labels, draws.uniform(network.config.depth, 2))
+    logits = network.logits(hidden, labels)
     entropies, refined = [], []
     views = 3 if both else 1
     steps, noise = draws.integers(1000, 4, views, last), draws.normal(4, views, last, 8)
@@ -64,11 +64,11 @@ def test_stage_1_is_cross_entropy_and_twice_the_refiners_loss(batch, both):
         entropies.append(F.cross_entropy(logits[:, v].mT, target, label_smoothing=0.1))
         guess = logits[:, v, -last:].argmax(-1)
         x0 = (tokens[v].residual - quantizer.codebook(guess)) / 0.6
-        condition = made.refiner_condition(hidden[:, v, -last:], guess)
+        condition = network.refiner_condition(hidden[:, v, -last:], guess)
         for k in range(4):
             i, eps = steps[:, k, v].flatten(), noise[:, k, v].flatten(0, 1)
             x = diffusion.training_process().noised(x0.flatten(0, 1), i, eps)
-            answer = made.refiner(x, i, condition.flatten(0, 1))
+            answer = network.refiner(x, i, condition.flatten(0, 1))
             parts = diffusion.losses(answer, x0.flatten(0, 1), x, i, eps)
             refined.append(sum(parts).mean())
     expected = torch.stack(entropies).mean() + 2 * torch.stack(refined).mean()
@@ -82,7 +82,7 @@ def test_a_batch_is_the_mean_of_its_halves(batch):
         TokenizerStage(model(), ImageObjective(None), total=10),
     ):
         whole = stage(batch)["loss"]
-        halves = [stage(part(batch, chosen))["loss"] for chosen in (slice(2), slice(2, 4))]
+        halves = [stage(part(batch, samples))["loss"] for samples in (slice(2), slice(2, 4))]
         torch.testing.assert_close(whole, sum(halves) / 2, rtol=1e-5, atol=1e-6)
 
 
@@ -93,8 +93,8 @@ def test_dropped_references_leave_the_inference_without_them(batch):
     alone = replace(batch, views=batch.views[:, :1])
     ours = stage(replace(batch, step_seed=without))["cross_entropy"]
     torch.testing.assert_close(ours, LatentStage(model())(alone)["cross_entropy"])
-    kept = next(s for s in range(100) if not drops_references(s, 0.5))
-    assert stage(replace(batch, step_seed=kept))["cross_entropy"] != ours
+    with_them = next(s for s in range(100) if not drops_references(s, 0.5))
+    assert stage(replace(batch, step_seed=with_them))["cross_entropy"] != ours
 
 
 def test_corruption_changes_what_is_given_not_how_much_is_asked(batch):
@@ -123,10 +123,10 @@ def test_recomputed_activations_give_the_same_gradients(batch):
 
 
 def test_kept_latents_change_nothing(batch, tmp_path):
-    made = model()
-    plain = LatentStage(made)(batch)["loss"]
-    kept = LatentStage(made, cache=tmp_path)
-    assert [kept(batch)["loss"].item() for _ in range(2)] == [plain.item()] * 2
+    network = model()
+    plain = LatentStage(network)(batch)["loss"]
+    cached = LatentStage(network, cache=tmp_path)
+    assert [cached(batch)["loss"].item() for _ in range(2)] == [plain.item()] * 2
     assert len(list(tmp_path.rglob("*.safetensors"))) > 4
 
 
@@ -134,16 +134,16 @@ def test_kept_latents_change_nothing(batch, tmp_path):
 def test_half_precision_is_near(batch, number):
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        made = model()
-        made.vqvae.add_bridge(identity=False)
+        network = model()
+        network.vqvae.add_bridge(identity=False)
         if number == 0:
-            made.vqvae.bridge = None
-            stage = TokenizerStage(made, ImageObjective(None), total=10, dtype=dtype)
+            network.vqvae.bridge = None
+            stage = TokenizerStage(network, ImageObjective(None), total=10, dtype=dtype)
         elif number == 1:
-            made.vqvae.bridge = None
-            stage = LatentStage(made, dtype=dtype)
+            network.vqvae.bridge = None
+            stage = LatentStage(network, dtype=dtype)
         else:
-            stage = BridgeStage(made.eval(), ImageObjective(None), dtype=dtype)
+            stage = BridgeStage(network.eval(), ImageObjective(None), dtype=dtype)
         loss = stage(batch)["loss"]
         loss.backward()
         for name, parameter in stage.parameters_of("model"):
@@ -155,9 +155,9 @@ def test_half_precision_is_near(batch, number):
 
 
 def test_a_new_bridge_starts_at_the_render(batch):
-    made = model().eval()
-    made.vqvae.add_bridge()
-    stage = BridgeStage(made, ImageObjective(None))
+    network = model().eval()
+    network.vqvae.add_bridge()
+    stage = BridgeStage(network, ImageObjective(None))
     ours = stage(batch)["loss"].item()
     render = ImageObjective(None)(batch.views[:, 0], batch.truth)["loss"].item()
     assert abs(ours - render) < 0.05 * render
@@ -165,30 +165,30 @@ def test_a_new_bridge_starts_at_the_render(batch):
 
 
 def test_restored_latents_are_kept_and_the_same(batch, tmp_path):
-    made = model().eval()
-    made.vqvae.add_bridge()
-    plain = BridgeStage(made, ImageObjective(None)).restored(batch, batch.views)
-    kept = BridgeStage(made, ImageObjective(None), cache=tmp_path)
-    assert torch.equal(kept.restored(batch, batch.views), plain)
+    network = model().eval()
+    network.vqvae.add_bridge()
+    plain = BridgeStage(network, ImageObjective(None)).restored(batch, batch.views)
+    cached = BridgeStage(network, ImageObjective(None), cache=tmp_path)
+    assert torch.equal(cached.restored(batch, batch.views), plain)
     with torch.no_grad():  # what is there is not computed again, nor forgotten with the bridge
-        made.vqvae.bridge.blend.conv_out.bias += 1
-        again = BridgeStage(made, ImageObjective(None), cache=tmp_path)
+        network.vqvae.bridge.blend.conv_out.bias += 1
+        again = BridgeStage(network, ImageObjective(None), cache=tmp_path)
         again.restored(batch, batch.views)
-        assert again.stored.folder == kept.stored.folder
-        kept.frozen[0].head.weight.zero_()
-    assert torch.equal(kept.restored(batch, batch.views), plain)
+        assert again.stored.folder == cached.stored.folder
+        cached.frozen[0].head.weight.zero_()
+    assert torch.equal(cached.restored(batch, batch.views), plain)
 
 
 def test_a_pretrained_tokenizer_keeps_its_codes(batch):
     stage = TokenizerStage(model(), ImageObjective(None), total=1000, revive_every=0, new=False)
     before = stage.model.vqvae.quantizer.codebook.weight.clone()
-    told = {}
+    numbers = {}
     for step in range(100):
         if step in (0, 99):
             stage(batch)
-        told |= stage.after_step(step)
+        numbers |= stage.after_step(step)
     assert torch.equal(stage.model.vqvae.quantizer.codebook.weight, before)
-    assert 0 < told["codes_used"] < 1
+    assert 0 < numbers["codes_used"] < 1
 
 
 def test_reviving_replaces_unused_codes_only(batch):
@@ -197,8 +197,8 @@ def test_reviving_replaces_unused_codes_only(batch):
         stage(replace(batch, step=step))
         codes = stage.model.vqvae.quantizer.codebook.weight
         used, before = stage.hits > 0, codes.detach().clone()
-        told = stage.after_step(step)
-    assert told == {"codes_used": pytest.approx(used.float().mean().item())}
+        numbers = stage.after_step(step)
+    assert numbers == {"codes_used": pytest.approx(used.float().mean().item())}
     assert 0 < used.sum() < len(used)
     assert torch.equal(codes[used], before[used])
     assert (codes[~used] != before[~used]).any(-1).all()
@@ -207,22 +207,22 @@ def test_reviving_replaces_unused_codes_only(batch):
 
 def test_a_render_prior_starts_at_the_render_s_tokens_and_learns(batch, tmp_path):
     torch.manual_seed(0)
-    made = GSVAR(sizes(render_prior=True, sampler="none"))
-    grids = made.config.scales.grids
+    network = GSVAR(sizes(render_prior=True, sampler="none"))
+    grids = network.config.scales.grids
     with torch.no_grad():
         own, truth = (
-            torch.cat(made.vqvae.tokens(images, grids).indices, 1)
+            torch.cat(network.vqvae.tokens(images, grids).indices, 1)
             for images in (batch.views[:, 0], batch.truth)
         )
-    stage = LatentStage(made)
+    stage = LatentStage(network)
     losses = stage(batch, detail=True)
     assert "diffusion" not in losses
     assert losses["accuracy"] >= 0.5 * (own == truth).float().mean()
     losses["loss"].backward()
     assert all(p.grad is not None for _, p in stage.parameters_of("model"))
-    kept = LatentStage(made, cache=tmp_path)
+    cached = LatentStage(network, cache=tmp_path)
     for _ in range(2):
-        torch.testing.assert_close(kept(batch)["loss"], losses["loss"])
+        torch.testing.assert_close(cached(batch)["loss"], losses["loss"])
 
 
 def test_a_render_prior_says_nothing_of_references():
@@ -231,30 +231,30 @@ def test_a_render_prior_says_nothing_of_references():
 
 
 def test_the_bridge_may_learn_on_the_render_s_own_tokens(batch):
-    made = model()
-    made.vqvae.add_bridge()
-    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
-    own = made.vqvae.quantized(batch.views[:, 0], made.config.scales.grids)
+    network = model()
+    network.vqvae.add_bridge()
+    stage = BridgeStage(network, ImageObjective(None), own_tokens=True)
+    own = network.vqvae.quantized(batch.views[:, 0], network.config.scales.grids)
     torch.testing.assert_close(stage.restored(batch, batch.views), own)
 
 
 def test_a_bridge_may_learn_to_read_alpha(batch):
-    made = model(warped_references=True, render_alpha=True)
-    made.vqvae.add_bridge()
-    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
+    network = model(warped_references=True, render_alpha=True)
+    network.vqvae.add_bridge()
+    stage = BridgeStage(network, ImageObjective(None), own_tokens=True)
     with torch.no_grad():
-        made.vqvae.bridge.change.weight.normal_(std=0.1)
+        network.vqvae.bridge.change.weight.normal_(std=0.1)
     batch = replace(batch, alpha=torch.rand_like(batch.alpha) * 2 - 1)
     stage(batch)["loss"].backward()
-    read = made.vqvae.bridge.reader.conv_in.weight.grad[:, 6:]
+    read = network.vqvae.bridge.reader.conv_in.weight.grad[:, 6:]
     assert read.abs().max() > 0
 
 
 def test_a_bridge_s_last_level_learns_beside_it(batch):
-    made = model(warped_references=True, fine_width=16)
-    made.vqvae.add_bridge()
-    stage = BridgeStage(made, ImageObjective(None), own_tokens=True)
-    fine = made.vqvae.bridge.fine
+    network = model(warped_references=True, fine_width=16)
+    network.vqvae.add_bridge()
+    stage = BridgeStage(network, ImageObjective(None), own_tokens=True)
+    fine = network.vqvae.bridge.fine
     stage(batch)["loss"].backward()
     assert fine.conv_out.weight.grad.abs().max() > 0  # the others as soon as it is not zero
     with torch.no_grad():
@@ -269,10 +269,10 @@ def test_harm_is_what_became_worse(batch):
     assert harm(truth, render, truth) == 0
     half = torch.lerp(render, truth, 0.5)
     torch.testing.assert_close(harm(render, half, truth), (render - half).abs().mean())
-    made = model()
-    made.vqvae.add_bridge(identity=False)
+    network = model()
+    network.vqvae.add_bridge(identity=False)
     plain, careful = (
-        BridgeStage(made, ImageObjective(None), own_tokens=True, harm=weight)(batch)
+        BridgeStage(network, ImageObjective(None), own_tokens=True, harm=weight)(batch)
         for weight in (0.0, 2.0)
     )
     assert "harm" not in plain and careful["harm"] > 0
