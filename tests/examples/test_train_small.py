@@ -18,7 +18,7 @@ SIZES = {
 
 
 def recipe(capture, **settings):
-    told = {
+    paths = {
         "SCENES": "2", "HELD": "1", "VIEWS": "6", "WIDTH": "64", "HEIGHT": "48", "RECON": "24",
         "CAPTURES": str(capture), "EVERY": "2 3", "IMAGES": "images", "STEPS": "2 2 2",
         "BATCH": "2", "PRECISION": "0", "CONTROLS": "0.01",
@@ -26,7 +26,7 @@ def recipe(capture, **settings):
     }  # fmt: skip
     return subprocess.run(
         ["bash", ROOT / "scripts" / "train_small.sh"],
-        env=environment() | told | settings,
+        env=environment() | paths | settings,
         capture_output=True,
         text=True,
         timeout=GUARD,
@@ -52,7 +52,7 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"CAPTURES": "nowhere"}, "nowhere is not a folder (CAPTURES, TESTS)"),
         ({"TESTS": "CAPTURE"}, "two captures are called"),  # learnt from and judged on
@@ -63,9 +63,9 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
         ({"MODEL": "README.md"}, "README.md is no checkpoint"),
     ],
 )
-def test_wrong_settings_are_told_before_anything_is_made(capture, tmp_path, settings, told):
+def test_wrong_settings_are_refused_before_any_work(capture, tmp_path, settings, message):
     settings = {name: value.replace("CAPTURE", str(capture)) for name, value in settings.items()}
     failed = recipe(capture, OUT=str(tmp_path / "out"), **settings)
     assert failed.returncode == 2
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert not (tmp_path / "out").exists()

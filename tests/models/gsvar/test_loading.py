@@ -66,11 +66,11 @@ def test_sizes_are_read_off_the_tensors(build, tmp_path):
     model = build(True, **PLAIN)
     content = original_file(model, tmp_path / "vae-ckpt-last.pth")
     original = adapter.recognize(content)
-    told = adapter.known_sizes(original)
+    sizes_read = adapter.known_sizes(original)
     ours = asdict(model.config)
-    for field in told:
+    for field in sizes_read:
         if field != "drop_path":
-            assert told[field] == ours[field], field
+            assert sizes_read[field] == ours[field], field
     assert (original.epoch, original.iteration) == (3, 70)
     del content["trainer"]["config"]
     assert adapter.known_sizes(adapter.recognize(content))["patch_nums"] == "1_2_3_4"

@@ -11,9 +11,9 @@ def spread_codes(model: GSVAR, images) -> None:
     grids = model.config.scales.grids
     for _ in range(3):
         vectors = model.vqvae.quantizer.quantize(model.vqvae.latent(images), grids).vectors
-        chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
         codes = model.vqvae.quantizer.codebook.weight
-        codes.copy_(vectors[chosen.repeat(2)[: len(codes)]])
+        codes.copy_(vectors[order.repeat(2)[: len(codes)]])
 
 
 @torch.no_grad()

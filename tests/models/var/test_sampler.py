@@ -23,12 +23,12 @@ def allowed(row: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
         p = torch.where(row >= row.sort(descending=True).values[top_k - 1], p, 0)
         p = p / p.sum()
     if top_p:
-        kept, total = torch.zeros_like(p), 0.0
+        nucleus, total = torch.zeros_like(p), 0.0
         for i in p.argsort(descending=True):
             if total >= top_p:
                 break
-            kept[i], total = p[i], total + p[i].item()
-        p = kept / kept.sum()
+            nucleus[i], total = p[i], total + p[i].item()
+        p = nucleus / nucleus.sum()
     return p
 
 

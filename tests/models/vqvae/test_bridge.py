@@ -79,15 +79,15 @@ def test_alpha_is_read_beside_both_pictures(patch):
     vqvae.add_bridge()
     render, guide = torch.rand(2, 1, 3, 16, 24) * 2 - 1
     alpha = torch.rand(1, 1, 16, 24) * 2 - 1
-    told, unknown = vqvae.features(render, guide, alpha), vqvae.features(render, guide)
-    assert all(torch.equal(a, b) for a, b in zip(told, unknown, strict=True))  # says nothing yet
+    known, unknown = vqvae.features(render, guide, alpha), vqvae.features(render, guide)
+    assert all(torch.equal(a, b) for a, b in zip(known, unknown, strict=True))  # says nothing yet
     vqvae.bridge = Bridge(vqvae.config)
     f_hat = vqvae.latent(render)
-    told, unknown, zero = (
+    known, unknown, zero = (
         vqvae.decode(f_hat, render, bridge=True, guide=guide, alpha=a)
         for a in (alpha, None, torch.zeros_like(alpha))
     )
-    assert (told - unknown).abs().max() > 0.01
+    assert (known - unknown).abs().max() > 0.01
     assert torch.equal(unknown, zero)
 
 
