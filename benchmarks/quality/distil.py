@@ -277,7 +277,7 @@ def main() -> None:
     twice = [str(f) for f in folders if folders.count(f) > 1]
     if twice:
         raise ValueError(f"several captures would go to {twice[0]}: give them other names")
-    mine = Shard.parse(options.shard).of(runs)
+    mine = Shard.parse(options.shard).select(runs)
     if options.gpus:
         reconstruct_on_gpus(mine, options)
     else:
