@@ -7,8 +7,31 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fixers.flags import OptionFlags, list_options
+from fixers.registry import NAMES
 from reconstruction.config import Config, EvaluationConfig, default, mcmc
 from reconstruction.rounds.settings import FixConfig
+
+LATER = ("difix", "difix_re")  # published names whose fixers are still to come
+FixerName = Literal[(*(name for name in NAMES if name != "identity"), *LATER)]
+OPTIONS = OptionFlags(
+    names={
+        "checkpoint": "var_test_path",
+        "vqvae": "vae_model_path",
+        "depth": "depth",
+        "bridge": "use_bridge",
+        "force_bf16": "force_bf16",
+    },
+    opposites={"bridge": "without_bridge"},
+    defaults={"dtype": "auto"},
+    prefix="fixer_",
+    switches=True,
+)
+FixerOptionFlags = OPTIONS.make_group(
+    "FixerOptionFlags",
+    "Options of the fixers, each with those that have it.",
+    [name for name in list_options() if name != "mode"],  # --tiling says which
+)
 
 
 @dataclass(frozen=True)
@@ -17,8 +40,8 @@ class FixerFlags:
 
     fix: bool = True
     """Fix novel views and distil them back into the splats."""
-    fixer: Literal["gsvar", "classical", "difix", "difix_re"] = "gsvar"
-    """Which fixer; classical is a denoiser, as a control."""
+    fixer: FixerName = "gsvar"
+    """Which fixer; classical is a denoiser, unet a plain network: baselines."""
     control: bool = False
     """First run without fixing, in <result_dir>/vanilla, and report both."""
     schedule: Literal["ours", "original"] = "ours"
@@ -26,23 +49,12 @@ class FixerFlags:
     below only --fix_steps, --novel_views, --trajectory and --save_novel then have an effect."""
     use_ref: bool = True
     """Give the fixer training photos as references."""
-    use_bridge: bool = False
-    """Require the VAE bridge; it is used by default if the weights have one."""
-    without_bridge: bool = False
-    """Do not use the VAE bridge."""
     tiling: bool = False
-    """Fix in tiles of the trained size at full resolution. Off: fix views in one piece if the
-    weights allow it; the original's weights get views squashed to 512 pixels, as it did."""
-    var_test_path: Path | None = None
-    """Weights (default: the shipped ones)."""
-    vae_model_path: Path | None = None
-    """Weights of the tokenizer, if they are in a separate file."""
-    depth: int | None = None
-    """Number of transformer blocks that the weights must have (default: any)."""
-    fixer_dtype: Literal["float32", "bf16", "fp16"] | None = None
-    """Precision of the fixer (default: bf16 where the machine multiplies it, else float32)."""
-    force_bf16: bool = False
-    """With --fixer_dtype bf16: use it even where the processor only emulates it."""
+    """gsvar: fix in tiles of the trained size at full resolution. Off: fix views in one piece if
+    the weights allow it; the original's weights get views squashed to 512 pixels, as it did."""
+    options: Annotated[FixerOptionFlags, tyro.conf.arg(name="")] = field(
+        default_factory=FixerOptionFlags
+    )
 
 
 @dataclass(frozen=True)

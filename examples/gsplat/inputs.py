@@ -2,19 +2,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
-import fixers
 import scenes
-from examples.gsplat.flags import Flags
-from fixers.gsvar import GSVAROptions
+from examples.gsplat.flags import LATER, OPTIONS, FixerFlags, Flags
+from fixers.fixer import Fixer, FixerOptions
+from fixers.registry import FIXERS
 from generators import RenderThenFix
 from reconstruction import FixConfig, Start
 from reconstruction.start import GOOD_PSNR, LEAST_PSNR, check_fit, measure_fit
-from runtime.arguments import naming_flags
-from runtime.precision import choose_dtype, multiplies_bf16
+from runtime.precision import multiplies_bf16
 
 log = logging.getLogger(__name__)
 
@@ -23,39 +23,52 @@ def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> Ren
     """Renders, fixed by the fixer that the flags name. ValueError or FileNotFoundError, in one
     sentence, where it cannot be had."""
     own = flags.fixing
-    if own.fixer in ("difix", "difix_re"):
+    if own.fixer in LATER:
         raise ValueError(f"--fixer {own.fixer} comes in a later version; use gsvar, or --no-fix")
-    settings: dict[str, object] = {"fixer": own.fixer, "use_ref": own.use_ref}
-    if own.fixer == "gsvar":
-        dtype = own.fixer_dtype or ("bf16" if multiplies_bf16(device) else "float32")
-        warped = GSVAROptions(checkpoint=own.var_test_path).needs().warped
-        with naming_flags(vqvae="--vae_model_path", depth="--depth"):
-            fixer = fixers.load(
-                "gsvar",
-                checkpoint=own.var_test_path,
-                vqvae=own.vae_model_path,
-                depth=own.depth,
-                bridge=own.use_bridge or (False if own.without_bridge else None),
-                mode="tile" if own.tiling else "auto" if warped else "resize",
-                device=device,
-                dtype=choose_dtype(dtype, device, force_bf16=own.force_bf16),
-            )
-        settings |= {
-            "var_test_path": str(own.var_test_path or "shipped"),
-            "use_bridge": fixer.options.bridge,
-            "tiling": own.tiling,
-            "fixer_dtype": dtype,
-        }
-    else:
-        fixer = fixers.load(own.fixer)
+    options = choose_options(own)
+    with OPTIONS.naming():
+        fixer = FIXERS[own.fixer][1](options, device)
     return RenderThenFix(
         fixer,
         references=rounds.references,
         select_by=rounds.reference_by,
         use_ref=own.use_ref,
         confident=rounds.confident,
-        settings=settings,
+        settings={"fixer": own.fixer, "use_ref": own.use_ref}
+        | describe_options(own, options, fixer, device),
     )
+
+
+def choose_options(own: FixerFlags) -> FixerOptions:
+    """The options of the fixer that the flags name. ValueError for those of other fixers."""
+    options = OPTIONS.choose_options(own.fixer, own.options)
+    if not hasattr(options, "mode"):
+        return options
+    whole = "auto" if options.needs().warped else "resize"
+    return replace(options, mode="tile" if own.tiling else whole)
+
+
+def describe_options(
+    own: FixerFlags, options: FixerOptions, fixer: Fixer, device: torch.device
+) -> dict[str, object]:
+    """The options that results depend on, by flag name, as cfg.yml has them."""
+    settings: dict[str, object] = {}
+    defaults = {f.name: f.default for f in fields(options)}
+    for name, value in options.decisive().items():
+        if name == "checkpoint":
+            value = str(value or "shipped")
+        elif name == "mode":
+            settings["tiling"] = own.tiling
+            continue
+        elif name == "bridge":
+            value = fixer.options.bridge
+        elif name == "dtype":
+            auto = "bf16" if multiplies_bf16(device) else "float32"
+            value = auto if value == "auto" else value
+        elif value == defaults[name]:
+            continue
+        settings[OPTIONS.flag(name)] = str(value) if isinstance(value, Path) else value
+    return settings
 
 
 def load_start(flags: Flags) -> Start | None:

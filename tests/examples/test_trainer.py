@@ -18,6 +18,7 @@ from tests.conftest import GUARD
 from tests.examples.conftest import environment
 
 ROOT = Path(__file__).parents[2]
+FILE = ROOT / "examples" / "gsplat" / "simple_trainer_difix3d.py"
 command = importlib.import_module("examples.gsplat.simple_trainer_difix3d")
 
 
@@ -173,6 +174,18 @@ def test_hyphens_and_underscores_are_alike(flags, capture, tmp_path, monkeypatch
     assert torch.equal(scene.transform, torch.eye(4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("start", [["-m", "examples.gsplat.simple_trainer_difix3d"], [FILE]])
+def test_the_command_runs_as_a_module_and_as_a_script_from_any_folder(start, tmp_path):
+    done = subprocess.run(
+        [sys.executable, *map(str, start), "--help"],
+        cwd=tmp_path,
+        env=os.environ | ({"PYTHONPATH": str(ROOT)} if start[0] == "-m" else {}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "{default,mcmc}" in done.stdout, done.stderr
+
+
 def test_without_test_every_each_eighth_view_is_held_out(capture, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(command.reconstruction, "optimise", lambda *a, **k: seen.append(a))
@@ -185,6 +198,7 @@ BAD = {
     "a fixer that comes later": (["--fixer", "difix"], "later version"),
     "weights that are not there": (["--var_test_path", "nope.pth"], "nope.pth"),
     "weights of another depth": (["--depth", 24], "depth"),
+    "an option of another fixer": (["--fixer", "classical", "--depth", 6], "--depth is an option"),
     "a trajectory that is not there": (
         ["--fixer", "classical", "--targets", "trajectory", "--trajectory", "nope.json"],
         "nope.json",
