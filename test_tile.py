@@ -3,11 +3,7 @@ from __future__ import annotations
 
 import sys
 
-from fixers import from_flags
 from runtime.command import run_command
-from training.gsvar.flags import TRAINING
-from training.test_flags import parse_test
-from triplets import manifest
 
 ABOUT = """
 Test a fixer on triplets (render, reference, ground truth), in tiles of the trained size.
@@ -26,9 +22,14 @@ pictures to <testset_path>/renders, gt and ref. Flags of the original that only 
 
 
 def main() -> None:
+    """Parse the flags and test."""
+    from fixers.testing.flags import parse_test
+    from training.gsvar.flags import TRAINING
+
     flags = parse_test(sys.argv[1:], "test_tile.py", ABOUT, ignored=TRAINING)
-    triplets = manifest.read(flags.data.json_path, ("val", "test"))
-    from_flags.test(flags, triplets, mode="tile", suffix="")
+    from fixers.testing.command import test
+
+    test(flags, mode="tile", suffix="")
 
 
 if __name__ == "__main__":

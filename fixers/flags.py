@@ -121,8 +121,8 @@ class OptionFlags:
                     group.append((self.opposites[option.name], Annotated[bool, no], False))
                 continue
             group.append((flag, Annotated[option.type | None, hint], None))
-        made = [(flag, kind, field(default=default)) for flag, kind, default in group]
-        kind = make_dataclass(name, made, bases=bases, frozen=True)
+        members = [(flag, kind, field(default=default)) for flag, kind, default in group]
+        kind = make_dataclass(name, members, bases=bases, frozen=True)
         kind.__doc__ = doc
         return kind
 
@@ -152,6 +152,6 @@ class OptionFlags:
             values[option.name] = value
         return kind(**values)
 
-    def naming(self) -> AbstractContextManager[None]:
-        """Within this block errors about an option name its flag."""
-        return naming_flags(**{option: f"--{self.flag(option)}" for option in list_options()})
+    def naming(self, **others: str) -> AbstractContextManager[None]:
+        """Within this block errors about an option name its flag, or that of `others`."""
+        return naming_flags(**{o: f"--{self.flag(o)}" for o in list_options()} | others)

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def run_tyro(
 
     groups = all(is_dataclass(f.default_factory) for f in fields(kind))
     leaves = [f for g in fields(kind) for f in fields(g.default_factory)] if groups else []
-    booleans = {f.name for f in leaves or fields(kind) if f.type.startswith("bool")}
+    booleans = {f.name for f in leaves or fields(kind) if is_boolean(f.type)}
     words: list[str] = []
     for name, values in given:
         if name in booleans:
@@ -88,6 +88,13 @@ def run_tyro(
         config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes),
         use_underscores=True,
     )
+
+
+def is_boolean(kind: object) -> bool:
+    """Whether a field's type, as text or as it is, is bool, or bool or None."""
+    if isinstance(kind, str):
+        return kind.startswith("bool")
+    return kind is bool or any(is_boolean(part) for part in get_args(kind))
 
 
 def spell_boolean(text: str) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from fixers.testing.flags import ALIASES, TESTING
 from runtime.flags import parse_flags
 from training import flags as generic
 from training.flags import Run, Triplets
-from training.test_flags import ALIASES, TESTING
 
 Flags = TypeVar("Flags", bound="TrainFlags")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fixers.testing.flags import parse_test
 from training.gsvar.flags import TRAINING
-from training.test_flags import parse_test
 
 
 def flags(*arguments):

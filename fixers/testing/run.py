@@ -43,13 +43,15 @@ class Folders:
     predictions: Path
 
     def input(self, kind: str, key: str) -> Path:
+        """The copy of an input: kind is renders, gt or ref."""
         return self.testset / kind / f"{key}.png"
 
     def prediction(self, key: str) -> Path:
+        """A fixed render."""
         return self.predictions / f"{key}.png"
 
 
-def check(triplets: Sequence[Triplet], guides: Guides) -> None:
+def check_triplets(triplets: Sequence[Triplet], guides: Guides) -> None:
     """Sizes, from the files' headers, before the work begins.
 
     Raises ValueError naming the entry: a picture that cannot be read or is too small to be
@@ -128,7 +130,7 @@ def predict(
             for kind, image in copies.items():
                 if image is not None:
                     save_png(folders.input(kind, key), image)
-            if waiting and form(waiting[0][1]) != form(images):
+            if waiting and batch_key(waiting[0][1]) != batch_key(images):
                 flush()
             waiting.append((key, images))
             if len(waiting) >= at_a_time:
@@ -137,7 +139,7 @@ def predict(
     return seconds
 
 
-def form(images: Pictures) -> tuple:
+def batch_key(images: Pictures) -> tuple:
     """What pictures must share to go to the fixer together."""
     references = 0 if images.references is None else len(images.references)
     return images.render.shape, references, images.alpha is None
@@ -178,10 +180,10 @@ def measure(
         sheet = draw_comparison(images.render, fixed, images.truth, images.reference, row)
         save_png(folders.predictions / "comparison" / f"{triplet.key}.png", sheet)
         if len(pictures) < PICTURES:
-            chosen = {"fixed": fixed, "render": images.render, "ground truth": images.truth}
+            shown = {"fixed": fixed, "render": images.render, "ground truth": images.truth}
             if images.reference is not None:
-                chosen["reference"] = images.reference
-            pictures[triplet.key] = {name: make_thumbnail(image) for name, image in chosen.items()}
+                shown["reference"] = images.reference
+            pictures[triplet.key] = {name: make_thumbnail(image) for name, image in shown.items()}
     result = summarize(rows, judge)
     if seconds:
         result["mean"]["seconds_per_image"] = sum(seconds.values()) / len(seconds)
@@ -193,7 +195,7 @@ def measure(
     return result
 
 
-def note(predictions: Path, made_with: Mapping[str, object], resume: bool) -> None:
+def record_settings(predictions: Path, made_with: Mapping[str, object], resume: bool) -> None:
     """Write down how predictions are made, or, where they are to be kept, compare.
 
     Raises ValueError if those that are there were made otherwise.
@@ -216,7 +218,7 @@ def note(predictions: Path, made_with: Mapping[str, object], resume: bool) -> No
     write_json(file, wanted)
 
 
-def run(
+def test_fixer(
     triplets: Sequence[Triplet],
     folders: Folders,
     fixer: Fixer | None,
@@ -242,7 +244,7 @@ def run(
     seconds: dict[str, float] = {}
     if fixer is not None:
         make_writable_folder(folders.predictions)
-        note(folders.predictions, made_with, resume)
+        record_settings(folders.predictions, made_with, resume)
         seconds = predict(
             fixer,
             triplets if shard is None else shard.select(triplets),

@@ -1,21 +1,23 @@
 # The flags of test_tile.py and test_varsr.py, as the original spells them, and ours.
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from fixers.fixer import FixerOptions
+from fixers.flags import FixerName, OptionFlags, list_options
 from runtime.flags import parse_flags
 
-
-def default_weights() -> Path:
-    """The original's where they are, else those that come with this project."""
-    original = Path("checkpoints/VARSR.pth")
-    if original.is_file():
-        return original
-    from fixers.gsvar import SHIPPED
-
-    return SHIPPED
+FLAGS = OptionFlags(
+    names={
+        "checkpoint": "var_test_path",
+        "vqvae": "vae_model_path",
+        "bridge": "use_bridge",
+        "mixing_blocks": "fusion_block_idx",
+    }
+)
+OF_WEIGHTS = {"checkpoint", "vqvae", "depth", "bridge", "mixing_blocks"}
 
 
 @dataclass(frozen=True)
@@ -34,52 +36,40 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Which model. Its sizes are read from the file."""
+class LoRAWeights:
+    """Weights that go on top of others."""
 
-    var_test_path: Path = field(default_factory=default_weights)
-    """Weights: ar-ckpt-*.pth, vae-ckpt-*.pth or VARSR.pth of the original, or our .safetensors
-    (default: checkpoints/VARSR.pth if it is there, else those that come with this project)."""
-    vae_model_path: Path | None = None
-    """VQ-VAE and bridge (default: those of var_test_path, else checkpoints/VQVAE.pth)."""
     var_pretrain_path: Path = Path("checkpoints/VARSR.pth")
     """What training starts from; in a test, the base model of LoRA weights (--use_lora=True)."""
-    depth: int | None = None
-    """Transformer blocks that the weights must have (default: whatever they have)."""
-    use_bridge: bool | None = None
-    """Decode with the VAE-bridge (default: where the weights have one, which stage-2 weights
-    do)."""
     use_lora: bool = False
     """The weights are LoRA factors on var_pretrain_path."""
-    fusion_block_idx: list[int] | None = None
-    """Blocks in which render and reference see each other (default: as in training)."""
 
 
 @dataclass(frozen=True)
-class Fixing:
-    """How renders are fixed."""
+class FixerChoice:
+    """Which fixer, and where it runs."""
 
-    fixer: Literal["gsvar", "identity", "classical"] = "gsvar"
-    """identity returns the render, classical is a denoiser: what a fixer must beat."""
-    mode: Literal["tile", "resize", "native"] | None = None
-    """Tiles of the trained size, squashed to it, or in one piece where the shape allows it
-    (default: the script's own)."""
-    colour: Literal["none", "render-adain", "render-wavelet", "reference"] = "none"
-    """Move colours towards the render's, or the reference's as the original did."""
-    refiner: Literal["ancestral", "ddim", "mean", "none"] | None = None
-    """How the last details are drawn (default: as the weights learnt; the original's is
-    ancestral)."""
-    refiner_steps: int = 10
-    """Steps of the refiner."""
-    seed: int = 42
-    """Of the refiner's noise."""
-    batch_size: int = 4
-    """Tiles, or pictures where they are squashed, at a time; lower it if the memory is not
-    enough."""
-    dtype: Literal["float32", "bf16", "fp16"] = "float32"
-    """Precision of the networks."""
+    fixer: FixerName = "gsvar"
+    """identity returns the render, classical is a denoiser, unet a plain network: what a fixer must
+    beat."""
     device: str | None = None
     """cuda, cuda:1 or cpu (default: the best there is)."""
+
+
+Weights = FLAGS.make_group(
+    "Weights",
+    "Which model; its sizes are read from the file. Without --var_test_path gsvar's weights are "
+    "checkpoints/VARSR.pth if that is there, else those that come with this project; its VQ-VAE is "
+    "checkpoints/VQVAE.pth where the weights have none.",
+    OF_WEIGHTS,
+    (LoRAWeights,),
+)
+Fixing = FLAGS.make_group(
+    "Fixing",
+    "How renders are fixed.",
+    list_options().keys() - OF_WEIGHTS - {"base"},  # base is --var_pretrain_path
+    (FixerChoice,),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +105,15 @@ class TestFlags:
     weights: Weights = field(default_factory=Weights)
     fixing: Fixing = field(default_factory=Fixing)
     results: Results = field(default_factory=Results)
+
+    def choose_options(self) -> FixerOptions:
+        """The options of the chosen fixer. Raises ValueError for those of others."""
+        options = FLAGS.choose_options(self.fixing.fixer, self.weights, self.fixing)
+        if not self.weights.use_lora:
+            return options
+        if not hasattr(options, "base"):
+            raise ValueError(f"--use_lora: --fixer {self.fixing.fixer} has no LoRA weights")
+        return replace(options, base=self.weights.var_pretrain_path)
 
 
 TESTING = (Data, Weights, Fixing, Results)
