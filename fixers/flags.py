@@ -83,13 +83,15 @@ class OptionFlags:
 
     names: flags of options that have another name there. prefix: of the flags of all others.
     opposites: flags that say no to an option that is yes, no or the fixer's own choice. defaults:
-    of options that the command gives another default. switches: booleans are flags without a value.
+    of options that the command gives another default; shown: of those that it works out, in words.
+    switches: booleans are flags without a value.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opposites: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     switches: bool = False
 
@@ -106,6 +108,7 @@ class OptionFlags:
             flag = self.flag(option.name)
             aliases = [f"--{alias}" for alias in self.aliases.get(option.name, ())]
             default = self.defaults.get(option.name, option.default)
+            default = self.shown.get(option.name, default)
             shown = default not in (None, MISSING) and not (self.switches and default is False)
             is_switch = self.switches and bool in (option.type, *get_args(option.type))
             hint = tyro.conf.arg(

@@ -15,7 +15,8 @@ FLAGS = OptionFlags(
         "vqvae": "vae_model_path",
         "bridge": "use_bridge",
         "mixing_blocks": "fusion_block_idx",
-    }
+    },
+    shown={"mode": "the script's own"},
 )
 OF_WEIGHTS = {"checkpoint", "vqvae", "depth", "bridge", "mixing_blocks"}
 
