@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from models.checkpoints.io import read, write_tensors
 from models.layers.conv import Downsample, ResBlock, Upsample, final, group_norm
 
+SWITCHES = ("alpha", "warped")
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -102,17 +104,17 @@ def load(path: Path) -> UNet:
 
 def save(net: UNet, path: Path) -> None:
     """Write a U-Net, whole or not at all."""
-    config = net.config
-    sizes = {"views": str(config.views), "channels": "_".join(map(str, config.channels))}
-    sizes |= {"alpha": str(config.alpha), "warped": str(config.warped)}
+    sizes = {name: str(value) for name, value in vars(net.config).items()}
+    sizes["channels"] = "_".join(map(str, net.config.channels))
     write_tensors(path, net.state_dict(), sizes)
 
 
 def _parse_config(path: Path, metadata: dict[str, str]) -> UNetConfig:
+    """The sizes in a file's metadata; the older files have views, channels and alpha only."""
     try:
         channels = tuple(map(int, metadata["channels"].split("_")))
-        alpha, warped = (metadata.get(name) == "True" for name in ("alpha", "warped"))
-        warped = warped or "warped" not in metadata
-        return UNetConfig(int(metadata["views"]), channels, alpha, warped)
+        numbers = {name: int(metadata[name]) for name in ("blocks", "groups") if name in metadata}
+        switches = {name: metadata[name] == "True" for name in SWITCHES if name in metadata}
+        return UNetConfig(int(metadata["views"]), channels, **numbers, **switches)
     except (KeyError, ValueError):
         raise ValueError(f"{path} is no unet.safetensors: its sizes are not in it") from None
