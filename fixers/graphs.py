@@ -28,7 +28,7 @@ class Graphs:
 
     def __init__(self, most: int = 16):
         self.most = most
-        self._kept: OrderedDict[tuple, Captured] = OrderedDict()
+        self._captured: OrderedDict[tuple, Captured] = OrderedDict()
         self._pool: tuple[int, int] | None = None
 
     def __call__(self, name: str, work: Work, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -38,12 +38,12 @@ class Graphs:
         if not inputs[0].is_cuda:
             return work(*inputs)
         key = name, *((tuple(x.shape), x.dtype) for x in inputs)
-        if key not in self._kept:
-            self._kept[key] = self._capture(work, inputs)
-            while len(self._kept) > self.most:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        captured = self._kept[key]
+        if key not in self._captured:
+            self._captured[key] = self._capture(work, inputs)
+            while len(self._captured) > self.most:
+                self._captured.popitem(last=False)
+        self._captured.move_to_end(key)
+        captured = self._captured[key]
         for static, given in zip(captured.inputs, inputs, strict=True):
             static.copy_(given)
         captured.graph.replay()
@@ -52,7 +52,7 @@ class Graphs:
 
     def clear(self) -> None:
         """After weights moved or changed."""
-        self._kept.clear()
+        self._captured.clear()
 
     def _capture(self, work: Work, inputs: tuple[Tensor, ...]) -> Captured:
         static = tuple(x.clone() for x in inputs)

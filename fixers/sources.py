@@ -27,6 +27,7 @@ class Pair:
 
 
 def is_video(path: Path) -> bool:
+    """Whether a file's name ends as a video's does."""
     return path.suffix.lower() in VIDEOS
 
 
@@ -34,8 +35,8 @@ def find_pairs(source: Path, reference: Path | None, flag: str = "--reference") 
     """The pictures of a file or folder and their references.
 
     A reference that is one photo goes with all; a folder's are paired by name (stem), or, where no
-    name fits and there are as many, in sorted order, which is said. `flag` names them. Raises
-    FileNotFoundError and ValueError in one sentence.
+    name fits and there are as many, in sorted order, which is logged. `flag` names them in
+    messages. Raises FileNotFoundError and ValueError in one sentence.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
@@ -64,20 +65,20 @@ def _references(names: list[str], reference: Path | None, flag: str) -> list[Pat
     if not photos:
         raise ValueError(f"{reference} has no pictures ({flag})")
     by_stem = {Path(photo).stem: reference / photo for photo in photos}
-    found = [by_stem.get(Path(name).stem) for name in names]
-    if all(found):
-        return found
-    if not any(found) and len(photos) == len(names):
+    paired = [by_stem.get(Path(name).stem) for name in names]
+    if all(paired):
+        return paired
+    if not any(paired) and len(photos) == len(names):
         log.info("no names fit: pictures and those of %s are paired in sorted order", flag)
         return [reference / photo for photo in photos]
-    if not any(found):
+    if not any(paired):
         raise ValueError(
             f"{reference} has {len(photos)} pictures for {len(names)}, and no names fit: "
             f"name them alike, or give one ({flag})"
         )
-    missing = [name for name, guide in zip(names, found, strict=True) if guide is None]
+    missing = [name for name, guide in zip(names, paired, strict=True) if guide is None]
     log.info("%d pictures have none in %s (%s, ...)", len(missing), flag, missing[0])
-    return found
+    return paired
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,11 @@ class Video:
     def open(cls, path: Path) -> Video:
         """Raises ValueError if it cannot be read."""
         try:
-            told = iio.immeta(path, plugin="FFMPEG")
+            header = iio.immeta(path, plugin="FFMPEG")
         except Exception:
             raise ValueError(f"{path} is not a video that can be read") from None
-        duration = told.get("duration") or 0
-        return cls(path, told.get("fps") or 30.0, round(duration * told.get("fps", 0)) or None)
+        duration = header.get("duration") or 0
+        return cls(path, header.get("fps") or 30.0, round(duration * header.get("fps", 0)) or None)
 
     def frames(self) -> Iterator[Tensor]:
         """Frame by frame, [H,W,3] in [0,1]. Raises ValueError where the file is damaged."""

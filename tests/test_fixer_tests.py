@@ -218,8 +218,8 @@ def test_a_reference_of_another_size_is_resized_and_said(call, dataset, tmp_path
     places = (f"--json_path={dataset}", f"--testset_path={tmp_path}")
     code, said = call("test_tile.py", "--fixer=identity", *places)
     assert code == 0, said
-    told = f"1 references of 3 entries are resized, first that of {key} from 80x66 to 40x30"
-    assert caplog.text.count(told) == 1
+    notice = f"1 references of 3 entries are resized, first that of {key} from 80x66 to 40x30"
+    assert caplog.text.count(notice) == 1
 
 
 def test_metrics_alone_need_no_weights_when_epoch_and_iter_are_given(
@@ -301,7 +301,7 @@ def test_several_or_warped_references_are_what_the_fixer_gets(call, dataset, res
         ]
     dataset.write_text(json.dumps(content))
     weights = results / "GS_VARSR_wo_ref/ar-ckpt-last.pth"
-    made = {}
+    predictions = {}
     for name, flags in (
         ("one", []),
         ("two", ["--num_refs=2"]),
@@ -313,9 +313,9 @@ def test_several_or_warped_references_are_what_the_fixer_gets(call, dataset, res
             *(f"--testset_path={out}", "--device=cpu", *flags),
         )
         assert code == 0, said
-        made[name] = next(out.glob("VARPrediction/*/*/*.png")).read_bytes()
+        predictions[name] = next(out.glob("VARPrediction/*/*/*.png")).read_bytes()
         shown = next((out / "ref").glob("*.png"))
         expected = "d/0_w.png" if name == "warped" else "d/0_ref.png"
         ours, theirs = (np.asarray(Image.open(f)) for f in (shown, tmp_path / expected))
         assert (ours == theirs).all()
-    assert len(set(made.values())) == 3
+    assert len(set(predictions.values())) == 3

@@ -1,4 +1,5 @@
-# The JSON that lists triplets: three dialects are read, Difix3D's and GS-VAR's are written.
+# The JSON that lists triplets, in the dialects of Difix3D (and Fixer), GS-VAR and Splatent, whose
+# entries name latents (.pt) in place of pictures. All are read into one Triplet, and written.
 # data/README.md and docs/curation.md show it.
 from __future__ import annotations
 
@@ -12,9 +13,17 @@ from typing import Literal
 
 from runtime.files import atomic_path
 
-RENDER = ("image", "render")  # Difix3D and Fixer, GS-VAR
-TRUTH = ("target_image", "gt")
-REFERENCE = ("ref_image", "ref")
+Dialect = Literal["difix", "gsvar", "splatent"]
+NAMES = {  # of render, truth and reference; Splatent lists several references
+    "difix": ("image", "target_image", "ref_image"),
+    "gsvar": ("render", "gt", "ref"),
+    "splatent": ("feature", "target_feature", "ref_features"),
+}
+RENDER, TRUTH, _ = zip(*NAMES.values(), strict=True)
+REFERENCE = ("ref_image", "ref", "ref_feature")
+LISTED = "ref_features"
+PROMPT = "remove degradation"
+LATENT = ".pt"
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -66,8 +75,13 @@ class Triplet:
             raise ValueError(f"the reference of {self.key!r} must be the first of its references")
 
     @property
+    def is_latent(self) -> bool:
+        """Whether the files are latents, tensors [C,h,w] in .pt files, in place of pictures."""
+        return self.render.suffix == LATENT
+
+    @property
     def files(self) -> list[Path]:
-        """Every picture that the entry names."""
+        """Every picture or latent that the entry names."""
         others = [f for r in self.references for f in (r.path, r.warped, r.mask)]
         return [f for f in (self.render, self.truth, *others, self.alpha) if f is not None]
 
@@ -99,17 +113,17 @@ def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[
 def write(
     path: str | Path,
     splits: Mapping[str, Iterable[Triplet]],
-    dialect: Literal["difix", "gsvar"] = "difix",
+    dialect: Dialect = "difix",
     *,
     relative: bool = False,
 ) -> None:
-    """Write triplets by split in Difix3D's dialect or GS-VAR's, whole or not at all.
+    """Write triplets by split in one of the dialects, whole or not at all.
 
     relative: paths are written relative to the file's folder, unless only the root is common.
     """
-    if dialect not in ("difix", "gsvar"):
-        raise ValueError(f"unknown dialect {dialect!r}; choose difix or gsvar")
-    names = [pair[dialect == "gsvar"] for pair in (RENDER, TRUTH, REFERENCE)]
+    if dialect not in NAMES:
+        raise ValueError(f"unknown dialect {dialect!r}; choose {', '.join(NAMES)}")
+    names = NAMES[dialect]
     folder = Path(path).absolute().parent
     content: dict[str, dict] = {}
     for split, triplets in splits.items():
@@ -117,14 +131,17 @@ def write(
         for t in triplets:
             pictures = zip(names, (t.render, t.truth, t.reference), strict=True)
             entry = {name: _text(p, folder, relative) for name, p in pictures if p is not None}
+            if dialect == "splatent":
+                entry[LISTED] = [_text(r.path, folder, relative) for r in t.references]
             if t.alpha is not None:
                 entry["alpha"] = _text(t.alpha, folder, relative)
             if t.camera is not None:
                 entry["camera"] = _view_entry(t.camera)
-            if any(r != Reference(r.path) for r in t.references) or len(t.references) > 1:
+            listed = dialect == "splatent" or len(t.references) < 2
+            if any(r != Reference(r.path) for r in t.references) or not listed:
                 entry["references"] = [_reference_entry(r, folder, relative) for r in t.references]
-            if dialect == "difix":
-                entry["prompt"] = "remove degradation"
+            if dialect != "gsvar":
+                entry["prompt"] = PROMPT
             content[split][t.key] = entry
     with atomic_path(path) as temporary:
         temporary.write_text(_lines(content))
@@ -210,7 +227,12 @@ def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
 
 
 def _references(path: Path, key: str, entry: dict) -> tuple[Reference, ...]:
-    """The candidates of an entry, none if it lists none."""
+    """The candidates of an entry, nearest first; none if it lists none."""
+    latents = entry.get(LISTED)
+    if latents is not None and "references" not in entry:
+        if not isinstance(latents, list) or not all(isinstance(item, str) for item in latents):
+            raise ValueError(f"{path}: the {LISTED} of {key!r} must be a list of paths")
+        return tuple(Reference(_value(path, key, {LISTED: item}, (LISTED,))) for item in latents)
     listed = entry.get("references") or []
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise ValueError(f"{path}: the references of {key!r} must be a list of objects")

@@ -90,16 +90,16 @@ def test_a_replayed_graph_is_the_call_itself(fixer, attends, options, references
             guides = pictures(3, references, 40, 70, seed=9 + seed).cuda()
         expected = plain.fix(renders, guides)
         torch.testing.assert_close(graphs.fix(renders, guides), expected, rtol=0, atol=1e-3)
-    assert graphs.graphs._kept
+    assert graphs.graphs._captured
 
 
 @gpu
-def test_few_graphs_are_kept():
+def test_few_graphs_are_captured():
     graphs = Graphs(most=2)
     for n in (1, 2, 3, 1):
         x = torch.rand(n, device="cuda")
         assert torch.equal(graphs("double", lambda x: (2 * x,), x)[0], 2 * x)
-    assert len(graphs._kept) == 2
+    assert len(graphs._captured) == 2
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -109,11 +109,11 @@ def test_compiled_blocks_fix_the_same_and_are_compiled_once(fixer):
     plain, compiled = (fixer(sizes, compiled=on) for on in (False, True))
     expected = plain.fix(renders, guides)
     torch.testing.assert_close(compiled.fix(renders, guides), expected, rtol=0, atol=1e-4)
-    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert made > 0
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs > 0
     again = compiled.fix(renders.flip(0), guides.flip(0))
     torch.testing.assert_close(again, expected.flip(0), rtol=0, atol=1e-4)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
 def test_without_a_compiler_nothing_is_begun(fixer, monkeypatch):

@@ -128,8 +128,8 @@ def test_large_pictures_are_decoded_in_parts_of_bounded_size(fixer, monkeypatch)
     monkeypatch.setattr(f, "_decode", decode)
     images, guides = torch.rand(2, 1, 3, 96, 208)
     alpha, f_hat = torch.rand(1, 1, 96, 208), torch.rand(1, 16, 96 // stride, 208 // stride)
-    made = f._decode_in_parts(f_hat, images, guides[None], alpha)
-    torch.testing.assert_close(made, images + guides * 2 + alpha)
+    decoded = f._decode_in_parts(f_hat, images, guides[None], alpha)
+    torch.testing.assert_close(decoded, images + guides * 2 + alpha)
     assert max(sizes) <= 32 * 48 and len(sizes) > 12
 
 

@@ -77,7 +77,7 @@ CAMERA = View(
 )
 
 
-@pytest.mark.parametrize("dialect", ["difix", "gsvar"])
+@pytest.mark.parametrize("dialect", ["difix", "gsvar", "splatent"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_candidates_cameras_and_alpha_are_kept(pictures, dialect, relative):
     a, b, c = (pictures / f"{name}.png" for name in "abc")
@@ -87,9 +87,30 @@ def test_candidates_cameras_and_alpha_are_kept(pictures, dialect, relative):
     write(pictures / "out.json", {"train": [], "val": [triplet]}, dialect, relative=relative)
     assert read(pictures / "out.json", ("val",)) == [triplet]
     entry = json.loads((pictures / "out.json").read_text())["val"]["k"]
-    path = entry["render" if dialect == "gsvar" else "image"]
+    path = entry[{"difix": "image", "gsvar": "render", "splatent": "feature"}[dialect]]
     assert path == ("a.png" if relative else str(a))
     assert entry["references"][0]["warped"] == path
+
+
+@pytest.mark.parametrize("references", [[], ["r0.pt"], ["r1.pt", "r0.pt"]])
+def test_splatent_s_latents_are_read_and_written(tmp_path, references):
+    for name in ("a", "b", "r0", "r1"):
+        (tmp_path / f"{name}.pt").touch()
+    entry = {"feature": "a.pt", "target_feature": "b.pt", "ref_features": references}
+    entry["prompt"] = "remove degradation"
+    (triplet,) = read(listed(tmp_path, {"test": {"000000": entry}}), ("test",))
+    assert triplet.is_latent and triplet.truth == tmp_path / "b.pt"
+    assert [r.path for r in triplet.references] == [tmp_path / name for name in references]
+    write(tmp_path / "out.json", {"test": [triplet]}, "splatent", relative=True)
+    assert json.loads((tmp_path / "out.json").read_text())["test"]["000000"] == entry
+
+
+def test_splatent_s_older_single_reference(tmp_path):
+    for name in ("a", "b", "r"):
+        (tmp_path / f"{name}.pt").touch()
+    entry = {"feature": "a.pt", "target_feature": "b.pt", "ref_feature": "r.pt"}
+    (triplet,) = read(listed(tmp_path, {"train": {"000000": entry}}), ("train",))
+    assert triplet.reference == tmp_path / "r.pt"
 
 
 def test_a_plain_reference_is_the_only_candidate(pictures):
@@ -103,6 +124,7 @@ def test_a_plain_reference_is_the_only_candidate(pictures):
     ("addition", "why"),
     [
         ({"references": 3}, "references of 'k' must be a list"),
+        ({"ref_features": "a.pt"}, "ref_features of 'k' must be a list of paths"),
         ({"references": [3]}, "references of 'k' must be a list"),
         ({"references": [{}]}, "'k' has no image"),
         ({"references": [{"image": "no.png"}]}, "1 of its pictures .* no.png"),
