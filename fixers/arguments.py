@@ -66,7 +66,7 @@ class Arguments:
     """identity returns the picture, classical is a denoiser, unet a plain network: baselines."""
     fixing: Annotated[Fixing, tyro.conf.arg(name="")] = field(default_factory=Fixing)
     device: str | None = None
-    """cuda, cpu, ... (default: the best there is)."""
+    """cuda, cpu, ... (default: a GPU if there is one)."""
     height: int | None = None
     """Squash pictures to this height first and back after (default: their own size)."""
     width: int | None = None
@@ -99,7 +99,7 @@ class Arguments:
 
 
 def parse(arguments: list[str]) -> Arguments:
-    """The arguments; flags of Difix3D and Fixer that mean nothing here are taken out and said."""
+    """The arguments; flags of Difix3D and Fixer without a meaning here are ignored with a note."""
     used, i = [], 0
     while i < len(arguments):
         name, _, value = arguments[i].partition("=")

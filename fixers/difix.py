@@ -51,7 +51,7 @@ class DifixCall:
         images = as_list(image)
         references = as_list(ref_image)
         if references and self.fixer.needs.warped:
-            log.warning("ref_image is left out: these weights take photos warped into the view")
+            log.warning("ref_image is ignored: these weights need photos warped into the view")
             references = []
         if not images:
             raise ValueError("the call needs image=, a PIL image or a list of them")

@@ -19,7 +19,7 @@ class Needs:
     """Photos of the same scene."""
     warped: bool = False
     """References warped into the renders' own views (`splats.warp`), the render itself where they
-    have nothing to show; False: photos as taken."""
+    have nothing to show; False: unwarped photos."""
     alpha: bool = False
     """The renders' opacity."""
     cameras: bool = False

@@ -46,8 +46,8 @@ def load_fixer(arguments: Arguments) -> Fixer:
     fixer = arguments.build_fixer()
     if arguments.reference is not None and fixer.needs.warped and not arguments.warped:
         log.warning(
-            "--reference is left out: these weights take references warped into the picture's "
-            "view, which a photo as taken is not (add --warped where it is)"
+            "unwarped references are ignored: these weights need references warped into the "
+            "picture's view (add --warped if yours are)"
         )
     if fixer.needs.alpha and arguments.alpha is None:
         log.info("pictures without transparency are fixed without alpha (--alpha), with less gain")

@@ -25,7 +25,7 @@ class UNetConfig:
     alpha: bool = False
     """It reads the render's opacity too."""
     warped: bool = True
-    """It learnt from references warped into the render's view, not from photos as taken."""
+    """It was trained with references warped into the render's view, not with unwarped photos."""
     blocks: int = 2
     """Residual blocks of each level, on the way down and up."""
     groups: int = 8

@@ -6,7 +6,7 @@
 #   SCENES    procedural scenes to learn from (40);  HELD  others to be judged on (20)
 #   VIEWS WIDTH HEIGHT  of a procedural scene (24 256 192)
 #   CAPTURES  captures to learn from too;  TESTS  captures to be judged on: their folders
-#   EVERY     sparse reconstructions of CAPTURES train on every so many-th photo ("2 3 4 6 8")
+#   EVERY     sparse reconstructions of CAPTURES train on every N-th photo ("2 3 4 6 8")
 #   MODEL     weights to be judged, instead of training: checkpoints/gsvar-mini.safetensors, say
 #   IMAGES    which photos of those captures (images_4)
 #   RECON     optimisation steps of a reconstruction (1200)

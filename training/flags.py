@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Triplets:
-    """What is learnt from."""
+    """The training data."""
 
     json_path: str = "data/data.json"
     """Triplets (data/README.md), or several lists of them, comma-separated; train and val. The
-    entries of LIST.json*3 are learnt from three times as often."""
+    entries of LIST.json*3 are sampled three times as often."""
     use_ref: bool = True
     """Give reference views to the model."""
     num_refs: int = 1
@@ -35,7 +35,7 @@ class Triplets:
     crops: int = 0
     """Take only so many different windows of each picture (0: a new one each time)."""
     cache_dir: Path | None = None
-    """Keep what the frozen networks make of the windows here; wants --crops, or --fit=squash."""
+    """Cache the outputs of the frozen networks here; requires --crops or --fit=squash."""
     skip_bad: bool = False
     """Leave out entries with missing or unreadable pictures, and say how many."""
     workers: int = 8
@@ -96,7 +96,7 @@ class Optimization:
     seed: int | None = None
     """Of everything random (default 0)."""
     device: str | None = None
-    """cuda or cpu (default: the best there is)."""
+    """cuda or cpu (default: a GPU if there is one)."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,6 @@ class Run:
     wandb_flag: bool = False
     """Log to Weights & Biases too (pip install wandb)."""
     wandb_id: str | None = None
-    """Its run to go on with (default: this run's own)."""
+    """W&B run to resume (default: this run's own)."""
     wandb_mode: Literal["online", "offline"] = "online"
     """offline writes to <results>/<exp_name>/wandb; also where there is no network."""

@@ -68,7 +68,7 @@ class TripletValidation:
 
     @property
     def judged_by(self) -> tuple[str, int]:
-        """LPIPS where it can be had, else PSNR; less or more (-1, 1) is better."""
+        """LPIPS where it is available, else PSNR; less or more (-1, 1) is better."""
         return ("psnr", 1) if self.metrics.lpips_reason else ("lpips", -1)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ class Guides:
         if None in files:
             raise ValueError(
                 f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or "
-                "--use_warped=False for photos as taken"
+                "--use_warped=False for unwarped photos"
             )
         return files
 

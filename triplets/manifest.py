@@ -1,6 +1,6 @@
 # The JSON that lists triplets, in the dialects of Difix3D (and Fixer), GS-VAR and Splatent, whose
 # entries name latents (.pt) in place of pictures. All are read into one Triplet, and written.
-# data/README.md and docs/curation.md show it.
+# docs/formats.md shows it.
 from __future__ import annotations
 
 import json

@@ -65,7 +65,7 @@ class Options:
     gpus: tuple[int, ...] = ()
     """Run on these GPUs at the same time, one run per GPU."""
     device: str | None = None
-    """cpu or cuda (default: the best there is)."""
+    """cpu or cuda (default: a GPU if there is one)."""
     fixing: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
 
 

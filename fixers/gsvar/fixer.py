@@ -42,7 +42,7 @@ class GSVARFixer:
         bridge = model.has_bridge if options.bridge is None else options.bridge
         if bridge and not model.has_bridge:
             raise ValueError(
-                "a VAE-bridge is asked for, but the weights have none: give a stage-2 file "
+                "a VAE-bridge is requested, but the weights have none: give a stage-2 file "
                 "(vae-ckpt-*.pth), or leave the bridge off"
             )
         least = (LEAST * model.config.vqvae.stride) ** 2

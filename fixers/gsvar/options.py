@@ -38,7 +38,7 @@ class GSVAROptions(FixerOptions):
     colour: Literal["none", "render-adain", "render-wavelet", "reference"] = "none"
     """Move colours towards the render's, or the reference's as the original did."""
     refiner: Literal["ancestral", "ddim", "mean", "none"] | None = None
-    """How the last details are drawn (default: as the weights learnt; the original's is
+    """How the last details are drawn (default: as in training; the original's is
     ancestral)."""
     refiner_steps: int = 10
     """Steps of the refiner."""

@@ -54,7 +54,7 @@ class FixerChoice:
     """identity returns the render, classical is a denoiser, unet a plain network: what a fixer must
     beat."""
     device: str | None = None
-    """cuda, cuda:1 or cpu (default: the best there is)."""
+    """cuda, cuda:1 or cpu (default: a GPU if there is one)."""
 
 
 Weights = FLAGS.make_group(

@@ -68,7 +68,7 @@ class FixConfig:
     """Write each round's views to renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
     post: Literal["auto", "always", "never"] = "auto"
     """Also fix the evaluated renders, and report both; auto: only at the end. The report says
-    whether that is worth it, by the views set aside or by photos that did not guide the fixing."""
+    whether that is worth it, by the views set aside or by photos not used for fixing."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "novel_views", "references", "gate_least"):

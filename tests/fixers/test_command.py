@@ -203,7 +203,7 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
         code, said = call(source, "--checkpoint", weights, "--output_dir", out, *flags)
         assert code == 0, said
         assert ("fixed without alpha" in said) == (name in ("rgba", "black"))
-        assert ("--reference is left out" in said) == (name == "left")
+        assert ("unwarped references are ignored" in said) == (name == "left")
         fixed[name] = read_image(out / "a.png")
     assert torch.equal(fixed["rgba"], fixed["told"])
     assert torch.equal(fixed["left"], fixed["told"])

@@ -126,7 +126,7 @@ class Tokenizing:
     commitment: float = 0.25
     """Weight of the encoder's commitment to its codes."""
     perceptual: bool = True
-    """Learn by L2 + LPIPS (VGG16), where its weights can be had; False: by L1 + SSIM."""
+    """Learn by L2 + LPIPS (VGG16), where its weights are available; False: by L1 + SSIM."""
     continuous: float = 0.25
     """Share of pictures decoded from the latent before quantisation, as the refiner restores it."""
     revive_every: int | None = None
