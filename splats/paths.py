@@ -2,14 +2,16 @@
 # they look at.
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from scipy.interpolate import CubicHermiteSpline
-from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from scenes.cameras import Cameras
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicHermiteSpline
 
 FULL_ORBIT = np.radians(240)  # a wider arc of cameras gives an orbit all the way round
 
@@ -36,6 +38,9 @@ def interpolate_path(
     poses = poses[np.linspace(0, len(poses) - 1, count).round().astype(int)]
     if len(poses) == 1:
         return _as_cameras(np.repeat(poses, n_frames, axis=0), cameras, K, size)
+
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.spatial.transform import Rotation, Slerp
 
     knots = np.concatenate([[0], _steps(poses[:-1], poses[1:], _extent(poses)).cumsum()])
     at = np.linspace(0, knots[-1], n_frames)
@@ -204,6 +209,8 @@ def _distinct(poses: np.ndarray) -> np.ndarray:
 
 def _catmull_rom(knots: np.ndarray, points: np.ndarray) -> CubicHermiteSpline:
     """Through points [N,3] at uneven knots [N]; tangents of the parabola through three."""
+    from scipy.interpolate import CubicHermiteSpline
+
     widths = np.diff(knots)[:, None]
     slopes = np.diff(points, axis=0) / widths
     inner = (widths[1:] * slopes[:-1] + widths[:-1] * slopes[1:]) / (widths[1:] + widths[:-1])

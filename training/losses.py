@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from evaluation.backbones import fetch_backbone
 from evaluation.ssim import ssim
@@ -44,6 +43,9 @@ def ssim_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     with _full_precision(prediction):
         x, y = (prediction + 1) / 2, (truth + 1) / 2
         if x.device.type != "cpu" or x.dtype != torch.float32:
+            # torchmetrics takes longer to load than torch itself
+            from torchmetrics.functional.image import structural_similarity_index_measure
+
             return 1 - structural_similarity_index_measure(x, y, data_range=1.0)
         x, y = (F.pad(z, (SSIM_WINDOW // 2,) * 4, "reflect").permute(0, 2, 3, 1) for z in (x, y))
         parts = [ssim(*pair) for pair in zip(x, y, strict=True)]
