@@ -19,7 +19,6 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.quality.bridge_only import BridgeOnly, TruthTokens
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import Metrics
 from evaluation.pictures import draw_error_map, join_side_by_side, save_png, to_uint8
@@ -27,6 +26,7 @@ from evaluation.sheet import Cell, draw_caption
 from fixers import NAMES, load
 from fixers.fixer import Fixer
 from fixers.gsvar import SHIPPED, GSVARFixer, GSVAROptions
+from fixers.gsvar.own_tokens import OwnTokensFixer, TruthTokensFixer
 from runtime.command import run_command
 from runtime.files import write_json
 from triplets import manifest
@@ -127,7 +127,7 @@ def load_answer(spec: str, dtype: str) -> tuple[str, Answer]:
         guides = replace(guides, warped=False)
 
     def answer(triplet: Triplet, render: Tensor) -> Tensor:
-        if isinstance(fixer, TruthTokens):
+        if isinstance(fixer, TruthTokensFixer):
             fixer.truth = read_image(triplet.truth)
         guides.files(triplet)
         references = guides.read_references(triplet, render)
@@ -144,7 +144,7 @@ def load_fixer(weights: str, ways: set[str], dtype: str) -> Fixer:
         return load("classical" if weights == "nlm" else weights)
     if weights.endswith("unet.safetensors"):
         return load("unet", checkpoint=Path(weights), dtype=dtype)
-    kind = TruthTokens if "truth" in ways else BridgeOnly if "own" in ways else GSVARFixer
+    kind = TruthTokensFixer if "truth" in ways else OwnTokensFixer if "own" in ways else GSVARFixer
     options = GSVAROptions(
         checkpoint=None if weights == "shipped" else Path(weights),
         mode="native",

@@ -1,14 +1,14 @@
-# What a bridge does without the transformer: it decodes the render's own tokens, or the truth's.
+# Upper bounds and controls of GS-VAR: the bridge decodes tokens that no transformer predicted.
 from __future__ import annotations
 
 from torch import Tensor
 
-from fixers.gsvar import GSVARFixer
+from fixers.gsvar.fixer import GSVARFixer
 from fixers.tiling import pad
 
 
-class BridgeOnly(GSVARFixer):
-    """A GS-VAR whose tokens are the render's own, to be trained with `--own_tokens=True`."""
+class OwnTokensFixer(GSVARFixer):
+    """Decodes the render's own tokens: what the bridge does alone (stage 2's `--own_tokens`)."""
 
     def _remember(self, guides: Tensor) -> None:
         return None
@@ -18,10 +18,13 @@ class BridgeOnly(GSVARFixer):
         return self.model.vqvae.quantized(images, grids)
 
 
-class TruthTokens(BridgeOnly):
-    """A GS-VAR whose tokens are the truth's: the most that a transformer could bring."""
+class TruthTokensFixer(OwnTokensFixer):
+    """Decodes the ground truth's tokens: the most that any transformer could bring.
 
-    truth: Tensor  # [H,W,3] in [0,1], of the render that is fixed next
+    `truth` [H,W,3] in [0,1] is set before each call, which fixes that one render.
+    """
+
+    truth: Tensor
 
     def _restore(self, images: Tensor, references: None) -> Tensor:
         truth = self.truth.permute(2, 0, 1)[None] * 2 - 1
