@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Captures and splits, each reconstructed without and with fixing, in one table (CSV, Markdown,
-# plot). Stopped, it goes on when the same command is given again. Settings:
-#   SCENES   folders of captures, or one folder of such folders
-#   PROCEDURAL  so many procedural captures as well (0)
+# Reconstruct captures and splits without and with fixing, into one table (CSV, Markdown, plot). The
+# same command resumes a stopped sweep. Settings:
+#   SCENES   folders of captures, or folders of such folders
+#   PROCEDURAL  number of procedural captures to add (0)
 #   EVERY    train on every N-th view ("8");  SEEDS ("0")
-#   OUT      where everything goes (results/distil)
+#   OUT      folder of the results (results/distil)
 #   FACTOR   photos at 1/FACTOR (4);  STEPS (1500);  CAP  most Gaussians, 0: no limit (20000)
-#   GPUS     such as "0 1 2 3": a run on each at the same time
+#   GPUS     such as "0 1 2 3": one run on each at a time
 #   SHARD    such as 3/8, for the third job of an array of eight that share OUT
-# Further arguments go to python -m benchmarks.quality.distil (--help).
+# Further arguments are passed to python -m benchmarks.quality.distil (--help).
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A DL3DV-Benchmark scene, fixed and distilled. Settings are environment variables:
+# Reconstruct a DL3DV-Benchmark scene, fix and distil it. Settings are environment variables:
 #   SCENE_ID DATA_BASE_DIR OUTPUT_BASE_DIR CUDA_DEV EVERY DATA_FACTOR CKPT PYTHON
 #   FIXER          gsvar (the default), classical, difix
 #   USE_REF        non-empty: references (the default); False or 0: none
 #   USE_BRIDGE     non-empty: decode with the bridge (default: where the weights have one)
 #   TILING         non-empty: tiles at full resolution
-#   VAR_TEST_PATH  weights (default: those that come with this project)
-# EVERY=N trains on every N-th view and tests on the others; CKPT goes on from a checkpoint.
-# Further arguments go to the trainer: bash scripts/recon_gsvar.sh --max_steps 7000
+#   VAR_TEST_PATH  weights (default: the shipped ones)
+# EVERY=N trains on every N-th view and tests on the others; CKPT continues from a checkpoint.
+# Further arguments are passed to the trainer: bash scripts/recon_gsvar.sh --max_steps 7000
 set -euo pipefail
 
 FIXER=${FIXER:-gsvar}

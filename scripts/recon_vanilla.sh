@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Plain 3D Gaussian Splatting of a DL3DV-Benchmark scene. Settings are environment variables:
+# Reconstruct a DL3DV-Benchmark scene with plain 3D Gaussian Splatting. Settings are environment variables:
 #   SCENE_ID DATA_BASE_DIR OUTPUT_BASE_DIR CUDA_DEV EVERY DATA_FACTOR CKPT PYTHON
-# EVERY=N trains on every N-th view and tests on the others; CKPT goes on from a checkpoint.
-# Further arguments go to the trainer: bash scripts/recon_vanilla.sh --max_steps 7000
+# EVERY=N trains on every N-th view and tests on the others; CKPT continues from a checkpoint.
+# Further arguments are passed to the trainer: bash scripts/recon_vanilla.sh --max_steps 7000
 set -euo pipefail
 
 SCENE_ID=${SCENE_ID:-ded5e4b46aedbef4cdb7bd1db7fc4cc5b00a9979ad6464bdadfab052cd64c101}

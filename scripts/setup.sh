@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by the other scripts: a .venv beside the code, made once and reused while requirements.txt stays the same.
+# Sourced by the other scripts: creates .venv once; installs again when requirements.txt changes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SECONDS=0

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The whole chain in one command: scenes -> triplets -> stages 0, 1 and 2 -> proof on scenes never seen.
-# It takes no arguments. Stopped by Ctrl-C or by force, it goes on when the same command is given again. Settings:
-#   OUT       where everything goes (results/small)
+# The whole chain in one command: scenes -> triplets -> stages 0, 1 and 2 -> proof on unseen scenes.
+# It takes no arguments; the same command resumes a stopped or killed run. Settings:
+#   OUT       folder of everything (results/small)
 #   PRESET    mini, small, original-d16, original-d24, or a .json of sizes (mini)
-#   SCENES    procedural scenes to learn from (40);  HELD  others to be judged on (20)
-#   VIEWS WIDTH HEIGHT  of a procedural scene (24 256 192)
-#   CAPTURES  captures to learn from too;  TESTS  captures to be judged on: their folders
+#   SCENES    procedural scenes to train on (40);  HELD  others to evaluate on (20)
+#   VIEWS WIDTH HEIGHT  photos of a procedural scene and their size (24 256 192)
+#   CAPTURES  folders of captures to train on too;  TESTS  folders of captures to evaluate on
 #   EVERY     sparse reconstructions of CAPTURES train on every N-th photo ("2 3 4 6 8")
-#   MODEL     weights to be judged, instead of training: checkpoints/gsvar-mini.safetensors, say
+#   MODEL     weights to evaluate instead of training, as checkpoints/gsvar-mini.safetensors
 #   IMAGES    which photos of those captures (images_4)
 #   RECON     optimisation steps of a reconstruction (1200)
-#   STEPS     of stages 0, 1 and 2 ("1000 200 4000")
-#   BATCH     samples a process, in stage 2 half as many (8);  PROCESSES  1: python, more: torchrun (1)
-#   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS  that reconstruct (1);  SEED (0)
-#   CONTROLS  minutes of training for each U-Net to be compared with; 0: none (0)
+#   STEPS     steps of stages 0, 1 and 2 ("1000 200 4000")
+#   BATCH     samples per process, half as many in stage 2 (8);  PROCESSES  more than 1: torchrun (1)
+#   PRECISION 0 float32, 1 fp16, 2 bf16 (2);  WORKERS  reconstructions at a time (1);  SEED (0)
+#   CONTROLS  minutes of training for each U-Net to compare with; 0: none (0)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-results/small} PRESET=${PRESET:-mini} SEED=${SEED:-0}
@@ -29,7 +29,7 @@ fi
 LAUNCH=("$PYTHON")
 [ "$PROCESSES" = 1 ] || LAUNCH=("$PYTHON" -m torch.distributed.run --standalone "--nproc-per-node=$PROCESSES")
 
-# Artifacts from nearly none to severe: early and late renders, of views that trained and that did not.
+# Artifacts from nearly none to severe: early and late renders, of training views and others.
 curate() { # sparse captures' train_every, flags that say which scenes
     local every=$1 common=("${@:2}" --max_steps "$RECON" --densify mcmc --workers "$WORKERS")
     for n in $every; do
@@ -53,7 +53,7 @@ check() { # captures: folders, each with a name of its own
 }
 captures() { # captures, folder, train_every
     local names=()
-    rm -rf "$2/links" # of captures that are no longer asked for
+    rm -rf "$2/links" # captures may have been removed from the list
     mkdir -p "$2/links"
     for capture in $1; do
         ln -sfn "$(realpath "$capture")" "$2/links/$(basename "$capture")"
@@ -73,7 +73,7 @@ train() {
         --steps="$STEPS0" --tblr=1e-3 --exp_name=vq
     "${LAUNCH[@]}" VAR_train.py "${COMMON[@]}" --preset="$PRESET" --vae_model_path="$OUT/vq/vqvae-ckpt-last.pth" \
         --batch_size="$BATCH" --steps="$STEPS1" --tblr=1e-3 --alng=1e-2 --corrupt=0.1 --cache_dir="$OUT/cache" --exp_name=var
-    # on the render's own tokens, which cost next to nothing; used with stage 1's
+    # trained on the render's own tokens, which are cheap; used with the tokens of stage 1
     "${LAUNCH[@]}" VAE_train.py "${COMMON[@]}" --var_pretrain_path="$OUT/var/ar-ckpt-last.pth" --own_tokens=True \
         --batch_size=$(((BATCH + 1) / 2)) --train_decoder=True --ema=0.998 --use_ref_drop=True --ref_drop=0.15 \
         --photometric=0.6 --pixel_loss=l2 --harm=3 --steps="$STEPS2" --tblr=1e-3 --exp_name=bridge
@@ -90,7 +90,7 @@ numbers() { # name, least, values
 main() {
     [ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
     [ $# = 0 ] || fail "$1: settings go before the command, as in SCENES=20 PRESET=mini bash scripts/train_small.sh"
-    check "$CAPTURES $TESTS" # no capture is learnt from and judged on
+    check "$CAPTURES $TESTS" # no capture is both trained and evaluated on
     for name in SCENES HELD VIEWS WIDTH HEIGHT RECON BATCH PROCESSES WORKERS; do
         numbers "$name" 1 "${!name:-none}"
     done
@@ -133,5 +133,5 @@ main() {
     fi
     "$PYTHON" -m benchmarks.quality.proof "${JUDGE[@]}" --splits train val --per_group 24 --out "$OUT/proof" --fixers "${FIXERS[@]}"
 }
-main "$@" # a whole that bash has read: the file may change while it runs
+main "$@" # bash has read all of main by now: the file may change while it runs
 exit
