@@ -18,6 +18,15 @@ def test_the_first_interrupt_only_sets_a_flag(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def python_s_own_ctrl_c():
+    """Programs that a shell or a test runner starts in the background have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_s_own_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():
         signal.raise_signal(signal.SIGINT)

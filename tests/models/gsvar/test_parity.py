@@ -48,7 +48,7 @@ def test_in_bf16_small_pictures_are_those_of_float32_within_its_rounding():
     emulate bfloat16, hundreds of times slower."""
     whole = load_model(FOLDER)
     exact, half = (shortened(whole, dtype) for dtype in (torch.float32, torch.bfloat16))
-    views, grids = read_views(FOLDER)[..., 200:264, 200:264], exact.config.schedule.grids
+    views, grids = read_views(FOLDER)[..., 200:264, 200:264], exact.config.scales.grids
     quantizer, indices = exact.vqvae.quantizer, exact.vqvae.tokens(views, grids).indices
     f_hat, inputs = quantizer.partial_sums(indices, grids)[-1], quantizer.inputs(indices, grids)
     expected = outputs(exact, views, f_hat, inputs)
