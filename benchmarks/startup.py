@@ -1,4 +1,4 @@
-# How long commands take to show their help, and rooms to import, beside `import torch`.
+# How long commands take to show their help, and packages to import, beside `import torch`.
 #   python -m benchmarks.startup
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def measure(repeats: int) -> dict[tuple[str, ...], float]:
 
 
 def main() -> None:
-    """Print a line for each command and each room."""
+    """Print a line for each command and each package."""
     options = tyro.cli(Options, prog="python -m benchmarks.startup", use_underscores=True)
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: give at least 1")

@@ -1,1 +1,1 @@
-# Networks, nothing else: tensors in, tensors out. Imports no other room.
+# Networks, nothing else: tensors in, tensors out. Imports only runtime.

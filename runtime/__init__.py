@@ -1,1 +1,1 @@
-# The ground floor: files, commands, interrupts, memory, threads, seeds. Imports no other room.
+# The lowest package: files, commands, interrupts, memory, threads, seeds. Imports no other package.

@@ -19,7 +19,7 @@ SCRIPTS = {"VAR_train", "VAE_train", "VQVAE_train", "test_tile", "test_varsr"}
 ENTRIES = SCRIPTS | {"gen_data.gen_data", "gen_data.gen_data_json", "data.gen_data_json"}
 FORWARDS = {("data.gen_data_json", "gen_data.gen_data_json")}  # the original's place of a command
 
-# Which rooms a room imports, besides runtime and evaluation, which all but models may use.
+# Which packages a package imports, besides runtime and evaluation, which all but models may use.
 DIRECTIONS = {
     "scenes": set(),
     "splats": {"scenes"},
