@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from fixers.fixer import Fixer, FixerOptions
-from fixers.flags import FixerName, OptionFlags, list_options
+from fixers.flags import FixerName, OptionFlags, describe_fixers, list_options
 from fixers.registry import FIXERS
 from runtime.command import choose_device
 
@@ -62,8 +62,7 @@ class Arguments:
     because nothing is there (default: the pictures' own transparency, where they have one)."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["--output"])] = Path("output")
     """Where the fixed pictures go."""
-    fixer: FixerName = "gsvar"
-    """identity returns the picture, classical is a denoiser, unet a plain network: baselines."""
+    fixer: Annotated[FixerName, tyro.conf.arg(help=describe_fixers())] = "gsvar"
     fixing: Annotated[Fixing, tyro.conf.arg(name="")] = field(default_factory=Fixing)
     device: str | None = None
     """cuda, cpu, ... (default: a GPU if there is one)."""
@@ -96,6 +95,10 @@ class Arguments:
         """The chosen fixer. Raises what loading its weights raises."""
         with FLAGS.naming():
             return FIXERS[self.fixer][1](self.choose_options(), self.device)
+
+
+ALIASES = ("ref_image", "output", "save_video", "input", "input_image", *IGNORED)
+FLAGS.check_names("python -m fixers", Arguments, *ALIASES)
 
 
 def parse(arguments: list[str]) -> Arguments:
@@ -133,7 +136,7 @@ def check(arguments: Arguments) -> None:
         raise ValueError("name a picture, a folder of pictures or a video; see --help")
     arguments.choose_options()
     if arguments.warped and arguments.reference is None:
-        raise ValueError("--warped tells of references: give --reference")
+        raise ValueError("--warped describes the references: give --reference too")
     choose_device(arguments.device)
     for name in ("height", "width", "max_frames"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:

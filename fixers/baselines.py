@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IdentityOptions(FixerOptions):
-    """None."""
+    """Returns the picture as it is, as a baseline."""
 
 
 class Identity:
@@ -38,7 +38,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class ClassicalOptions(FixerOptions):
-    """How much is smoothed."""
+    """A denoiser, as a baseline."""
 
     strength: float = 5.0
     """Of the denoiser: 0 keeps the render, 10 is OpenCV's own choice for noisy photos."""

@@ -22,6 +22,12 @@ from runtime.arguments import naming_flags
 FixerName = Literal[NAMES]
 
 
+def describe_fixers(names: Collection[str] = FIXERS) -> str:
+    """Each fixer with the first line of its options' docstring: the help of --fixer."""
+    lines = {name: inspect.cleandoc(FIXERS[name][0].__doc__).splitlines()[0] for name in names}
+    return "; ".join(f"{name}: {line.rstrip('.')}" for name, line in lines.items()) + "."
+
+
 @dataclass(frozen=True)
 class Option:
     """An option of one or several fixers."""
@@ -47,7 +53,8 @@ def read_field_docs(kind: type) -> dict[str, str]:
 
 @cache
 def list_options() -> dict[str, Option]:
-    """The union of the registered fixers' options, by name; those of one name have one type."""
+    """The union of the registered fixers' options, by name. Raises TypeError, in one sentence for
+    who wrote the fixer, for an option without a docstring or of another type elsewhere."""
     options: dict[str, Option] = {}
     helps: dict[str, dict[str, list[str]]] = {}
     for fixer, (kind, _) in FIXERS.items():
@@ -56,8 +63,16 @@ def list_options() -> dict[str, Option]:
             if not f.metadata.get("flag", True):
                 continue
             known = options.get(f.name)
+            if f.name not in docs:
+                raise TypeError(
+                    f"the option {f.name} of the fixer {fixer} needs a docstring below it "
+                    f"({kind.__name__}): it is the help of its flag"
+                )
             if known is not None and known.type != types[f.name]:
-                raise TypeError(f"{fixer}: the option {f.name} has another type elsewhere")
+                raise TypeError(
+                    f"the option {f.name} of the fixer {fixer} must have the type that it has in "
+                    f"{known.fixers[0]} ({known.type}), or another name"
+                )
             helps.setdefault(f.name, {}).setdefault(docs[f.name], []).append(fixer)
             owners = (*(known.fixers if known else ()), fixer)
             texts = (f"{text} [{', '.join(names)}]" for text, names in helps[f.name].items())
@@ -111,17 +126,25 @@ class OptionFlags:
             default = self.shown.get(option.name, default)
             shown = default not in (None, MISSING) and not (self.switches and default is False)
             is_switch = self.switches and bool in (option.type, *get_args(option.type))
+            opposite = self.opposites.get(option.name)
             hint = tyro.conf.arg(
                 help=option.help,
                 help_behavior_hint=f"(default: {default})" if shown else "",
                 metavar=None if is_switch else describe_values(option.type),
                 aliases=aliases or None,
             )
+            if is_switch and opposite is not None:
+                single = tyro.conf.FlagCreatePairsOff
+                no = tyro.conf.arg(
+                    help=f"The opposite of --{flag}.",
+                    help_behavior_hint="",
+                    aliases=None if opposite == f"no_{flag}" else [f"--no-{flag}"],
+                )
+                group.append((flag, Annotated[bool, single, hint], False))
+                group.append((opposite, Annotated[bool, single, no], False))
+                continue
             if is_switch:
-                group.append((flag, Annotated[bool, hint], False))
-                if option.name in self.opposites:
-                    no = tyro.conf.arg(help=f"The opposite of --{flag}.", help_behavior_hint="")
-                    group.append((self.opposites[option.name], Annotated[bool, no], False))
+                group.append((flag, Annotated[bool, hint], option.default or False))
                 continue
             group.append((flag, Annotated[option.type | None, hint], None))
         members = [(flag, kind, field(default=default)) for flag, kind, default in group]
@@ -138,8 +161,8 @@ class OptionFlags:
         values = {name: value for name, value in self.defaults.items() if name in own}
         for option in list_options().values():
             flag, opposite = self.flag(option.name), self.opposites.get(option.name)
-            value = flags.get(flag)
-            if self.switches and value is False:
+            value, default = flags.get(flag), option.default or False
+            if self.switches and (value is False or value is True) and value == default:
                 value = None
             if opposite is not None and flags.get(opposite):
                 if value:
@@ -154,6 +177,18 @@ class OptionFlags:
                 )
             values[option.name] = value
         return kind(**values)
+
+    def check_names(self, command: str, *own: type | str) -> None:
+        """Raises TypeError, for who wrote a fixer, if the flag of an option is one of the command's
+        own: a field of its groups of flags, or a name."""
+        taken = {name for name in own if isinstance(name, str)}
+        taken |= {f.name for group in own if not isinstance(group, str) for f in fields(group)}
+        for option in list_options().values():
+            if self.flag(option.name) in taken:
+                raise TypeError(
+                    f"the option {option.name} of the fixer {option.fixers[0]} must have another "
+                    f"name: --{self.flag(option.name)} is a flag of {command}"
+                )
 
     def naming(self, **others: str) -> AbstractContextManager[None]:
         """Within this block errors about an option name its flag, or that of `others`."""

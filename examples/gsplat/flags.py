@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fixers.flags import OptionFlags, list_options
+from fixers.flags import OptionFlags, describe_fixers, list_options
 from fixers.registry import NAMES
 from reconstruction.config import Config, EvaluationConfig, default, mcmc
 from reconstruction.rounds.settings import FixConfig
 
-LATER = ("difix", "difix_re")  # published names whose fixers are still to come
-FixerName = Literal[(*(name for name in NAMES if name != "identity"), *LATER)]
+CHOICES = tuple(name for name in NAMES if name != "identity")
+# published names whose fixers are still to come
+LATER = tuple(name for name in ("difix", "difix_re") if name not in NAMES)
+FixerName = Literal[(*CHOICES, *LATER)]
 OPTIONS = OptionFlags(
     names={
         "checkpoint": "var_test_path",
@@ -40,8 +42,7 @@ class FixerFlags:
 
     fix: bool = True
     """Fix novel views and distil them back into the splats."""
-    fixer: FixerName = "gsvar"
-    """Which fixer; classical is a denoiser, unet a plain network: baselines."""
+    fixer: Annotated[FixerName, tyro.conf.arg(help=describe_fixers(CHOICES))] = "gsvar"
     control: bool = False
     """First run without fixing, in <result_dir>/vanilla, and report both."""
     schedule: Literal["ours", "original"] = "ours"
@@ -97,6 +98,8 @@ class Flags:
     fixing: Annotated[FixerFlags, tyro.conf.arg(name="")] = field(default_factory=FixerFlags)
     rounds: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
 
+
+OPTIONS.check_names("the trainer", Flags, Config, EvaluationConfig, FixerFlags, FixConfig)
 
 PRESETS = {
     "default": ("Adaptive density control, as in 3D Gaussian Splatting.", default),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import scenes
-from examples.gsplat.flags import LATER, OPTIONS, FixerFlags, Flags
+from examples.gsplat.flags import CHOICES, LATER, OPTIONS, FixerFlags, Flags
 from fixers.fixer import Fixer, FixerOptions
 from fixers.registry import FIXERS
 from generators import RenderThenFix
@@ -24,7 +24,10 @@ def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> Ren
     sentence, where it cannot be had."""
     own = flags.fixing
     if own.fixer in LATER:
-        raise ValueError(f"--fixer {own.fixer} comes in a later version; use gsvar, or --no-fix")
+        names = ", ".join(CHOICES)
+        raise ValueError(
+            f"--fixer {own.fixer} comes in a later version; use one of {names}, or --no-fix"
+        )
     options = choose_options(own)
     with OPTIONS.naming():
         fixer = FIXERS[own.fixer][1](options, device)
@@ -61,7 +64,7 @@ def describe_options(
             settings["tiling"] = own.tiling
             continue
         elif name == "bridge":
-            value = fixer.options.bridge
+            value = getattr(fixer, "options", options).bridge
         elif name == "dtype":
             auto = "bf16" if multiplies_bf16(device) else "float32"
             value = auto if value == "auto" else value

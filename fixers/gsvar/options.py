@@ -16,7 +16,9 @@ ORIGINAL_VQVAE = Path("checkpoints/VQVAE.pth")
 
 @dataclass(frozen=True)
 class GSVAROptions(FixerOptions):
-    """Which weights, and how they are run. Raises ValueError for values that cannot be."""
+    """A visual autoregressive model, guided by references.
+
+    Which weights, and how they are run. Raises ValueError for values that cannot be."""
 
     checkpoint: Path | None = None
     """Weights: our .safetensors, or the original's ar-ckpt-*.pth or vae-ckpt-*.pth (default: those

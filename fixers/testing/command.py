@@ -37,7 +37,7 @@ def test(flags: TestFlags, *, mode: str, suffix: str) -> None:
         lpips_net=results.lpips_net,
         metric_space=results.metric_space,
         guides=tested.guides,
-        at_a_time=tested.options.batch_size if tested.mode == "resize" else 1,
+        at_a_time=getattr(tested.options, "batch_size", 1) if tested.mode == "resize" else 1,
         resume=results.resume,
         shard=None if results.shard is None else Shard.parse(results.shard),
         made_with=tested.describe() if results.gen_img else {},

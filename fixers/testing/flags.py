@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from fixers.fixer import FixerOptions
-from fixers.flags import FixerName, OptionFlags, list_options
+from fixers.flags import FixerName, OptionFlags, describe_fixers, list_options
 from runtime.flags import parse_flags
 
 FLAGS = OptionFlags(
@@ -50,9 +52,7 @@ class LoRAWeights:
 class FixerChoice:
     """Which fixer, and where it runs."""
 
-    fixer: FixerName = "gsvar"
-    """identity returns the render, classical is a denoiser, unet a plain network: what a fixer must
-    beat."""
+    fixer: Annotated[FixerName, tyro.conf.arg(help=describe_fixers())] = "gsvar"
     device: str | None = None
     """cuda, cuda:1 or cpu (default: a GPU if there is one)."""
 
@@ -119,6 +119,7 @@ class TestFlags:
 
 TESTING = (Data, Weights, Fixing, Results)
 ALIASES = {"limit": "eval_img_num"}
+FLAGS.check_names("test_tile.py", Data, LoRAWeights, FixerChoice, Results, *ALIASES)
 
 
 def parse_test(

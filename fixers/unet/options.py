@@ -10,7 +10,9 @@ from fixers.fixer import SPEED_ONLY, FixerOptions, Needs
 
 @dataclass(frozen=True)
 class UNetOptions(FixerOptions):
-    """Which weights, and in which precision they are run."""
+    """A plain network, as a baseline.
+
+    Which weights, and in which precision they are run."""
 
     checkpoint: Path | None = None
     """Weights: a unet.safetensors, which must be given."""

@@ -210,7 +210,7 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
     assert not torch.equal(fixed["black"], fixed["told"])
     assert not torch.equal(fixed["guided"], fixed["told"])
     code, said = call(tmp_path / "black", "--warped")
-    assert code == 2 and "--warped tells of references" in said
+    assert code == 2 and "--warped describes the references: give --reference too" in said
     nothing = tmp_path / "nothing"
     code, said = call(tmp_path / "black", "--alpha", tmp_path / "none", "--output_dir", nothing)
     assert code == 2 and "(--alpha)" in said and not nothing.exists()

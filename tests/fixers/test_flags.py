@@ -3,14 +3,20 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
+import tyro
 
 import fixers
+from fixers import arguments as fixers_command
 from fixers import registry
 from fixers.fixer import FixerOptions, Needs, blend_by_confidence, validate_inputs
-from fixers.flags import OptionFlags, list_options
+from fixers.flags import OptionFlags, describe_fixers, list_options
+from fixers.testing import command as testing
+from fixers.testing import flags as test_flags
 from runtime import precision
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +63,122 @@ def test_a_line_in_the_registry_is_all_that_a_fixer_needs():
     assert list_options()["gain"].help == "How much brighter it makes pictures. [brighter]"
     with pytest.raises(ValueError, match="--fixer_gain is an option of brighter; --fixer gsvar"):
         flags.choose_options("gsvar", group(fixer_gain=4.0))
+
+
+@dataclass(frozen=True)
+class Undocumented(FixerOptions):
+    """Of a toy fixer."""
+
+    gain: float = 2.0
+
+
+@dataclass(frozen=True)
+class OtherChoices(FixerOptions):
+    """Of a toy fixer."""
+
+    dtype: Literal["float32", "int8"] = "float32"
+    """Precision."""
+
+
+@dataclass(frozen=True)
+class Wide(FixerOptions):
+    """Of a toy fixer."""
+
+    width: int = 3
+    """Channels."""
+    limit: int = 3
+    """Of what it adds."""
+
+
+@dataclass(frozen=True)
+class Resizing(FixerOptions):
+    """Of a toy fixer."""
+
+    mode: Literal["tile", "resize", "native", "auto"] = "resize"
+    """How."""
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a toy with these options."""
+
+    def register(options):
+        monkeypatch.setitem(registry.FIXERS, "toy", (options, lambda *_: None))
+        list_options.cache_clear()
+
+    yield register
+    monkeypatch.undo()
+    list_options.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (Undocumented, "the option gain of the fixer toy needs a docstring"),
+        (OtherChoices, "the option dtype of the fixer toy must have the type that it has in gsvar"),
+    ],
+)
+def test_options_that_make_no_flags_are_one_sentence_for_their_author(register, options, sentence):
+    register(options)
+    with pytest.raises(TypeError, match=sentence):
+        list_options()
+
+
+@pytest.mark.parametrize(
+    ("flags", "command", "own", "flag"),
+    [
+        (fixers_command.FLAGS, "python -m fixers", (fixers_command.Arguments,), "width"),
+        (test_flags.FLAGS, "test_tile.py", (test_flags.Results, "limit"), "limit"),
+    ],
+)
+def test_an_option_named_like_a_command_s_own_flag_is_refused(register, flags, command, own, flag):
+    flags.check_names(command, *own)
+    register(Wide)
+    with pytest.raises(TypeError, match=f"another name: --{flag} is a flag of {command}"):
+        flags.check_names(command, *own)
+
+
+def test_a_fixer_may_have_modes_without_batches(register, monkeypatch, tmp_path):
+    register(Resizing)
+    parsed = test_flags.parse_test([f"--testset_path={tmp_path}", "--device=cpu"], "x", "x")
+    fixing = vars(parsed.fixing) | {"fixer": "toy"}
+    toy = SimpleNamespace(
+        data=parsed.data,
+        weights=parsed.weights,
+        fixing=SimpleNamespace(**fixing),
+        results=parsed.results,
+        choose_options=Resizing,
+    )
+    calls = []
+    monkeypatch.setattr(testing, "select_triplets", lambda *a: [])
+    monkeypatch.setattr(testing.run, "test_fixer", lambda *a, **k: calls.append(k["at_a_time"]))
+    monkeypatch.setattr(testing.TestedFixer, "settings", lambda self: {})
+    testing.test(toy, mode="resize", suffix="")
+    assert calls == [1]
+
+
+def test_help_describes_the_registered_fixers(register):
+    register(Resizing)
+    assert describe_fixers().endswith("; toy: Of a toy fixer.")
+
+
+@pytest.mark.parametrize(
+    ("given", "bridge"),
+    [
+        ([], None),
+        (["--use_bridge"], True),
+        (["--no-use_bridge"], False),
+        (["--no-use-bridge"], False),
+        (["--without_bridge"], False),
+    ],
+)
+def test_the_trainer_s_no_use_bridge_means_off(given, bridge):
+    from examples.gsplat.flags import OPTIONS, FixerOptionFlags
+
+    group = tyro.cli(FixerOptionFlags, args=given)
+    assert OPTIONS.choose_options("gsvar", group).bridge is bridge
+    with pytest.raises(SystemExit):
+        tyro.cli(FixerOptionFlags, args=["--no-without_bridge"])
 
 
 SPELLINGS = [
