@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from evaluation.metrics import Metrics, mse_to_psnr
+from evaluation.metrics import METRICS, Metrics, mse_to_psnr
 
 # A pixel of the render is good where its RMS error over RGB is at most this (20 dB). Publications
 # with metrics over low-error and high-error pixels do not state their threshold.
@@ -26,10 +26,10 @@ def find_good_pixels(render: Tensor, truth: Tensor) -> Tensor:
 
 
 class FixingMetrics:
-    """PSNR, SSIM and LPIPS of a fixed render and of the unfixed one, and PSNR by pixel quality.
+    """The metrics of a fixed render and of the unfixed one, and PSNR by pixel quality.
 
-    space: "rgb", else PSNR and SSIM are computed on luma. Sums over good and bad pixels accumulate
-    over calls, see `pool`.
+    space: "rgb", else PSNR and SSIM (`Metric.on_luma`) are computed on luma. Sums over good and bad
+    pixels accumulate over calls, see `pool`.
     """
 
     def __init__(self, metrics: Metrics, space: str = "rgb"):
@@ -46,12 +46,12 @@ class FixingMetrics:
         return text.format(resolution="each image's own")
 
     def measure(self, image: Tensor, truth: Tensor) -> dict[str, float | None]:
-        """psnr, ssim and lpips of an image [H,W,3] in [0,1] against the ground truth."""
+        """psnr, ssim, lpips (METRICS) of an image [H,W,3] in [0,1] against the ground truth."""
         rgb = self.metrics(image, truth)
         if self.space == "rgb":
             return rgb
         y = self._on_luma(compute_luma(image).float(), compute_luma(truth).float())
-        return {"psnr": y["psnr"], "ssim": y["ssim"], "lpips": rgb["lpips"]}
+        return {name: (y if METRICS[name].on_luma else rgb)[name] for name in rgb}
 
     def __call__(self, render: Tensor, fixed: Tensor, truth: Tensor) -> dict[str, float | None]:
         """All metrics of one triplet, images [H,W,3] in [0,1].
@@ -63,9 +63,10 @@ class FixingMetrics:
         after, before = self.measure(fixed, truth), self.measure(render, truth)
         result = dict(after) | {f"render_{k}": v for k, v in before.items()}
         for name in after:
-            sign = -1 if name == "lpips" else 1
             both = after[name], before[name]
-            result[f"gain_{name}"] = None if None in both else sign * (both[0] - both[1])
+            result[f"gain_{name}"] = (
+                None if None in both else METRICS[name].sign * (both[0] - both[1])
+            )
         errors = {
             who: (image.double() - truth.double()).square().mean(-1)
             for who, image in (("render", render), ("fixed", fixed))

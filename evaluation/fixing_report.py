@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from evaluation.fixing import GOOD, FixingMetrics
-from evaluation.metrics import average
+from evaluation.labels import format_number
+from evaluation.metrics import METRICS, average
 from evaluation.pictures import to_uint8
 from evaluation.report import Report, ReportView, write_report
 from runtime.files import write_bytes
 
-NAMES = ("psnr", "ssim", "lpips")
 NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # GS-VAR computes these
 PICTURES = 60  # images with pictures in the report; all have their metrics
 SIDE = 960  # pixels of a picture's longer side, at most
@@ -53,11 +53,12 @@ def write_metrics_text(path: Path, result: Mapping) -> None:
         return f"{title}: n/a" if value is None else f"{title}: {value:.4f}"
 
     lines = [f"eval_img_num: {result['images']}"]
-    lines += [line(name.upper(), name) for name in NAMES]
-    if means["lpips"] is None:
-        lines[-1] += f" ({result['lpips']})"
+    for name, metric in METRICS.items():
+        why = f" ({result['lpips']})" if name == "lpips" and means[name] is None else ""
+        lines.append(line(metric.label, name) + why)
     lines += [f"{name}: n/a (not computed here)" for name in NOT_COMPUTED]
-    lines += [line(f"{name.upper()} of the unfixed render", f"render_{name}") for name in NAMES]
+    for name, metric in METRICS.items():
+        lines.append(line(f"{metric.label} of the unfixed render", f"render_{name}"))
     for where in ("good", "bad"):
         title = f"PSNR where the render was {where}"
         lines.append(line(title, f"psnr_{where}"))
@@ -69,15 +70,15 @@ def write_metrics_text(path: Path, result: Mapping) -> None:
 def format_table(result: Mapping) -> str:
     """The mean metrics as a text table."""
     means = result["mean"]
-    formats = ("8.2f", "8.3f", "8.3f", "9.2f", "8.2f")
-    lines = [f"{'':<16}{'PSNR':>8}{'SSIM':>8}{'LPIPS':>8}{'good px':>9}{'bad px':>8}"]
-    for name, prefix in (("unfixed render", "render_"), ("fixed", "")):
-        cells = [means[prefix + key] for key in (*NAMES, "psnr_good", "psnr_bad")]
-        shown = [
-            f"{'n/a':>{f.split('.')[0]}}" if v is None else f"{v:{f}}"
-            for v, f in zip(cells, formats, strict=True)
+    columns = {name: (metric.label, 8) for name, metric in METRICS.items()}
+    columns |= {"psnr_good": ("good px", 9), "psnr_bad": ("bad px", 8)}
+    lines = [" " * 16 + "".join(f"{title:>{width}}" for title, width in columns.values())]
+    for who, prefix in (("unfixed render", "render_"), ("fixed", "")):
+        cells = [
+            f"{format_number(means[prefix + key], key):>{width}}"
+            for key, (_, width) in columns.items()
         ]
-        lines.append(f"{name:<16}{''.join(shown)}")
+        lines.append(f"{who:<16}{''.join(cells)}")
     lines.append(f"PSNR rose on {result['better']} of {result['images']} images")
     return "\n".join(lines)
 
@@ -98,8 +99,8 @@ def write_fixing_report(
     seconds = means.get("seconds_per_image")
     timed = {} if seconds is None else {"seconds per image": seconds}
     first = next(iter(rows.values()))
-    names = [name for name in NAMES if first[name] is not None]
-    columns = (*NAMES, "psnr_good", "psnr_bad")
+    names = [name for name in METRICS if first[name] is not None]
+    columns = (*METRICS, "psnr_good", "psnr_bad")
     shown = [key for name in names for key in (name, f"gain_{name}")]
     shown += ["gain_psnr_good", "gain_psnr_bad"]
     notes = [
@@ -144,7 +145,9 @@ def rank_curves(
         return {}
     ordered = sorted(rows.values(), key=lambda row: row["render_psnr"])
     return {
-        f"{who} {name.upper()}": [(i, row[prefix + name]) for i, row in enumerate(ordered, 1)]
+        f"{who} {METRICS[name].label}": [
+            (i, row[prefix + name]) for i, row in enumerate(ordered, 1)
+        ]
         for name in names
         for who, prefix in (("fixed", ""), ("unfixed", "render_"))
     }

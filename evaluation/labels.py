@@ -2,12 +2,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-LOWER_IS_BETTER = ("lpips", "fid", "loss", "error", "rmse", "mae", "mse")
-ACRONYMS = ("PSNR", "SSIM", "LPIPS", "FID")
+from evaluation.metrics import METRICS, Metric
+
+# Columns that are not in METRICS
+LOWER_IS_BETTER = ("fid", "loss", "error", "rmse", "mae", "mse")
+ACRONYMS = {"fid": "FID"}
+
+
+def find_metric(key: str) -> Metric | None:
+    """The metric that a column's key or a curve's name is about: PSNR for "gain_psnr_good"."""
+    words = re.findall(r"[a-z0-9]+", key.lower())
+    return next((METRICS[word] for word in words if word in METRICS), None)
 
 
 def to_plain(value: object) -> object:
@@ -17,7 +27,7 @@ def to_plain(value: object) -> object:
 
 
 def format_number(value: object, key: str = "") -> str:
-    """A table's cell: PSNR with 2 decimals, SSIM and LPIPS with 3, other floats with 4 digits."""
+    """A table's cell: a metric with its decimals, other floats with 4 digits."""
     if value is None:
         return "n/a"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -26,25 +36,21 @@ def format_number(value: object, key: str = "") -> str:
         return f"{value:,}"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    key = key.lower()
-    sign = "+" if is_gain(key) else ""
-    if "psnr" in key:
-        return f"{value:{sign}.2f}"
-    if "ssim" in key or "lpips" in key:
-        return f"{value:{sign}.3f}"
+    metric = find_metric(key)
+    if metric is not None:
+        return f"{value:{'+' if is_gain(key) else ''}.{metric.digits}f}"
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def format_label(key: str, arrow: bool = True) -> str:
     """A metric's label: "post_psnr" -> "post PSNR (dB) ↑"; other names are unchanged."""
-    words = [
-        word.upper() if word.upper() in ACRONYMS else word
-        for word in key.replace("_", " ").split(" ")
-    ]
-    name = " ".join(words)
-    if "PSNR" in words and "dB" not in name:
-        name += " (dB)"
-    if not arrow or not set(words) & set(ACRONYMS):
+    labels = ACRONYMS | {name: metric.label for name, metric in METRICS.items()}
+    words = key.replace("_", " ").split(" ")
+    name = " ".join(labels.get(word.lower(), word) for word in words)
+    metric = find_metric(key)
+    if metric is not None and metric.unit and metric.unit not in name:
+        name += f" ({metric.unit})"
+    if not arrow or not {word.lower() for word in words} & labels.keys():
         return name
     return f"{name} {'↓' if choose_sort_order(key) == 'descending' else '↑'}"
 
@@ -68,8 +74,12 @@ def format_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 def choose_sort_order(key: str) -> str:
     """The order that puts the worst value first: "ascending" or "descending"."""
-    lower = any(w in key.lower() for w in LOWER_IS_BETTER) and not is_gain(key)
-    return "descending" if lower else "ascending"
+    metric = find_metric(key)
+    if metric is not None:
+        lower = not metric.higher_is_better
+    else:
+        lower = any(word in key.lower() for word in LOWER_IS_BETTER)
+    return "descending" if lower and not is_gain(key) else "ascending"
 
 
 def is_gain(key: str) -> bool:

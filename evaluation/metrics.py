@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +21,36 @@ LPIPS_TEXT = {
 }
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how it is shown, which way is better, and how it is computed.
+
+    name: its key in files; label: one word for tables and plots.
+    about: a phrase for the protocol's line; {space} and {lpips} stand for the pixels' colour space
+        and LPIPS's network.
+    measure: of a prediction and a truth, float32 [1,3,H,W] in [0,1]; None for LPIPS, whose network
+        `Metrics` has.
+    higher_is_better: False where less is better. digits: decimals in tables. unit: such as dB.
+    on_luma: computed on luma where a fixer's test asks for that.
+    """
+
+    name: str
+    label: str
+    about: str
+    measure: Callable[[Tensor, Tensor], float] | None
+    higher_is_better: bool = True
+    digits: int = 3
+    unit: str = ""
+    on_luma: bool = False
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+
 class Metrics:
-    """PSNR, SSIM and LPIPS per view.
+    """The metrics in METRICS per view.
 
     lpips_net: "alex", "vgg", or None for no LPIPS. AlexNet gets its inputs in [-1, 1], the range
         the network was calibrated for. VGG gets them in [0, 1]: an error of the 3DGS evaluation
@@ -42,6 +71,11 @@ class Metrics:
         self._lpips, self.lpips_reason = _load_lpips(lpips_net, self.device)
 
     @property
+    def names(self) -> list[str]:
+        """The metrics that are computed: all in METRICS, but LPIPS only where it is available."""
+        return [name for name in METRICS if name != "lpips" or self._lpips is not None]
+
+    @property
     def protocol(self) -> str:
         """One line on how the numbers were computed, with {resolution} to be filled in."""
         return self.describe_protocol("RGB", "float renders clamped to [0,1]", "views")
@@ -51,18 +85,19 @@ class Metrics:
         lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
         if self.lpips_net and self.lpips_reason:
             lpips += " not available"
+        abouts = ", ".join(
+            metric.about.format(space=space, lpips=lpips) for metric in METRICS.values()
+        )
         return (
-            f"PSNR ({space}, data range 1, at most {PSNR_CAP:.0f} dB), "
-            f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1, "
-            f"mean over all pixels), "
-            f"{lpips}; on {pictures}, full frame, no mask, mean over {over}, "
+            f"{abouts}; on {pictures}, full frame, no mask, mean over {over}, "
             "resolution {resolution}"
         )
 
     def __call__(
         self, prediction: Tensor | np.ndarray, truth: Tensor | np.ndarray
     ) -> dict[str, float | None] | list[dict[str, float | None]]:
-        """{"psnr", "ssim", "lpips"} of a view [H, W, 3], or a list of them for [N, H, W, 3].
+        """{"psnr", "ssim", "lpips"}, the names in METRICS, of a view [H, W, 3], or a list of them
+        for [N, H, W, 3].
 
         The prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and at most
         PSNR_CAP, so that identical images have a finite value; lpips is None if `lpips_reason` is
@@ -80,25 +115,61 @@ class Metrics:
 
     @torch.inference_mode()
     def _view(self, prediction: Tensor, truth: Tensor) -> dict[str, float | None]:
-        # torchmetrics takes longer to load than torch itself
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
         prediction, truth = (
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]
-        mse = (prediction.double() - truth.double()).square().mean().item()
-        psnr = mse_to_psnr(mse)
-        ssim = (
-            structural_similarity_index_measure(
-                prediction, truth, data_range=1.0, reduction=None, return_full_image=True
-            )[1]
-            .mean()
-            .item()
-        )
-        lpips = None
-        if self._lpips is not None:
-            lpips = self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
-        return {"psnr": psnr, "ssim": ssim, "lpips": lpips}
+        return {
+            name: (metric.measure or self._measure_lpips)(prediction, truth)
+            for name, metric in METRICS.items()
+        }
+
+    def _measure_lpips(self, prediction: Tensor, truth: Tensor) -> float | None:
+        if self._lpips is None:
+            return None
+        return self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
+
+
+def measure_psnr(prediction: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of images with values in [0,1]."""
+    return mse_to_psnr((prediction.double() - truth.double()).square().mean().item())
+
+
+def measure_ssim(prediction: Tensor, truth: Tensor) -> float:
+    """SSIM of images [1,3,H,W] in [0,1], averaged over the whole map."""
+    # torchmetrics takes longer to load than torch itself
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    index = structural_similarity_index_measure(
+        prediction, truth, data_range=1.0, reduction=None, return_full_image=True
+    )
+    return index[1].mean().item()
+
+
+# All metrics, in the order of tables. A line here is all that a new one needs: gains, tables,
+# metrics.txt, reports and validations then have it.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "psnr",
+            "PSNR",
+            f"PSNR ({{space}}, data range 1, at most {PSNR_CAP:.0f} dB)",
+            measure_psnr,
+            digits=2,
+            unit="dB",
+            on_luma=True,
+        ),
+        Metric(
+            "ssim",
+            "SSIM",
+            f"SSIM ({SSIM_WINDOW}x{SSIM_WINDOW} Gaussian window, sigma 1.5, data range 1, "
+            "mean over all pixels)",
+            measure_ssim,
+            on_luma=True,
+        ),
+        Metric("lpips", "LPIPS", "{lpips}", None, higher_is_better=False),
+    )
+}
 
 
 def mse_to_psnr(mse: float) -> float:

@@ -173,7 +173,8 @@ def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[d
         groups.setdefault(name.rsplit(" ", 1)[-1], {})[name] = curve
     plots = []
     for quantity, group in groups.items():
-        svg = draw_curves(group, "dB" if "psnr" in quantity.lower() else "", axis)
+        metric = labels.find_metric(quantity)
+        svg = draw_curves(group, metric.unit if metric else "", axis)
         title = labels.format_label(quantity, arrow=False)
         plots.append({"title": title, "names": list(group), "svg": svg})
     return [plot for plot in plots if plot["svg"]]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evaluation.fixing import find_good_pixels
 from evaluation.labels import format_number
+from evaluation.metrics import METRICS
 from evaluation.pictures import (
     ERROR_COLORMAP,
     ERROR_TOP,
@@ -88,9 +89,9 @@ def draw_comparison(
 
 
 def format_numbers(numbers: Mapping[str, float | None], prefix: str) -> str:
-    """PSNR, and SSIM and LPIPS if computed, as a short text."""
-    others = [n for n in ("ssim", "lpips") if numbers[prefix + n] is not None]
-    words = [f"{n.upper()} {format_number(numbers[prefix + n], n)}" for n in others]
+    """PSNR, and the other metrics that are computed, as a short text."""
+    others = [n for n in METRICS if n != "psnr" and numbers[prefix + n] is not None]
+    words = [f"{METRICS[n].label} {format_number(numbers[prefix + n], n)}" for n in others]
     return ", ".join([f"{format_number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
 
 

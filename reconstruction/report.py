@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from evaluation import labels
-from evaluation.metrics import Metrics
+from evaluation.metrics import METRICS, Metrics
 from evaluation.report import Report, ReportView, write_report
 from evaluation.video import write_video
 from generators import Generated
@@ -104,8 +104,8 @@ def publish(
         write_json(folder.rounds_stats(step), rounds_to_json(rounds))
         report = add_rounds(report, evaluation, control, rounds, history)
     write_report(folder.report, report)
-    shown = {k: evaluation.stats.get(k) for k in ("psnr", "ssim", "lpips")}
-    numbers = ", ".join(f"{k.upper()} {v:.4g}" for k, v in shown.items() if v is not None)
+    shown = {metric.label: evaluation.stats.get(name) for name, metric in METRICS.items()}
+    numbers = ", ".join(f"{label} {v:.4g}" for label, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
     if rounds and evaluation.views:
         log.info("%s", labels.format_table(report.tables[WAYS]))
@@ -127,7 +127,7 @@ def build_report(
     name, stats = scene.path.resolve().name, evaluation.stats
     summary = {
         "scene": name,
-        **{key: stats[key] for key in ("psnr", "ssim", "lpips") if key in stats},
+        **{key: stats[key] for key in METRICS if key in stats},
         "Gaussians": evaluation.num_GS,
         "steps": evaluation.step + 1,
         "training minutes": round(history.seconds / 60, 2),

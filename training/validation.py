@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.metrics import Metrics
+from evaluation.metrics import METRICS, Metrics
 from training.distributed import any_of, mean_of, rank, world_size
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
@@ -43,7 +43,7 @@ Predict = Callable[[Pictures], Tensor]
 
 
 class TripletValidation:
-    """Means of psnr, ssim and lpips over triplets, of a prediction and (render_) of the render.
+    """Means of the metrics over triplets, of a prediction and (render_) of the render.
 
     A system's own subclass says how a model predicts (`__call__`). references, warped, alpha: which
     of a triplet's pictures the prediction sees; window: height and width of the middle that is cut
@@ -69,7 +69,8 @@ class TripletValidation:
     @property
     def judged_by(self) -> tuple[str, int]:
         """LPIPS where it is available, else PSNR; less or more (-1, 1) is better."""
-        return ("psnr", 1) if self.metrics.lpips_reason else ("lpips", -1)
+        name = "psnr" if self.metrics.lpips_reason else "lpips"
+        return name, METRICS[name].sign
 
     @torch.no_grad()
     def measure(self, predict: Predict) -> tuple[Values, dict[str, Tensor]]:
@@ -98,8 +99,7 @@ class TripletValidation:
                 sheets[triplet.key] = torch.cat(views, 1)
         if any_of(fault is not None, self.metrics.device):  # or the others would wait
             raise ValueError(fault or "another process could not read an entry to validate on")
-        names = ["psnr", "ssim", *([] if self.metrics.lpips_reason else ["lpips"])]
-        names = [f"{prefix}{n}" for prefix in ("", "render_") for n in names]
+        names = [f"{prefix}{n}" for prefix in ("", "render_") for n in self.metrics.names]
         sums = [sum(row[n] for row in rows) for n in names] + [len(rows)]
         sums = torch.tensor(sums, dtype=torch.float64)
         if world_size() > 1:

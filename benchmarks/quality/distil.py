@@ -19,6 +19,7 @@ import generators
 import reconstruction
 import scenes
 from benchmarks.quality.captures import posed
+from evaluation.metrics import METRICS
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.settings import FixConfig
 from runtime.command import choose_device, run_command
@@ -28,7 +29,6 @@ from runtime.shards import Shard
 log = logging.getLogger(__name__)
 
 HELD_OUT = 100_000  # first seed of the scenes that no weights of this project were trained on
-NUMBERS = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def row(run: Run, options: Options) -> dict[str, object] | None:
     except (OSError, ValueError):
         return None
     line = {"scene": run.name, "every": run.every, "seed": run.seed}
-    for key in NUMBERS:
+    for key in METRICS:
         for name, stats, prefix in (
             ("vanilla", before, ""),
             ("distilled", after, ""),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import imageio.v3 as imageio
 import numpy as np
 
+from evaluation.metrics import METRICS
 from evaluation.pictures import to_uint8
 from evaluation.report import TRUTH, Report, ReportView
 from reconstruction.evaluate import Evaluation, HeldOutView
@@ -16,7 +17,6 @@ from reconstruction.rounds.record import Round, judge_post
 from reconstruction.state import History
 
 WAYS = "Without and with fixing"
-NUMBERS = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def compare_ways(
     history: History,
 ) -> list[dict[str, str | float | None]]:
     """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too."""
-    stats, others = evaluation.stats, [key for key in NUMBERS[1:] if key in report.summary[0]]
+    stats = evaluation.stats
+    others = [key for key in METRICS if key != "psnr" and key in report.summary[0]]
     beside = sum(r.seconds.get(part, 0.0) for r in rounds for part in ("round", "judging"))
     minutes = (history.seconds + beside) / 60
     base = (stats if control is None else control.stats).get("psnr")
