@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["FIXERS", "NAMES", "Fixer", "Needs", "load"]
 
 __getattr__ = exports(
+    __path__,
     Fixer="fixers.fixer",
     Needs="fixers.fixer",
     FIXERS="fixers.registry",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["Generated", "Generator", "References", "RenderThenFix", "Renderer"]
 
 __getattr__ = exports(
+    __path__,
     Generated="generators.generator",
     Generator="generators.generator",
     References="generators.generator",

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 __getattr__ = exports(
+    __path__,
     Config="reconstruction.config",
     default="reconstruction.config",
     mcmc="reconstruction.config",

@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 __getattr__ = exports(
+    __path__,
     Cameras="scenes.cameras",
     load="scenes.loading",
     Scene="scenes.scene",

@@ -17,6 +17,7 @@ __all__ = [
 ]
 
 __getattr__ = exports(
+    __path__,
     load="splats.files",
     save="splats.files",
     Gaussians="splats.gaussians",

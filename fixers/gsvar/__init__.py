@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SHIPPED", "GSVARFixer", "GSVAROptions", "build"]
 
-__getattr__ = exports(GSVARFixer="fixers.gsvar.fixer")
+__getattr__ = exports(__path__, GSVARFixer="fixers.gsvar.fixer")
 
 
 def build(options: GSVAROptions, device: torch.device | str | None = None) -> GSVARFixer:

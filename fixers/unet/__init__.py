@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNetFixer", "UNetOptions", "build"]
 
-__getattr__ = exports(UNetFixer="fixers.unet.fixer")
+__getattr__ = exports(__path__, UNetFixer="fixers.unet.fixer")
 
 
 def build(options: UNetOptions, device: torch.device | str | None = None) -> UNetFixer:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["GSVAR", "PRESETS", "GSVARConfig", "original_d16", "original_d24", "small", "tiny"]
 
 __getattr__ = exports(
+    __path__,
     GSVAR="models.gsvar.model",
     PRESETS="models.gsvar.config",
     GSVARConfig="models.gsvar.config",

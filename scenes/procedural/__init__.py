@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["ProceduralScene", "generate", "write"]
 
 __getattr__ = exports(
+    __path__,
     ProceduralScene="scenes.procedural.scene",
     generate="scenes.procedural.scene",
     write="scenes.procedural.writing",

@@ -17,12 +17,19 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_a_name_is_looked_up_in_its_module():
-    get = exports(format_count="runtime.text", missing="runtime.text")
+    get = exports([], format_count="runtime.text", missing="runtime.text")
     assert get("format_count")(2, "file") == "2 files"
     with pytest.raises(AttributeError, match="no public name 'other' here; there are format_count"):
         get("other")
     with pytest.raises(AttributeError, match="missing"):
         get("missing")
+
+
+def test_a_name_that_a_submodule_has_is_refused(tmp_path):
+    (tmp_path / "render.py").write_text("")
+    with pytest.raises(ImportError, match="'render' is that of a submodule too"):
+        exports([str(tmp_path)], render="toy.rasterize")
+    exports([str(tmp_path)], rasterize="toy.render")
 
 
 def test_rooms_load_only_what_is_used():
