@@ -13,7 +13,7 @@ from reconstruction.rendering import measure
 from reconstruction.state import History
 from scenes.scene import Scene
 from splats import checkpoint
-from splats.files import find_files, load
+from splats.files import FORMATS, find_files, is_checkpoint, load
 from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import estimate_focus
 
@@ -40,29 +40,29 @@ class Start:
     def from_checkpoint(cls, path: Path | str) -> Start:
         """From a .pt as gsplat's trainers write it; errors as `splats.checkpoint.read`."""
         path = Path(path)
-        if path.suffix == ".ply":
-            raise ValueError(f"{path} is a .ply, not a checkpoint; give it as --ply")
+        if path.suffix in FORMATS and not is_checkpoint(path):
+            raise ValueError(f"{path} is a {path.suffix}, not a checkpoint; give it as --ply")
         saved = checkpoint.load(path)
         splats, step = checkpoint.parse(path, saved)
         return cls(splats, step + 1, str(path.resolve()), History.from_checkpoint(saved))
 
     @classmethod
     def from_ply(cls, path: Path | str) -> Start:
-        """From a .ply (or a .pt, whose step is then ignored)."""
+        """From a .ply or another format of splats (of a checkpoint the step is ignored)."""
         return cls(load(path), 0, str(Path(path).resolve()))
 
     @classmethod
     def newest(cls, folder: Path | str) -> Start:
         """From the newest splats in a result folder."""
         file = find_files(folder)[0]
-        return cls.from_ply(file) if file.suffix == ".ply" else cls.from_checkpoint(file)
+        return cls.from_checkpoint(file) if is_checkpoint(file) else cls.from_ply(file)
 
 
 def initial_splats(scene: Scene, config: Config) -> Splats:
     """Splats at the capture's points, or random ones where the cameras look; seeded.
 
-    ValueError if points are asked for, but a COLMAP capture has none. Formats that need not hold
-    any (transforms.json) start at random instead, with a note.
+    ValueError if points are asked for, but a capture that needs them (COLMAP) has none. Formats
+    that need not hold any (transforms.json) start at random instead, with a note.
     """
     generator = torch.Generator().manual_seed(config.seed)
     values = {
@@ -80,7 +80,7 @@ def initial_splats(scene: Scene, config: Config) -> Splats:
             points, colors = points[subset], colors[subset]
         return from_points(points, colors, **values)
     if config.init_type == "sfm":
-        if scene.kind != "transforms.json":
+        if scene.needs_points:
             raise ValueError(f"{scene.path} has no points to start from; use --init_type random")
         log.info("the capture has no points: starting from random ones, as --init_type random")
     extent, center = config.init_extent * scene.scale, estimate_focus(scene.cameras)

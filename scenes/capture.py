@@ -44,6 +44,7 @@ class Capture:
 
     viewmats: [N, 4, 4] float64, world to camera, OpenCV axes.
     points: [P, 3] float32, colors: [P, 3] float32 in [0, 1].
+    needs_points: the format holds points, so that a capture without any is a user's mistake.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Capture:
     points: np.ndarray
     colors: np.ndarray
     notes: tuple[str, ...] = ()
+    needs_points: bool = True
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,20 @@ FEWEST_VIEWS = 3
 SHORTEST_SIDE = 16  # of a photo in pixels; SSIM needs 11
 
 
+@dataclass(frozen=True)
+class Format:
+    """A capture format.
+
+    name: for the message about a folder in no format. find: the format's file or folder in a
+    capture's folder, or None. read: the capture, from what was found, the capture's folder and the
+    photos' folder if users name one.
+    """
+
+    name: str
+    find: Callable[[Path], Path | None]
+    read: Callable[[Path, Path, Path | None], Capture]
+
+
 def load(
     path: Path | str,
     *,
@@ -113,6 +127,7 @@ def load(
         data_factor=data_factor,
         transform=torch.from_numpy(transform),
         notes=tuple(notes),
+        needs_points=capture.needs_points,
     )
     sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
     log.info(
@@ -131,16 +146,45 @@ def _whole(name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def find_captures(folder: Path) -> list[Path]:
+    """The folder itself, or its sub-folders, sorted by name, if the captures are those.
+
+    Photos in the folder itself do not make it one capture if sub-folders hold some too.
+    """
+    if _is_capture(folder):
+        return [folder]
+    inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return inner if any(_is_capture(f) or list_photos(f) for f in inner) else [folder]
+
+
+def _is_capture(folder: Path) -> bool:
+    """Whether a folder holds poses in one of FORMATS, or photos in `images`."""
+    return (folder / "images").is_dir() or any(format.find(folder) for format in FORMATS)
+
+
+def _read_colmap(model: Path, path: Path, photos: Path | None) -> Capture:
+    return colmap.read(model, photos or _photos_of_model(path, model))
+
+
+def _read_transforms(file: Path, path: Path, photos: Path | None) -> Capture:
+    return transforms.read(file, photos)
+
+
+# All formats with poses, the first that is there is read.
+FORMATS = (
+    Format("COLMAP model (sparse/0)", colmap.find_model, _read_colmap),
+    Format("transforms.json", transforms.find, _read_transforms),
+)
+
+
 def _read(
     path: Path, folder: Path | None, split_of: Callable[[tuple[str, ...]], Split], progress: bool
 ) -> Capture:
-    """The capture in a folder, by the first format that is there."""
-    model = colmap.find_model(path)
-    if model is not None:
-        return colmap.read(model, folder or _photos_of_model(path, model))
-    for place in (path, path / "nerfstudio"):  # DL3DV-Benchmark has both
-        if (place / "transforms.json").is_file():
-            return transforms.read(place / "transforms.json", folder)
+    """The capture in a folder, by the first format that is there, else from its photos."""
+    for format in FORMATS:
+        place = format.find(path)
+        if place is not None:
+            return format.read(place, path, folder)
 
     photos = folder
     if photos is None and (path / "images").is_dir():
@@ -149,8 +193,8 @@ def _read(
     names = list_photos(photos, deep=photos != path)
     if not names:
         raise FileNotFoundError(
-            f"{path} holds no capture: no COLMAP model (sparse/0), no transforms.json and no "
-            "photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
+            f"{path} holds no capture: {', '.join(f'no {format.name}' for format in FORMATS)} and "
+            "no photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
         )
     _check_view_count(len(names), "photo", path)
     split_of(tuple(names))  # raises errors before structure from motion

@@ -33,6 +33,7 @@ class Scene:
     points: [P, 3] float32, point_colors: [P, 3] float32 in [0, 1] (P may be 0).
     transform: [4, 4] float64 from the capture's world to this one (identity unless normalised).
     notes: what users should know about the capture (missing photos, skipped files).
+    needs_points: the capture's format holds points, so that their lack is a user's mistake.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Scene:
     data_factor: int
     transform: Tensor
     notes: tuple[str, ...] = ()
+    needs_points: bool = True
 
     def __len__(self) -> int:
         return len(self.names)

@@ -30,6 +30,12 @@ POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
+def find(folder: Path) -> Path | None:
+    """The transforms.json of a capture, or None."""
+    files = (folder / "transforms.json", folder / "nerfstudio" / "transforms.json")
+    return next((file for file in files if file.is_file()), None)  # DL3DV-Benchmark has the second
+
+
 def read(file: Path, photo_folder: Path | None = None) -> Capture:
     """The posed views and points of a transforms.json, in the world frame of the file.
 
@@ -90,6 +96,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         points=points,
         colors=colors,
         notes=tuple(notes),
+        needs_points=False,
     )
 
 

@@ -16,11 +16,7 @@ fail() { echo "error: $1" >&2; exit 2; }
 CAPTURES=()
 for folder in ${SCENES:-}; do
     [ -d "$folder" ] || fail "$folder is not a folder"
-    if [ -d "$folder/images" ] || [ -f "$folder/transforms.json" ] || [ -d "$folder/sparse" ]; then
-        CAPTURES+=("$(realpath "$folder")")
-    else
-        for inner in "$folder"/*/; do CAPTURES+=("$(realpath "$inner")"); done
-    fi
+    CAPTURES+=("$(realpath "$folder")")
 done
 OUT=$(realpath -m "${OUT:-results/distil}")
 

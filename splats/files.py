@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,20 +14,56 @@ from scenes.cameras import Cameras
 from splats import checkpoint, ply
 from splats.gaussians import Gaussians, Splats
 
-# Where trainers put splats in a result folder: gsplat's and ours, Inria's, and a bare folder.
-PATTERNS = (
-    "ckpts/ckpt_*_rank*.pt",
-    "ckpt_*_rank*.pt",
-    "ply/point_cloud_*.ply",
-    "point_cloud_*.ply",
-    "point_cloud/iteration_*/point_cloud.ply",
-    "iteration_*/point_cloud.ply",
-    "point_cloud.ply",
-)
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of splats.
+
+    read: the splats in a file. write: splats and their step to a file; None: it is only read.
+    patterns: where trainers put such files in a result folder. is_checkpoint: such files are
+    checkpoints of `splats.checkpoint`, with a step, and perhaps a history and a confidence.
+    """
+
+    read: Callable[[Path], Splats]
+    write: Callable[[Path, Splats, int], None] | None = None
+    patterns: tuple[str, ...] = ()
+    is_checkpoint: bool = False
+
+
+def _read_checkpoint(path: Path) -> Splats:
+    return checkpoint.read(path)[0]
+
+
+def _write_ply(path: Path, splats: Splats, step: int) -> None:
+    ply.write(path, splats)  # which has no place for a step
+
+
+# All formats by suffix. Of files of the same step in a folder, the first pattern's counts.
+FORMATS = {
+    ".pt": Format(
+        _read_checkpoint,
+        checkpoint.write,
+        ("ckpts/ckpt_*_rank*.pt", "ckpt_*_rank*.pt"),
+        is_checkpoint=True,
+    ),
+    ".pth": Format(_read_checkpoint, is_checkpoint=True),
+    ".ckpt": Format(_read_checkpoint, is_checkpoint=True),
+    ".ply": Format(
+        ply.read,
+        _write_ply,
+        (  # gsplat's and ours, Inria's, and a bare folder
+            "ply/point_cloud_*.ply",
+            "point_cloud_*.ply",
+            "point_cloud/iteration_*/point_cloud.ply",
+            "iteration_*/point_cloud.ply",
+            "point_cloud.ply",
+        ),
+    ),
+}
 
 
 def load(path: Path | str) -> Splats:
-    """Splats from a .ply, a .pt, or the newest ones in a result folder.
+    """Splats from a file in one of FORMATS, or the newest ones in a result folder.
 
     The parts that several GPUs saved (`ckpt_*_rank0.pt`, `_rank1.pt`, ...) are joined.
     FileNotFoundError or ValueError names the file and what is wrong.
@@ -39,11 +77,11 @@ def load(path: Path | str) -> Splats:
 def read_confidence(path: Path | str) -> Tensor | None:
     """How well photos support each of the splats that `load` reads there: [N] in [0,1].
 
-    None where the files do not say. Errors as in `load`.
+    None where the files are no checkpoints or do not say. Errors as in `load`.
     """
     parts = []
     for file in find_files(path):
-        if file.suffix == ".ply":
+        if not is_checkpoint(file):
             return None
         content = checkpoint.load(file)
         values, count = content.get("confidence"), checkpoint.parse(file, content)[0].count
@@ -66,14 +104,20 @@ def read_antialiased(path: Path | str) -> bool:
 
 
 def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
-    """Write splats to a .ply, or to a .pt with its `step`; ValueError for another suffix."""
+    """Write splats in the format of the path's suffix, a .pt with its `step`; ValueError for
+    another suffix."""
     path = Path(path)
-    if path.suffix == ".ply":
-        ply.write(path, splats)
-    elif path.suffix == ".pt":
-        checkpoint.write(path, splats, step)
-    else:
-        raise ValueError(f"cannot save splats as {path}; end its name in .ply or .pt")
+    format = FORMATS.get(path.suffix)
+    if format is None or format.write is None:
+        suffixes = " or ".join(_list_written())
+        raise ValueError(f"cannot save splats as {path}; end its name in {suffixes}")
+    format.write(path, splats, step)
+
+
+def is_checkpoint(path: Path | str) -> bool:
+    """Whether the suffix is that of checkpoints, which `splats.checkpoint` reads."""
+    format = FORMATS.get(Path(path).suffix)
+    return format is not None and format.is_checkpoint
 
 
 def find_files(path: Path | str) -> list[Path]:
@@ -86,10 +130,12 @@ def find_files(path: Path | str) -> list[Path]:
         return [path]
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    matches = [(_step(file), -i, file) for i, p in enumerate(PATTERNS) for file in path.glob(p)]
+    patterns = [pattern for format in FORMATS.values() for pattern in format.patterns]
+    matches = [(_step(file), -i, file) for i, p in enumerate(patterns) for file in path.glob(p)]
     if not matches:
         raise FileNotFoundError(
-            f"no splats in {path}; give a .ply, a .pt or a result folder with ckpts/ or ply/ in it"
+            f"no splats in {path}; give {', '.join(f'a {suffix}' for suffix in _list_written())} "
+            "or a result folder with ckpts/ or ply/ in it"
         )
     newest = max(matches)[:2]
     return sorted(file for *key, file in matches if tuple(key) == newest)
@@ -140,11 +186,15 @@ def _cameras_from_list(content: list[dict]) -> Cameras:
 
 
 def _load_file(path: Path) -> Splats:
-    if path.suffix == ".ply":
-        return ply.read(path)
-    if path.suffix in (".pt", ".pth", ".ckpt"):
-        return checkpoint.read(path)[0]
-    raise ValueError(f"{path} is not splats; give a .ply or a .pt")
+    if path.suffix not in FORMATS:
+        suffixes = " or ".join(f"a {suffix}" for suffix in _list_written())
+        raise ValueError(f"{path} is not splats; give {suffixes}")
+    return FORMATS[path.suffix].read(path)
+
+
+def _list_written() -> list[str]:
+    """The suffixes that can be written, which users are pointed to."""
+    return sorted(suffix for suffix, format in FORMATS.items() if format.write is not None)
 
 
 def _step(path: Path) -> int:

@@ -25,6 +25,7 @@ from reconstruction.rounds.settings import FixConfig
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
 from runtime.shards import Shard
+from scenes.loading import find_captures
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Options:
     """
 
     captures: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of captures."""
+    """Folders of captures, or folders of such folders."""
     procedural: int = 0
     """Number of procedural captures to add (24 photos of 256x192 that the shipped weights never
     saw)."""
@@ -264,7 +265,7 @@ def main() -> None:
         raise ValueError(f"{missing[0]} is not the folder of a capture")
     if not options.captures and options.procedural < 1:
         raise ValueError("name folders of captures, or make some with --procedural 6")
-    captures = [(capture, None) for capture in options.captures]
+    captures = [(capture, None) for folder in options.captures for capture in find_captures(folder)]
     for seed in range(HELD_OUT, HELD_OUT + options.procedural):
         captures.append((options.results / "captures" / f"procedural_{seed}", seed))
     runs = [
