@@ -17,6 +17,7 @@ from models.gsvar import GSVAR, GSVARConfig, adapter, diffusion
 from models.gsvar.restorer import Restorer
 from models.var.scales import ScaleSchedule
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 TOLERANCE = 1e-4  # largest absolute error over the array's deviation
 BRIDGE_TOLERANCE, BRIDGE_RMS = 1e-3, 2e-5
@@ -238,12 +239,16 @@ def compare(folder: Path) -> list[Row]:
     return table.rows
 
 
-def main(folder: tyro.conf.Positional[Path]) -> None:
-    """Compare the networks with vectors of the original ones; exit code 1 beyond the tolerances.
+@dataclass(frozen=True)
+class Options:
+    """Compare the networks with vectors of the original ones; exit code 1 beyond the tolerances."""
 
-    Args:
-        folder: meta.json, keys.json, render.png, reference.png and the .npz files.
-    """
+    folder: tyro.conf.Positional[Path]
+    """meta.json, keys.json, render.png, reference.png and the .npz files."""
+
+
+def main(folder: Path) -> None:
+    """Print the errors by network; exit code 1 beyond the tolerances."""
     for name in ("meta.json", "keys.json", "render.png", "reference.png", "vqvae.npz"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: name a folder of parity vectors")
@@ -258,4 +263,4 @@ def main(folder: tyro.conf.Positional[Path]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: tyro.cli(main))
+    run_command(lambda: main(parse_command(Options, "python -m benchmarks.parity").folder))

@@ -21,6 +21,7 @@ from benchmarks.speed import quick
 from benchmarks.timing import use_threads, warn_if_busy
 from runtime.command import choose_device, run_command
 from runtime.files import write_json
+from runtime.flags import parse_command
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def compare(options: Options) -> None:
 
 def main() -> None:
     """Check the options, then compare or run every benchmark in a process of its own."""
-    options = tyro.cli(Options, prog="python -m benchmarks.run", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.run")
     choose_device(options.device)
     for name in ("rounds", "threads"):
         if getattr(options, name) < 1:

@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1.3  # times `import torch`
@@ -80,7 +79,7 @@ def measure(repeats: int) -> dict[tuple[str, ...], float]:
 
 def main() -> None:
     """Print a line for each command and each package."""
-    options = tyro.cli(Options, prog="python -m benchmarks.startup", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.startup")
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: give at least 1")
     os.chdir(ROOT)

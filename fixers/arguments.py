@@ -13,6 +13,7 @@ from fixers.fixer import Fixer, FixerOptions
 from fixers.flags import FixerName, OptionFlags, describe_fixers, list_options
 from fixers.registry import FIXERS
 from runtime.command import choose_device
+from runtime.flags import parse_command
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +121,11 @@ def parse(arguments: list[str]) -> Arguments:
         used.append(arguments[i])
         i += 1
     about = inspect.cleandoc(Arguments.__doc__)
-    return tyro.cli(
+    return parse_command(
         Arguments,
+        "python -m fixers",
         args=used,
-        prog="python -m fixers",
         description=about,
-        use_underscores=True,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 

@@ -138,7 +138,7 @@ class OptionFlags:
                 no = tyro.conf.arg(
                     help=f"The opposite of --{flag}.",
                     help_behavior_hint="",
-                    aliases=None if opposite == f"no_{flag}" else [f"--no-{flag}"],
+                    aliases=None if opposite == f"no_{flag}" else [f"--no_{flag}"],
                 )
                 group.append((flag, Annotated[bool, single, hint], False))
                 group.append((opposite, Annotated[bool, single, no], False))

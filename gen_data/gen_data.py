@@ -16,6 +16,7 @@ from gen_data.scene_list import list_scenes, select_scenes
 from gen_data.strategies import Name, Strategy
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
+from runtime.flags import parse_command
 from runtime.shards import Shard
 
 if TYPE_CHECKING:
@@ -174,12 +175,5 @@ def main(o: Options) -> None:
 
 if __name__ == "__main__":
     run_command(
-        lambda: main(
-            tyro.cli(
-                Options,
-                prog="python gen_data/gen_data.py",
-                description=ABOUT,
-                use_underscores=True,
-            )
-        )
+        lambda: main(parse_command(Options, "python gen_data/gen_data.py", description=ABOUT))
     )

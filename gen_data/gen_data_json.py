@@ -16,6 +16,7 @@ from gen_data.scene_list import list_scenes
 from gen_data.scene_split import split_scenes
 from gen_data.strategies import Name
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 if TYPE_CHECKING:
     from gen_data.results import Result
@@ -173,14 +174,7 @@ def _output_name(o: Options) -> str:
 def cli() -> None:
     """Run the command line."""
     run_command(
-        lambda: main(
-            tyro.cli(
-                Options,
-                prog="python gen_data/gen_data_json.py",
-                description=ABOUT,
-                use_underscores=True,
-            )
-        )
+        lambda: main(parse_command(Options, "python gen_data/gen_data_json.py", description=ABOUT))
     )
 
 

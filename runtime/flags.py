@@ -1,16 +1,63 @@
 # Command lines of --name=value flags, by tyro: dataclasses made of groups of flags.
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import io
 import logging
-from collections.abc import Collection, Mapping
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TypeVar, get_args
 
 log = logging.getLogger(__name__)
 
 Flags = TypeVar("Flags")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def parse_command(kind: type[Flags], program: str, **options: object) -> Flags:
+    """`tyro.cli` as all commands call it: with underscores, and errors of one line."""
+    import tyro
+
+    with shorten_errors():
+        return tyro.cli(kind, prog=program, use_underscores=True, **options)
+
+
+@contextlib.contextmanager
+def shorten_errors() -> Iterator[None]:
+    """Within this block tyro's boxes on stderr are one line each, error: ...; it still exits with
+    code 2."""
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            yield
+    except SystemExit as stop:
+        if stop.code == 2 and written.getvalue():
+            written = io.StringIO(f"error: {read_box(written.getvalue())}\n")
+        raise
+    finally:
+        sys.stderr.write(written.getvalue())
+
+
+def read_box(text: str) -> str:
+    """What a box of tyro's says before its first rule, and what was probably meant."""
+    parts: list[list[str]] = [[]]
+    for line in COLOURS.sub("", text).splitlines():
+        inner = line.strip("│ ")
+        if not inner.strip("─-"):
+            parts.append([])
+        elif not line.startswith(("╭", "╰")):
+            parts[-1].append(inner)
+    if "╭" not in text:  # in ASCII the title is a part of its own
+        parts = parts[1:] or parts
+    sentence = " ".join(parts[0]) or " ".join(text.split())
+    for part in parts[1:]:
+        if part[:1] == ["Perhaps you meant:"] and len(part) > 1:
+            return f"{sentence.rstrip('.')}; did you mean {part[1].split()[0]}?"
+    return f"{sentence.rstrip('.')}; see --help"
 
 
 def parse_flags(
@@ -80,13 +127,12 @@ def run_tyro(
         if name in booleans:
             values = [spell_boolean(value) for value in values] or ["True"]
         words += [f"--{name}", *values]
-    return tyro.cli(
+    return parse_command(
         kind,
+        program,
         args=words,
-        prog=program,
         description=inspect.cleandoc(about),
         config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes),
-        use_underscores=True,
     )
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from runtime.command import run_command
 from runtime.files import make_writable_folder
+from runtime.flags import parse_command
 
 
 @dataclass(frozen=True)
@@ -77,4 +78,4 @@ def _default_sheet(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(tyro.cli(Options)))
+    run_command(lambda: main(parse_command(Options, "python -m scenes")))

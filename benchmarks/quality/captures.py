@@ -14,6 +14,7 @@ import scenes
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import write_json
+from runtime.flags import parse_command
 from scenes.photos import list_photos
 
 
@@ -77,7 +78,7 @@ def posed(capture: Path, results: Path) -> Path:
 
 def main() -> None:
     """Reconstruct the captures one by one; the table is written after each."""
-    options = tyro.cli(Options)
+    options = parse_command(Options, "python -m benchmarks.quality.captures")
     captures = sorted(p for p in options.data.iterdir() if p.is_dir())
     captures = [p for p in captures if not options.only or p.name in options.only]
     if not captures:

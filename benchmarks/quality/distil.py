@@ -24,6 +24,7 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.settings import FixConfig
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 from runtime.shards import Shard
 from scenes.loading import find_captures
 
@@ -257,7 +258,7 @@ def reconstruct_on_gpus(runs: list[Run], options: Options) -> None:
 
 def main() -> None:
     """Check the options, do this shard's runs and print the table."""
-    options = tyro.cli(Options, prog="python -m benchmarks.quality.distil", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.quality.distil")
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps} must be at least 1")
     missing = [str(c) for c in options.captures if not c.is_dir()]

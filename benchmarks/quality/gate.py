@@ -26,6 +26,7 @@ from reconstruction.rounds.gate import is_trustworthy
 from reconstruction.start import Start
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 
 SURE = 0.05  # dB: smaller gains count as neither good nor bad
 
@@ -123,7 +124,7 @@ def summarize(name: str, rows: list[dict]) -> dict[str, object]:
 
 def main() -> None:
     """Judge the runs with the shipped fixer and with three harmful ones, and print a table."""
-    options = tyro.cli(Options, prog="python -m benchmarks.quality.gate", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.quality.gate")
     runs = sorted(f.parent for f in options.results.glob("*/*/vanilla/cfg.yml"))
     if not runs:
         raise ValueError(f"{options.results} has no runs; run benchmarks.quality.distil first")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
 from evaluation.metrics import Metrics
 from evaluation.pictures import save_png
@@ -19,6 +18,7 @@ from models.gsvar import loading
 from reconstruction import Config, optimise
 from reconstruction.rendering import render_view
 from runtime.command import run_command
+from runtime.flags import parse_command
 from scenes import load
 from scenes.procedural import write
 from training.gsvar import commands
@@ -70,7 +70,7 @@ def triplets(folder: Path, size: int) -> Path:
 
 def main() -> None:
     """Train the stages in order and print PSNR and minutes."""
-    a = tyro.cli(Arguments, prog="python -m benchmarks.quality.overfit", use_underscores=True)
+    a = parse_command(Arguments, "python -m benchmarks.quality.overfit")
     data = triplets(a.results / "data", a.size)
     shared = [f"--json_path={data}", f"--results={a.results}", f"--tblr={a.rate}", "--wp=20"]
     shared += ["--batch_size=4", "--workers=0", "--eval_freq=1000"]

@@ -14,6 +14,7 @@ from evaluation.sheet import Cell, draw_caption
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import atomic_path
+from runtime.flags import parse_command
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Options:
 
 def main() -> None:
     """Write the picture; ValueError if the run has no renders or no such view."""
-    options = tyro.cli(Options)
+    options = parse_command(Options, "python -m benchmarks.quality.picture")
     folder = ResultFolder(options.result)
     steps = [int(step.name) for step in (folder.path / "renders" / "val").glob("*")]
     if not steps:

@@ -29,6 +29,7 @@ from fixers.gsvar import SHIPPED, GSVARFixer, GSVAROptions
 from fixers.gsvar.own_tokens import OwnTokensFixer, TruthTokensFixer
 from runtime.command import run_command
 from runtime.files import write_json
+from runtime.flags import parse_command
 from triplets import manifest
 from triplets.guides import Guides
 from triplets.manifest import Triplet
@@ -283,7 +284,7 @@ def write_sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> No
 
 def main() -> None:
     """Measure each fixer, then write table.md, metrics.json and the first fixer's sheets."""
-    a = tyro.cli(Arguments, prog="python -m benchmarks.quality.proof", use_underscores=True)
+    a = parse_command(Arguments, "python -m benchmarks.quality.proof")
     if a.per_group < 1 or not a.lists:
         raise ValueError("give at least one list, and --per_group at least 1")
     names = [spec.partition("=")[0] for spec in a.fixers]

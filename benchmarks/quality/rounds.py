@@ -20,6 +20,7 @@ from reconstruction import EvaluationConfig, FixConfig
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 from scenes.procedural import write
 
 OWN = ("optimising", "trial", "rendering", "fixing")  # everything else is the loop's overhead
@@ -43,7 +44,7 @@ class Options:
 
 def main() -> None:
     """Run the rounds and print seconds by part, the overhead and the peak memory."""
-    options = tyro.cli(Options, prog="python -m benchmarks.quality.rounds", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.quality.rounds")
     capture = options.capture or options.results / "scene"
     if options.capture is None and not capture.exists():
         write(capture, 0, n_views=24, width=256, height=192)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +22,7 @@ from models import unet
 from models.unet import UNet, UNetConfig
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 from runtime.interrupts import deferred_interrupt
 from runtime.precision import choose_dtype
 from training import optimizer
@@ -222,7 +222,7 @@ def read_triplets(a: Arguments, splits: Sequence[str], most: int | None = None) 
 
 def main() -> None:
     """Train, then write unet.safetensors (averaged weights) and metrics.json."""
-    a = tyro.cli(Arguments, prog="python -m benchmarks.quality.unet", use_underscores=True)
+    a = parse_command(Arguments, "python -m benchmarks.quality.unet")
     check_arguments(a)
     a.out.mkdir(parents=True, exist_ok=True)
     learnt = read_triplets(a, ("train",))

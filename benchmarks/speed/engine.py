@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +17,7 @@ from benchmarks.timing import SIDE, best, measurable, product, seconds
 from fixers.gsvar import GSVARFixer, GSVAROptions
 from runtime.command import choose_device, run_command
 from runtime.files import write_json
+from runtime.flags import parse_command
 
 UNIT = 2 * SIDE**3 / 1e9  # GFLOP
 
@@ -140,7 +140,7 @@ def format_row(row: dict) -> str:
 
 def main() -> None:
     """Print a row for each precision and call, and write --json."""
-    options = tyro.cli(Options, prog="python -m benchmarks.speed.engine", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.speed.engine")
     choose_device(options.device)
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: give at least 1")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import SIDE, best, measurable, product
@@ -17,6 +16,7 @@ from models.gsvar import GSVAR, GSVARConfig
 from models.gsvar.restorer import Restorer
 from runtime.command import run_command
 from runtime.files import atomic_path
+from runtime.flags import parse_command
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def measure(options: Options, dtype: torch.dtype) -> dict:
 
 def main() -> None:
     """Print a table for each precision and write --json."""
-    options = tyro.cli(Options)
+    options = parse_command(Options, "python -m benchmarks.speed.fixer")
     figures: dict = {"options": {k: v for k, v in vars(options).items() if k != "json"}}
     for dtype in measurable(("float32", "bf16"), options.device):
         name = "bf16" if dtype == torch.bfloat16 else "float32"

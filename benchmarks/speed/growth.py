@@ -36,6 +36,7 @@ from gen_data.recipe import Recipe
 from gen_data.strategies import Strategy
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 from splats.rasterize import rasterize
 
 PLOT = Path("docs/growth.png")
@@ -308,7 +309,7 @@ def draw(curves: dict[str, dict], path: Path) -> None:
 
 def main() -> None:
     """Measure the curves and write the table, growth.json and the plot."""
-    options = tyro.cli(Options, prog="python -m benchmarks.speed.growth", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.speed.growth")
     choose_device(options.device)
     if not measurable((options.dtype,), options.device):
         raise ValueError(f"--dtype {options.dtype} would be emulated here: use float32")

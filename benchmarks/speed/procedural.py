@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from benchmarks.timing import use_threads
 from runtime.command import run_command
 from runtime.files import atomic_path
+from runtime.flags import parse_command
 from scenes.procedural import generate
 
 
@@ -29,7 +28,7 @@ class Arguments:
 
 def main() -> None:
     """Print a line for each kind of place and write --json."""
-    a = tyro.cli(Arguments)
+    a = parse_command(Arguments, "python -m benchmarks.speed.procedural")
     use_threads(a.threads)
     generate(0, "room")  # compiles the kernels, or loads them
     rows = []

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
 from benchmarks.timing import seconds
 from runtime.command import run_command
 from runtime.files import atomic_path
+from runtime.flags import parse_command
 from scenes.cameras import Cameras
 from splats.gaussians import Splats
 from splats.rasterize import rasterize
@@ -107,7 +107,7 @@ def measure(count: int, width: int, height: int, options: Options) -> dict[str, 
 
 def main() -> None:
     """Print a line for each size and write --json."""
-    options = tyro.cli(Options)
+    options = parse_command(Options, "python -m benchmarks.speed.rasterize")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.device}")
     print("gaussians    size     hits  hits/gaussian  forward ms  backward ms  both: us/1000 hits")
     cases = []

@@ -15,13 +15,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-import tyro
 
 from benchmarks.timing import warn_if_busy
 from models.gsvar import GSVAR, loading
 from models.gsvar.config import PRESETS
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
+from runtime.flags import parse_command
 from triplets import manifest
 
 ROOT = Path(__file__).parents[2]
@@ -200,7 +200,7 @@ JOBS: dict[str, tuple[Callable[[Path, Options], list[float]], str]] = {
 
 def main() -> None:
     """Run the jobs and write the table and scaling.json."""
-    options = tyro.cli(Options, prog="python -m benchmarks.speed.scaling", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.speed.scaling")
     unknown = set(options.only) - set(JOBS)
     if unknown:
         raise ValueError(f"nothing is called {sorted(unknown)[0]!r}: {', '.join(JOBS)}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +18,7 @@ from models.gsvar import GSVAR, GSVARConfig
 from models.gsvar.config import PRESETS
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path
+from runtime.flags import parse_command
 from training.gsvar.bridge import BridgeStage
 from training.gsvar.latent import LatentStage
 from training.gsvar.tokenizer import TokenizerStage
@@ -184,7 +184,7 @@ def measure(number: int, dtype: torch.dtype, options: Options, device: torch.dev
 
 def main() -> None:
     """Print a row for each stage and precision, and write --json."""
-    options = tyro.cli(Options, prog="python -m benchmarks.speed.training", use_underscores=True)
+    options = parse_command(Options, "python -m benchmarks.speed.training")
     device = choose_device(options.device)
     dtypes = measurable(options.dtypes, device)
     rows = []

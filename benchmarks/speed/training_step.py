@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 import reconstruction.trainer as trainer_module
 import scenes
@@ -20,6 +19,7 @@ import splats.cpu.rasterize as kernel
 from reconstruction.config import Config, mcmc
 from reconstruction.trainer import Trainer
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 # OpenSplat's CPU mode on bonsai at factor 4: 15,265 Gaussians, 199x132, 2 cores
 OPENSPLAT_MS = 124.0
@@ -106,7 +106,7 @@ def grow(options: Options, scene: scenes.Scene, device: torch.device) -> Trainer
 
 def main() -> None:
     """Print milliseconds per step and, on the CPU, of its parts."""
-    options = tyro.cli(Options)
+    options = parse_command(Options, "python -m benchmarks.speed.training_step")
     scene = scenes.load(options.data_dir, data_factor=options.data_factor)
     trainer = grow(options, scene, torch.device(options.device))
     watch = watch_parts(trainer)

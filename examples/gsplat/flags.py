@@ -11,6 +11,7 @@ from fixers.flags import OptionFlags, describe_fixers, list_options
 from fixers.registry import NAMES
 from reconstruction.config import Config, EvaluationConfig, default, mcmc
 from reconstruction.rounds.settings import FixConfig
+from runtime.flags import shorten_errors
 
 CHOICES = tuple(name for name in NAMES if name != "identity")
 # published names whose fixers are still to come
@@ -109,9 +110,13 @@ PRESETS = {
 
 def parse_flags() -> Flags:
     """The command line: a preset and flags, with hyphens or underscores."""
-    return tyro.extras.overridable_config_cli(
-        {
-            name: (text, Flags(data_dir=tyro.MISSING, optimisation=preset()))
-            for name, (text, preset) in PRESETS.items()
-        }
-    )
+    presets = {
+        name: (text, Flags(data_dir=tyro.MISSING, optimisation=preset()))
+        for name, (text, preset) in PRESETS.items()
+    }
+    with shorten_errors():
+        return tyro.extras.overridable_config_cli(
+            presets,
+            prog="python -m examples.gsplat.simple_trainer_difix3d",
+            use_underscores=True,
+        )

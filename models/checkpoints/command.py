@@ -11,7 +11,9 @@ from runtime.arguments import naming_flags
 def run() -> None:
     """Inspect or convert, as the command line says."""
     commands = {"inspect": show, "convert": convert}
-    tyro.extras.subcommand_cli_from_dict(commands, prog="python -m models.checkpoints")
+    tyro.extras.subcommand_cli_from_dict(
+        commands, prog="python -m models.checkpoints", use_underscores=True
+    )
 
 
 def show(file: tyro.conf.Positional[Path]) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(tyro.cli(Options, prog="python -m scenes.procedural")))
+    run_command(lambda: main(parse_command(Options, "python -m scenes.procedural")))

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from runtime.command import run_command
+from runtime.flags import parse_command
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def main() -> None:
 
     ValueError or OSError, in one sentence, for a wrong flag, path or port.
     """
-    config = tyro.cli(Config, prog="python -m splats.view")
+    config = parse_command(Config, "python -m splats.view")
     import torch
     import viser
 

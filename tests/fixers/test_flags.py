@@ -175,10 +175,10 @@ def test_help_describes_the_registered_fixers(register):
 def test_the_trainer_s_no_use_bridge_means_off(given, bridge):
     from examples.gsplat.flags import OPTIONS, FixerOptionFlags
 
-    group = tyro.cli(FixerOptionFlags, args=given)
+    group = tyro.cli(FixerOptionFlags, args=given, use_underscores=True)
     assert OPTIONS.choose_options("gsvar", group).bridge is bridge
     with pytest.raises(SystemExit):
-        tyro.cli(FixerOptionFlags, args=["--no-without_bridge"])
+        tyro.cli(FixerOptionFlags, args=["--no-without_bridge"], use_underscores=True)
 
 
 SPELLINGS = [
