@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import scenes
 from examples.gsplat.flags import CHOICES, LATER, OPTIONS, FixerFlags, Flags
 from fixers.fixer import Fixer, FixerOptions
 from fixers.registry import FIXERS
-from generators import RenderThenFix
+from generators import Generator, RenderThenFix
 from reconstruction import FixConfig, Start
 from reconstruction.start import GOOD_PSNR, LEAST_PSNR, check_fit, measure_fit
 from runtime.precision import multiplies_bf16
@@ -19,7 +20,7 @@ from runtime.precision import multiplies_bf16
 log = logging.getLogger(__name__)
 
 
-def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> RenderThenFix:
+def load_render_then_fix(flags: Flags, rounds: FixConfig, device: torch.device) -> RenderThenFix:
     """Renders, fixed by the fixer that the flags name. ValueError or FileNotFoundError, in one
     sentence, where it cannot be had."""
     own = flags.fixing
@@ -40,6 +41,23 @@ def load_generator(flags: Flags, rounds: FixConfig, device: torch.device) -> Ren
         settings={"fixer": own.fixer, "use_ref": own.use_ref}
         | describe_options(own, options, fixer, device),
     )
+
+
+# Generators by name: each from the flags, the settings of rounds and a device. A new generator has
+# its flags in flags.py and a line here.
+GENERATORS: dict[str, Callable[[Flags, FixConfig, torch.device], Generator]] = {
+    "render_then_fix": load_render_then_fix,
+}
+
+
+def load_generator(
+    flags: Flags, rounds: FixConfig, device: torch.device, name: str = "render_then_fix"
+) -> Generator:
+    """The generator of that name in GENERATORS, with the flags' options. ValueError for another
+    name, and what building it raises."""
+    if name not in GENERATORS:
+        raise ValueError(f"there is no generator {name!r}: use {', '.join(GENERATORS)}")
+    return GENERATORS[name](flags, rounds, device)
 
 
 def choose_options(own: FixerFlags) -> FixerOptions:

@@ -25,10 +25,8 @@ def test_a_new_format_is_written_and_read(toy, tmp_path):
     assert same(splats.load(tmp_path / "a.toy"), content)
     with pytest.raises(ValueError, match=r"end its name in \.ply or \.pt or \.toy"):
         splats.save(tmp_path / "a.obj", content)
-    with pytest.raises(
-        ValueError, match=r"a\.txt is not splats; give a \.ply or a \.pt or a \.toy"
-    ):
-        (tmp_path / "a.txt").touch()
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ValueError, match=r"is not splats; give a \.ply or a \.pt or a \.toy"):
         splats.load(tmp_path / "a.txt")
 
 
