@@ -15,14 +15,7 @@ FORBIDDEN = {
     *("told", "kept", "made", "found", "chosen", "lost", "checked"),
     *("players", "coins", "deaf", "AGREES"),
 }
-PENDING: set[str] = set()  # being renamed
 DOCUMENTED = 0.95  # share of public functions, methods and classes with a docstring, by folder
-
-
-def parameters(folders: set[str]) -> list:
-    """The folders as test parameters; pending ones may fail."""
-    pending = pytest.mark.xfail(reason="pending", strict=False)
-    return [pytest.param(f, marks=[pending] if f in PENDING else []) for f in sorted(folders)]
 
 
 def trees(folder: str) -> list[tuple[Path, ast.Module]]:
@@ -53,7 +46,7 @@ def public(body: list[ast.stmt], prefix: str = "") -> list[tuple[str, ast.AST]]:
     return named
 
 
-@pytest.mark.parametrize("folder", parameters(FOLDERS | {"."}))
+@pytest.mark.parametrize("folder", sorted(FOLDERS | {"."}))
 def test_identifiers_are_the_field_s_words(folder):
     wrong = Counter(
         f"{file}: {name}"
@@ -65,7 +58,7 @@ def test_identifiers_are_the_field_s_words(folder):
     assert not wrong, "rename these: " + ", ".join(sorted(wrong))
 
 
-@pytest.mark.parametrize("folder", parameters(FOLDERS - {"tests"}))
+@pytest.mark.parametrize("folder", sorted(FOLDERS - {"tests"}))
 def test_public_functions_and_classes_have_docstrings(folder):
     named = [(f"{file} {name}", n) for file, tree in trees(folder) for name, n in public(tree.body)]
     missing = [name for name, node in named if ast.get_docstring(node) is None]
