@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fixers.fixer import FixerOptions, Needs, blend_by_confidence, validate_inputs
+from runtime.arguments import ArgumentError
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,9 @@ class ClassicalOptions(FixerOptions):
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 100:
-            raise ValueError(f"strength must lie between 0 and 100, not {self.strength}")
+            raise ArgumentError(
+                f"{{argument}} must lie between 0 and 100, not {self.strength}", "strength"
+            )
 
 
 class Classical:

@@ -176,7 +176,8 @@ class OptionFlags:
                     f"--{flag} is an option of {others}; --fixer {fixer} does not have it"
                 )
             values[option.name] = value
-        return kind(**values)
+        with self.naming():
+            return kind(**values)
 
     def check_names(self, command: str, *own: type | str) -> None:
         """Raises TypeError, for who wrote a fixer, if the flag of an option is one of the command's

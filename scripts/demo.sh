@@ -12,6 +12,7 @@
 # Without a GPU there are at most 20,000 Gaussians, which bounds the time of a step.
 # Run it again to resume a stopped run; use another RESULT for other STEPS or FACTOR.
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
 
 fail() { echo "error: $1" >&2; exit 2; }
 

@@ -10,6 +10,7 @@
 #   SHARD    such as 3/8, for the third job of an array of eight that share OUT
 # Further arguments are passed to python -m benchmarks.quality.distil (--help).
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
 fail() { echo "error: $1" >&2; exit 2; }
 
 [ -n "${SCENES:-}${PROCEDURAL:-}" ] || fail "name the captures: SCENES=path/to/folder bash scripts/recon_all.sh"

@@ -9,6 +9,7 @@
 # EVERY=N trains on every N-th view and tests on the others; CKPT continues from a checkpoint.
 # Further arguments are passed to the trainer: bash scripts/recon_gsvar.sh --max_steps 7000
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
 
 FIXER=${FIXER:-gsvar}
 SCENE_ID=${SCENE_ID:-ded5e4b46aedbef4cdb7bd1db7fc4cc5b00a9979ad6464bdadfab052cd64c101}

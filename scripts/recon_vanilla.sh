@@ -4,6 +4,7 @@
 # EVERY=N trains on every N-th view and tests on the others; CKPT continues from a checkpoint.
 # Further arguments are passed to the trainer: bash scripts/recon_vanilla.sh --max_steps 7000
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}"; exit 0; }
 
 SCENE_ID=${SCENE_ID:-ded5e4b46aedbef4cdb7bd1db7fc4cc5b00a9979ad6464bdadfab052cd64c101}
 DATA_BASE_DIR=$(realpath -m "${DATA_BASE_DIR:-../dataset/DL3DV-10K-Benchmark}")

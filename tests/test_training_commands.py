@@ -211,6 +211,8 @@ def picture(path: Path) -> None:
         ("VAR_train.py", ["--tblrr=1"], "there is no flag --tblrr; did you mean --tblr?"),
         ("VAR_train.py", ["--fsdp=True"], "start it with torchrun"),
         ("VAR_train.py", ["--preset=huge"], "--preset=huge: choose original-d24"),
+        ("VAR_train.py", ["--preset=huge", "--vae_model_path=no.pth"], "--preset=huge: choose"),
+        ("VAE_train.py", ["--harm=-1", "--var_pretrain_path=no.pth"], "--harm=-1.0 must not be"),
         ("VAR_train.py", ["--lora_target_modules=xy", "--use_lora=True"], "must name some of q, k"),
         ("VAR_train.py", ["--device=cuda:7"], "no such GPU is available"),
         ("VAE_train.py", ["--use_gram_loss=True"], "--use_gram_loss needs VGG16"),

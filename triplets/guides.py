@@ -28,8 +28,8 @@ class Guides:
         files = [self._file(r) for r in triplet.references[: self.count]]
         if None in files:
             raise ValueError(
-                f"{triplet.key}: no warped reference: make them (gen_data_json.py --warp), or "
-                "--use_warped=False for unwarped photos"
+                f"the entry {triplet.key!r} has no warped reference: make it with gen_data_json.py "
+                "--warp, or give --use_warped=False for unwarped photos"
             )
         return files
 

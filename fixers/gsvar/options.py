@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fixers.fixer import SPEED_ONLY, FixerOptions, Needs
+from runtime.arguments import ArgumentError
 
 Mode = Literal["tile", "resize", "native", "auto"]
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "gsvar-mini.safetensors"
@@ -67,7 +68,9 @@ class GSVAROptions(FixerOptions):
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode must be {', '.join(get_args(Mode))}, not {self.mode!r}")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+            raise ArgumentError(
+                f"{{argument}} must be at least 1, not {self.batch_size}", "batch_size"
+            )
         if self.keep < 0:
             raise ValueError(f"keep must be at least 0, not {self.keep}")
 

@@ -50,7 +50,7 @@ def select_triplets(flags: TestFlags, tested: TestedFixer) -> Sequence[Triplet]:
     """The entries to test. Raises ValueError if none is left or a reference is missing."""
     limit = flags.results.eval_img_num
     if limit is not None and limit < 1:
-        raise ValueError(f"--eval_img_num must be at least 1, not {limit}")
+        raise ValueError(f"--limit (--eval_img_num) must be at least 1, not {limit}")
     if flags.data.num_refs < 1:
         raise ValueError(f"--num_refs must be at least 1, not {flags.data.num_refs}")
     triplets = manifest.read(flags.data.json_path, ("val", "test"))[:limit]

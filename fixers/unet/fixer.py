@@ -8,6 +8,7 @@ from fixers.fixer import Needs, blend_by_confidence, validate_inputs
 from fixers.tiling import grid_of, pad
 from fixers.unet.options import UNetOptions
 from models.unet import UNet, load
+from runtime.arguments import ArgumentError
 from runtime.precision import choose_dtype
 from triplets.guides import UNKNOWN_ALPHA
 
@@ -27,7 +28,10 @@ class UNetFixer:
     def load(cls, options: UNetOptions, device: torch.device | str | None = None) -> UNetFixer:
         """The fixer with the weights that the options name, on the best device by default."""
         if options.checkpoint is None:
-            raise ValueError("the unet fixer needs weights: name a unet.safetensors (checkpoint)")
+            raise ArgumentError(
+                "the unet fixer needs weights: name a unet.safetensors with {argument}",
+                "checkpoint",
+            )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = choose_dtype(options.dtype, device, force_bf16=options.force_bf16)

@@ -37,11 +37,15 @@ def write(
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty; name a new folder, or overwrite it (--overwrite)")
     # What `scenes.load` would refuse is not written.
-    if n_views < FEWEST_VIEWS or min(width, height) < SHORTEST_SIDE or points < 0:
-        raise ValueError(
-            f"views must be at least {FEWEST_VIEWS}, sizes {SHORTEST_SIDE} and points 0, "
-            f"got {n_views} views of {width}x{height} and {points} points"
-        )
+    least = {
+        "views": (n_views, FEWEST_VIEWS),
+        "width": (width, SHORTEST_SIDE),
+        "height": (height, SHORTEST_SIDE),
+        "points": (points, 0),
+    }
+    for name, (value, fewest) in least.items():
+        if value < fewest:
+            raise ValueError(f"--{name} {value}: give at least {fewest}")
     check_size(width, height)
     make_writable_folder(folder.absolute().parent)
     scene = generate(seed, kind)

@@ -66,3 +66,12 @@ def test_settings_that_make_no_sweep_are_refused(settings, why, capture, tmp_pat
     assert done.returncode == 2
     assert why in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "recon_all", "recon_gsvar", "recon_difix", "recon_vanilla"]
+)
+def test_scripts_describe_themselves(name):
+    command = ["bash", ROOT / "scripts" / f"{name}.sh", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("# ") and "Settings" in done.stdout

@@ -216,6 +216,7 @@ def test_yes_no_and_the_fixer_s_own_choice():
         (("-m", "fixers", "a.png", "--fixer", "classical", "--mode", "tile"), "--mode"),
         (("test_tile.py", "--fixer=identity", "--refiner=mean"), "--refiner"),
         (("test_varsr.py", "--fixer=classical", "--use_lora=True"), "--use_lora"),
+        (("-m", "fixers", "a.png", "--fixer", "classical", "--strength", "1000"), "--strength"),
     ],
 )
 def test_another_fixer_s_option_is_one_sentence_and_exit_code_2(arguments, flag):

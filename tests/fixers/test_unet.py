@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 import fixers
 from fixers import Needs
 from models.unet import UNet, read_config, save, tiny
+from runtime.arguments import naming_flags
 
 
 def write(path, **sizes):
@@ -64,6 +65,8 @@ def test_alpha_is_read_where_it_is_known(tmp_path):
 
 def test_weights_that_are_not_there_or_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="needs weights"):
+        fixers.load("unet")
+    with pytest.raises(ValueError, match="with --weights"), naming_flags(checkpoint="--weights"):
         fixers.load("unet")
     with pytest.raises(FileNotFoundError, match=r"no\.safetensors: no such"):
         fixers.load("unet", checkpoint=tmp_path / "no.safetensors")

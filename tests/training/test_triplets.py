@@ -479,7 +479,7 @@ def test_lacking_references_are_said(tmp_path):
     for count, references, warped, why in (
         (0, 1, False, "a: no references .* 1 asked for: give them, or --use_ref=False"),
         (1, 2, False, "a: 1 reference .* 2 asked for"),
-        (1, 1, True, "a: no warped reference: make them"),
+        (1, 1, True, "the entry 'a' has no warped reference: make it with"),
     ):
         own = replace(one, references=one.references[:count], reference=None)
         with pytest.raises(ValueError, match=why):

@@ -44,6 +44,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
             "if there are any (--vae_model_path)"
         )
     flags = replace(flags, model=replace(flags.model, preset=flags.model.preset or "original-d24"))
+    check_flags(flags)
 
     def build(run: Run) -> Stage:
         model = building.new_model(flags.model, mix_seeds(run.seed, 8))
@@ -74,6 +75,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
 
 def train_latent(flags: LatentFlags) -> None:
     """Stage 1. Raises as `train_tokenizer`."""
+    check_flags(flags)
     own, data = flags.latent, flags.triplets
     model = building.starting_model(flags.model, mix_seeds(flags.optimization.seed or 0, 8))
     if model.has_bridge:
@@ -100,6 +102,7 @@ def train_latent(flags: LatentFlags) -> None:
 
 def train_bridge(flags: BridgeFlags) -> None:
     """Stage 2. Raises as `train_tokenizer`."""
+    check_flags(flags)
     own, data = flags.bridging, flags.triplets
     model = building.starting_model(flags.model, mix_seeds(flags.optimization.seed or 0, 8))
     if not model.has_bridge:
@@ -136,7 +139,6 @@ def start(
 ) -> None:
     """Train a stage on windows of a height and width. pictures: a folder to learn from instead of
     triplets; alpha: of the renders, where the stage reads it."""
-    check_flags(flags)
     groups = [getattr(flags, name) for name in vars(flags)]
 
     def data(device: torch.device) -> tuple[TripletDataset, Validation]:
@@ -211,9 +213,11 @@ def choose_warped(model: GSVAR, flags: TrainFlags) -> TrainFlags:
 
 
 def check_flags(flags: TrainFlags) -> None:
-    """Raise ValueError for flags of GS-VAR's that make no run."""
+    """Raise ValueError for flags of GS-VAR's that make no run, before any weights are read."""
     if isinstance(flags, BridgeFlags) and not 0 <= flags.bridging.harm < math.inf:
         raise ValueError(f"--harm={flags.bridging.harm} must not be negative")
+    if flags.model.preset is not None:
+        building.read_config(flags.model)
     if flags.optimization.fsdp and (flags.model.use_lora or not isinstance(flags, LatentFlags)):
         raise ValueError("--fsdp is for stage 1, without --ema and --use_lora")
     check_triplet_flags(flags.triplets)
