@@ -2,14 +2,11 @@
 # names.
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
-from itertools import pairwise
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +15,7 @@ import tyro
 from fixers.fixer import FixerOptions
 from fixers.registry import FIXERS, NAMES
 from runtime.arguments import naming_flags
+from runtime.flags import read_field_docs
 
 FixerName = Literal[NAMES]
 
@@ -37,18 +35,6 @@ class Option:
     default: object
     help: str
     fixers: tuple[str, ...]
-
-
-@cache
-def read_field_docs(kind: type) -> dict[str, str]:
-    """The docstrings below the fields of a dataclass, by field."""
-    docs: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
-        for at, text in pairwise(body):
-            if isinstance(at, ast.AnnAssign) and isinstance(text, ast.Expr):
-                docs[at.target.id] = " ".join(text.value.value.split())
-    return docs
 
 
 @cache

@@ -1,6 +1,7 @@
 # Command lines of --name=value flags, by tyro: dataclasses made of groups of flags.
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import inspect
@@ -8,9 +9,12 @@ import io
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TypeVar, get_args
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, TypeVar, get_args, get_origin, get_type_hints
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +22,46 @@ Flags = TypeVar("Flags")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+@cache
+def read_field_docs(kind: type) -> dict[str, str]:
+    """The docstrings below the fields of a dataclass, by field."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+        except (OSError, TypeError):  # made by make_dataclass
+            continue
+        for at, text in pairwise(body):
+            if isinstance(at, ast.AnnAssign) and isinstance(text, ast.Expr):
+                docs[at.target.id] = " ".join(text.value.value.split())
+    return docs
+
+
+@cache
+def describe_fields(kind: type) -> None:
+    """Give the fields of a dataclass, and of those in it, their docstrings as help, without line
+    breaks; a docstring that names the default replaces None."""
+    import tyro
+
+    types, docs = get_type_hints(kind, include_extras=True), read_field_docs(kind)
+    for f in fields(kind):
+        inner = types[f.name]
+        group = get_args(inner)[0] if get_origin(inner) is Annotated else inner
+        if is_dataclass(group):
+            describe_fields(group)
+        extras = getattr(inner, "__metadata__", ())
+        if f.name not in docs or any(getattr(extra, "help", None) for extra in extras):
+            continue
+        named = f.default is None and "default:" in docs[f.name].lower()
+        hint = tyro.conf.arg(help=docs[f.name], help_behavior_hint="" if named else None)
+        kind.__annotations__[f.name] = Annotated[inner, hint]
+
+
 def parse_command(kind: type[Flags], program: str, **options: object) -> Flags:
     """`tyro.cli` as all commands call it: with underscores, and errors of one line."""
     import tyro
 
+    describe_fields(kind)
     with shorten_errors():
         return tyro.cli(kind, prog=program, use_underscores=True, **options)
 

@@ -11,7 +11,7 @@ from fixers.flags import OptionFlags, describe_fixers, list_options
 from fixers.registry import NAMES
 from reconstruction.config import Config, EvaluationConfig, default, mcmc
 from reconstruction.rounds.settings import FixConfig
-from runtime.flags import shorten_errors
+from runtime.flags import describe_fields, shorten_errors
 
 CHOICES = tuple(name for name in NAMES if name != "identity")
 # published names whose fixers are still to come
@@ -114,6 +114,7 @@ def parse_flags() -> Flags:
         name: (text, Flags(data_dir=tyro.MISSING, optimisation=preset()))
         for name, (text, preset) in PRESETS.items()
     }
+    describe_fields(Flags)
     with shorten_errors():
         return tyro.extras.overridable_config_cli(
             presets,

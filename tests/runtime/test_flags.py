@@ -15,6 +15,9 @@ class Options:
     """How large."""
     mode: Literal["one", "two"] = "one"
     """Which."""
+    folder: str | None = None
+    """Where it goes,
+    1 or more of them (default: nowhere)."""
 
 
 @pytest.mark.parametrize(
@@ -36,8 +39,13 @@ def test_wrong_flags_are_one_line_and_exit_code_2(arguments, sentence, capsys):
     assert not set("│╭╰─") & set(text)
 
 
-def test_help_is_left_as_it_is(capsys):
+def test_help_joins_lines_and_names_one_default(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_command(Options, "python -m room", args=["--help"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: python -m room ")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m room ")
+    words = " ".join(text.replace("│", " ").replace("|", " ").split())
+    assert "Where it goes, 1 or more of them (default: nowhere)." in words
+    assert "default: None" not in text
+    assert "Where it goes, 1" in text
