@@ -198,9 +198,8 @@ def test_captures_without_points_need_a_random_start(scene):
         initial_splats(Scene(**values), Config())
     splats = initial_splats(Scene(**values), Config(init_type="random", init_num_pts=300))
     assert splats.count == 300
-    splats = initial_splats(
-        Scene(**{**values, "kind": "transforms.json"}), Config(init_num_pts=300)
-    )
+    without = {"kind": "transforms.json", "needs_points": False}
+    splats = initial_splats(Scene(**{**values, **without}), Config(init_num_pts=300))
     assert splats["means"].abs().max() < 4 * scene.scale
 
 
