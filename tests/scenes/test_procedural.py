@@ -176,7 +176,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
         (lambda: place(3, "room").capture(2, 8, 8, "fly"), "unknown path 'fly'"),
         (lambda: place(3, "room").capture(0, 8, 8), "at least 1"),
         (lambda: place(3, "room").capture(3, 10**9, 8), "at most 16384 pixels"),
-        (lambda: write("new", 0, width=8, height=10**9), "sizes 16"),
+        (lambda: write("new", 0, width=8, height=10**9), "--width 8: give at least 16"),
         (lambda: write("new", 0, height=10**9), "at most 16384 pixels"),
         (lambda: write("new", 0, n_views=2), "--views 2: give at least 3"),
     ],
