@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.text import format_count
+
+FEWEST_VIEWS = 3
 LARGEST = 1e12  # larger coordinates are errors; products of smaller ones are finite in float32
 NOT_FINITE = f"that are not finite or beyond {LARGEST:g}"
 
@@ -86,3 +89,10 @@ def check_lens(lens: Lens, what: str) -> Lens:
     if not (abs(lens.K[0, 2]) < 10 * longest and abs(lens.K[1, 2]) < 10 * longest):
         raise ValueError(f"{what} has its principal point far outside the photo")
     return lens
+
+
+def check_view_count(n: int, noun: str, path: Path, kind: str = "") -> None:
+    """ValueError if a capture has too few photos or views (`noun`) for a reconstruction."""
+    if n < FEWEST_VIEWS:
+        few = format_count(n, noun)
+        raise ValueError(f"{path} has only {few}{kind}; at least {FEWEST_VIEWS} are needed")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from runtime.files import check_writable
 from runtime.text import format_count, format_list
-from scenes.colmap import write_model
+from scenes.formats.colmap import write_model
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
 from runtime.flags import parse_command
 from runtime.shards import Shard
-from scenes.loading import find_captures
+from scenes.formats.registry import find_captures
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from runtime.files import make_writable_folder, replace_folder
-from scenes import colmap
-from scenes.loading import FEWEST_VIEWS, SHORTEST_SIDE
+from scenes.capture import FEWEST_VIEWS
+from scenes.formats import colmap
+from scenes.loading import SHORTEST_SIDE
 from scenes.procedural.scene import check_size, generate
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scenes import colmap
 from scenes.cameras import Cameras
+from scenes.formats import colmap
 from splats.gaussians import from_points
 from splats.paths import look_at
 from splats.rasterize import rasterize

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 import scenes
-from scenes import Cameras, transforms
+from scenes import Cameras
+from scenes.formats import transforms
 from tests.scenes.captures import SHARED_SCENES, camera_ring, photo
 
 TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

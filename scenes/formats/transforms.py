@@ -22,8 +22,8 @@ from scenes.capture import (
     check_poses,
     make_no_points,
 )
+from scenes.formats.ply_points import read_ply_points
 from scenes.photos import UnreadablePhoto, find_photos, read_header
-from scenes.ply_points import read_ply_points
 
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")

@@ -13,7 +13,8 @@ from runtime.files import make_writable_folder, replace_folder
 from runtime.text import format_count
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, make_no_points
-from scenes.colmap_check import check_binary, check_text
+from scenes.formats.colmap_check import check_binary, check_text
+from scenes.photos import list_photos
 
 # Where a model lies below the folder a user names: COLMAP and gsplat, Difix, DL3DV-Benchmark.
 MODEL_FOLDERS = (
@@ -30,6 +31,15 @@ def find_model(folder: Path) -> Path | None:
         if any((model / f"{part}.{end}").is_file() for part in parts for end in ("bin", "txt")):
             return model
     return None
+
+
+def find_photo_folder(path: Path, model: Path) -> Path:
+    """`images` beside the sparse folder or in the scene's folder, else the one with photos."""
+    sparse = model if model.name == "sparse" else model.parent
+    for folder in (sparse.parent, path):
+        if (folder / "images").is_dir() or any(folder.glob("images_[0-9]*")):
+            return folder / "images"
+    return next((folder for folder in (sparse.parent, path) if list_photos(folder)), path)
 
 
 def read(model: Path, photo_folder: Path) -> Capture:

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 import scenes
-from scenes import loading, transforms
-from scenes.loading import Format, find_captures
-from tests.scenes.test_transforms import write
+from scenes.formats import registry, transforms
+from scenes.formats.registry import Format, find_captures
+from tests.scenes.formats.test_transforms import write
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def toy(monkeypatch):
     def read(file, path, photos):
         return replace(transforms.read(file, photos), kind="toy", needs_points=True)
 
-    monkeypatch.setattr(loading, "FORMATS", (*loading.FORMATS, Format("toy.json", find, read)))
+    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, Format("toy.json", find, read)))
 
 
 def test_a_new_format_is_read_and_named(toy, tmp_path):

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import scenes
-from scenes import Cameras, colmap
+from scenes import Cameras
+from scenes.formats import colmap
 from tests.scenes.captures import SHARED_SCENES, camera_ring, colmap_model, write_capture
 
 

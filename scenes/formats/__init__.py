@@ -1,0 +1,1 @@
+# Readers of capture formats: a file or folder on disk -> Capture.
