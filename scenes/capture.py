@@ -46,7 +46,7 @@ class Capture:
     """Poses and points of a capture; view i is the photo `photo_folder / names[i]`.
 
     viewmats: [N, 4, 4] float64, world to camera, OpenCV axes.
-    points: [P, 3] float32, colors: [P, 3] float32 in [0, 1].
+    points: [P, 3] float64, colors: [P, 3] float32 in [0, 1].
     needs_points: the format holds points, so that a capture without any is a user's mistake.
     """
 
@@ -62,8 +62,8 @@ class Capture:
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:
-    """Points and colours of a capture without any, both [0, 3] float32."""
-    return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)
+    """Points [0, 3] float64 and colours [0, 3] float32 of a capture without any."""
+    return np.zeros((0, 3)), np.zeros((0, 3), np.float32)
 
 
 def check_poses(viewmats: np.ndarray, names: tuple[str, ...] | list[str], file: Path) -> None:

@@ -77,9 +77,9 @@ def load(
     viewmats = np.stack([view.viewmat for view in views])
     points, transform = capture.points, np.eye(4)
     if normalize:
-        transform = compute_normalization(np.linalg.inv(viewmats), points.astype(np.float64))
+        transform = compute_normalization(np.linalg.inv(viewmats), points)
         viewmats = transform_viewmats(transform, viewmats)
-        points = transform_points(transform, points.astype(np.float64)).astype(np.float32)
+        points = transform_points(transform, points)
     names = tuple(view.name for view in views)
     scene = Scene(
         path=path,
@@ -91,7 +91,7 @@ def load(
             torch.tensor([view.image.shape[1::-1] for view in views]),
         ),
         images=tuple(view.image for view in views),
-        points=torch.from_numpy(points),
+        points=torch.from_numpy(points).float(),
         point_colors=torch.from_numpy(capture.colors),
         split=split_of(names),
         data_factor=data_factor,

@@ -92,7 +92,7 @@ def read(model: Path, photo_folder: Path) -> Capture:
         if not good.all():
             skipped = format_count(int((~good).sum()), "point")
             notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
-        xyz, colors = xyz[good].astype(np.float32), colors[good]
+        xyz, colors = xyz[good], colors[good]
     return Capture(
         kind="COLMAP",
         photo_folder=photo_folder,

@@ -10,7 +10,7 @@ from scenes.capture import LARGEST
 
 
 def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """points [P, 3] float32 and colors [P, 3] float32 in [0, 1] (grey if the file has none).
+    """points [P, 3] float64 and colors [P, 3] float32 in [0, 1] (grey if the file has none).
 
     Points that are not finite are dropped. Raises ValueError if the file is no point cloud.
     """
@@ -28,7 +28,7 @@ def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
         reason = (str(error) or "it holds no vertices with x, y and z").splitlines()[0]
         raise ValueError(f"{file} is not a readable point cloud ({reason})") from None
     finite = (np.abs(points) < LARGEST).all(1) & np.isfinite(colors).all(1)
-    return points[finite].astype(np.float32), colors[finite].clip(0, 1)
+    return points[finite], colors[finite].clip(0, 1)
 
 
 def _check_counts(file: Path) -> None:

@@ -311,7 +311,7 @@ def _in_file_frame(
         applied = np.zeros(0)
     if applied.shape not in ((3, 4), (4, 4)) or not np.isfinite(applied).all():
         raise ValueError(f'{file}: "applied_transform" must be a 3x4 or 4x4 matrix of numbers')
-    moved = (points @ applied[:3, :3].T + applied[:3, 3]).astype(np.float32)
+    moved = points @ applied[:3, :3].T + applied[:3, 3]
     if len(points) and _measure_visibility(moved, viewmats, lenses) > 1.5 * _measure_visibility(
         points, viewmats, lenses
     ):
@@ -322,7 +322,7 @@ def _in_file_frame(
 
 def _measure_visibility(points: np.ndarray, viewmats: np.ndarray, lenses: list[Lens]) -> float:
     """The mean share of points that lie in front of a camera and inside its photo."""
-    points = points[:: max(1, len(points) // 2000)].astype(np.float64)
+    points = points[:: max(1, len(points) // 2000)]
     shares = []
     for viewmat, lens in zip(viewmats, lenses, strict=True):
         x, y, z = viewmat[:3, :3] @ points.T + viewmat[:3, 3:]
