@@ -22,7 +22,7 @@ from reconstruction.trainer import Trainer
 from runtime.files import make_writable_folder, replace_folder
 from scenes import load
 from scenes.scene import Scene
-from splats import ply
+from splats.formats import ply
 
 CHECK_EVERY = 50  # steps between checks of the loss and calls of `progress`
 MOST_WAITING = 32  # pictures held in memory until they are written

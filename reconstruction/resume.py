@@ -11,7 +11,7 @@ import torch
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import rounds_from_json
 from reconstruction.state import History, State
-from splats import checkpoint
+from splats.formats import checkpoint
 
 log = logging.getLogger(__name__)
 

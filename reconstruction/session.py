@@ -23,7 +23,7 @@ from runtime import memory
 from runtime.files import write_json
 from runtime.interrupts import Interrupt, deferred_interrupt
 from scenes.cameras import Cameras
-from splats import checkpoint, ply
+from splats.formats import checkpoint, ply
 from splats.rasterize import Render
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Session:
         raise KeyboardInterrupt
 
     def go_back(self, path: Path, saved: dict[str, Any]) -> None:
-        """Load an earlier state of this run, read by `splats.checkpoint.load`."""
+        """Load an earlier state of this run, read by `splats.formats.checkpoint.load`."""
         self.trainer.state.load(path, saved)
         self.progress.step_back(self.trainer.state.done)
 

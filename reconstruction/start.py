@@ -12,8 +12,8 @@ from reconstruction.config import Config
 from reconstruction.rendering import measure
 from reconstruction.state import History
 from scenes.scene import Scene
-from splats import checkpoint
 from splats.files import FORMATS, find_files, is_checkpoint, load
+from splats.formats import checkpoint
 from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import estimate_focus
 
@@ -38,7 +38,7 @@ class Start:
 
     @classmethod
     def from_checkpoint(cls, path: Path | str) -> Start:
-        """From a .pt as gsplat's trainers write it; errors as `splats.checkpoint.read`."""
+        """From a .pt as gsplat's trainers write it; errors as `splats.formats.checkpoint.read`."""
         path = Path(path)
         if path.suffix in FORMATS and not is_checkpoint(path):
             raise ValueError(f"{path} is a {path.suffix}, not a checkpoint; give it as --ply")

@@ -11,7 +11,7 @@ import torch
 from reconstruction.rounds.distillation import Distillation
 from reconstruction.rounds.record import rounds_from_json, rounds_to_json
 from reconstruction.views import ViewOrder
-from splats import checkpoint
+from splats.formats import checkpoint
 from splats.gaussians import Splats
 
 

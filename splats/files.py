@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
-from splats import checkpoint, ply
+from splats.formats import checkpoint, ply
 from splats.gaussians import Gaussians, Splats
 
 
@@ -21,7 +21,7 @@ class Format:
 
     read: the splats in a file. write: splats and their step to a file; None: it is only read.
     patterns: where trainers put such files in a result folder. is_checkpoint: such files are
-    checkpoints of `splats.checkpoint`, with a step, and perhaps a history and a confidence.
+    checkpoints of `splats.formats.checkpoint`, with a step, and perhaps a history and a confidence.
     """
 
     read: Callable[[Path], Splats]
@@ -115,7 +115,7 @@ def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
 
 
 def is_checkpoint(path: Path | str) -> bool:
-    """Whether the suffix is that of checkpoints, which `splats.checkpoint` reads."""
+    """Whether the suffix is that of checkpoints, which `splats.formats.checkpoint` reads."""
     format = FORMATS.get(Path(path).suffix)
     return format is not None and format.is_checkpoint
 

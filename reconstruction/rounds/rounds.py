@@ -26,7 +26,7 @@ from reconstruction.start import check_fit, measure_fit
 from runtime import memory
 from runtime.files import atomic_path
 from scenes.cameras import Cameras
-from splats import checkpoint
+from splats.formats import checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from splats import ply
+from splats.formats import ply
 from splats.gaussians import from_points
 from tests.conftest import GUARD
 from tests.examples.conftest import environment

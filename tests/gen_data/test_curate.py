@@ -12,7 +12,7 @@ from gen_data.recipe import Recipe
 from gen_data.results import is_finished, load_depth, read_frames, save_depth
 from gen_data.strategies import Strategy
 from scenes import Cameras
-from splats import ply
+from splats.formats import ply
 from splats.rasterize import rasterize
 from tests.gen_data.conftest import HEIGHT, VIEWS, WIDTH
 

@@ -4,9 +4,9 @@ import torch
 
 import splats
 from reconstruction import Start
-from splats import checkpoint, ply
 from splats.files import FORMATS, Format, read_confidence
-from tests.splats.test_checkpoint import same, some_splats
+from splats.formats import checkpoint, ply
+from tests.splats.formats.test_checkpoint import same, some_splats
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from runtime.command import run_command
 from scenes.cameras import Cameras
-from splats import checkpoint, files, paths, save
+from splats import files, paths, save
+from splats.formats import checkpoint
 from splats.gaussians import Splats, from_points
 from splats.view import pictures
 from splats.view.__main__ import main

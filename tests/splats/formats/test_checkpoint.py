@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import splats as package
-from splats import checkpoint, ply
+from splats.formats import checkpoint, ply
 from splats.gaussians import NAMES, Splats
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from splats import checkpoint, ply
+from splats.formats import checkpoint, ply
 from splats.gaussians import Splats
 
 MUTATIONS = 300

@@ -4,7 +4,7 @@ import plyfile
 import pytest
 import torch
 
-from splats import ply
+from splats.formats import ply
 from splats.gaussians import NAMES, Splats
 
 
