@@ -12,6 +12,7 @@ import torch
 
 from scenes.cameras import Cameras
 from scenes.capture import Capture, check_view_count
+from scenes.formats.from_video import prepare_video
 from scenes.formats.registry import read_capture
 from scenes.normalize import compute_normalization, transform_points, transform_viewmats
 from scenes.photos import Sources, UnreadablePhoto, find_sources, read_header, shrink_size
@@ -32,25 +33,28 @@ def load(
     test_every: int | None = None,
     split_file: Path | str | None = None,
     image_folder: Path | str | None = None,
+    video_frames: int | None = None,
     normalize: bool = False,
     progress: bool = True,
 ) -> Scene:
     """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else photos.
 
-    Photos alone are posed by structure from motion, and the model is saved as `sparse/0`.
+    Photos alone are posed by structure from motion, and the model is saved as `sparse/0`. Of a
+    video (a file, or alone in a folder), sharp frames are the photos, saved beside it.
     data_factor: photos at 1/N of their size (`images_N`, else resized and cached); 0: the smallest
         N at which no side of a photo exceeds `longest_side` pixels.
     split, test_every, split_file: see `scenes.split.make_split`; without them the rule is
         detected, and `test_every` alone means Difix3D's: every N-th view trains.
     image_folder: the photos' folder, if not the usual one (absolute or relative to `path`).
+    video_frames: how many frames of a video are taken (default: 3 a second, 60 to 150).
     normalize: recentre, align and scale the world; `Scene.transform` is the applied transform.
     progress: show progress bars.
     Raises FileNotFoundError or ValueError; the message names the file or flag.
     """
-    path = Path(path)
+    path, video_notes = prepare_video(Path(path), video_frames, progress)
     if not path.is_dir():
         reason = "is not a folder" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{path} {reason}; give the folder of a capture")
+        raise FileNotFoundError(f"{path} {reason}; give the folder of a capture, or a video")
     data_factor = _whole("--data_factor", data_factor, 0)
     longest_side = _whole("longest_side", longest_side, SHORTEST_SIDE)
     folder = None
@@ -71,7 +75,7 @@ def load(
     split_of(names)  # raises errors before photos are decoded
     _check_sizes(sources, data_factor)
     views, skipped = decode_views(capture, sources, data_factor, progress)
-    notes = [*capture.notes, *sources.notes, *skipped]
+    notes = [*video_notes, *capture.notes, *sources.notes, *skipped]
     check_view_count(len(views), "view", path, " with a readable photo")
 
     viewmats = np.stack([view.viewmat for view in views])

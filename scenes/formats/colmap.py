@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 from torch import Tensor
 
-from runtime.files import make_writable_folder, replace_folder
+from runtime.files import make_writable_folder, replace_folder, write_json
 from runtime.text import format_count
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, make_no_points
@@ -156,13 +156,20 @@ def write(
     return write_model(model, Path(scene_folder))
 
 
-def write_model(model: pycolmap.Reconstruction, scene_folder: Path) -> Path:
-    """Write a model to `scene_folder`/sparse/0, whole or not at all."""
+def write_model(
+    model: pycolmap.Reconstruction, scene_folder: Path, beside: dict[str, object] | None = None
+) -> Path:
+    """Write a model to `scene_folder`/sparse/0, whole or not at all.
+
+    beside: data of further JSON files in that folder, by file name.
+    """
     sparse = make_writable_folder(scene_folder / "sparse")
     temporary = Path(tempfile.mkdtemp(prefix=".0-", dir=sparse))
     try:
         temporary.chmod(0o755)
         model.write_binary(temporary)
+        for name, data in (beside or {}).items():
+            write_json(temporary / name, data)
         return replace_folder(temporary, sparse / "0")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from scenes import sfm
-from scenes.capture import Capture, check_view_count
-from scenes.formats import colmap, transforms
+from scenes.capture import Capture
+from scenes.formats import colmap, transforms, unposed
 from scenes.photos import list_photos
 from scenes.scene import Split
+from scenes.video import list_videos
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,19 @@ class Format:
 def find_captures(folder: Path) -> list[Path]:
     """The folder itself, or its sub-folders, sorted by name, if the captures are those.
 
-    Photos in the folder itself do not make it one capture if sub-folders hold some too.
+    Photos in the folder itself do not make it one capture if sub-folders hold some too, but
+    sub-folders named after cameras (cam0, cam1) do.
     """
-    if _is_capture(folder):
+    if _is_capture(folder) or unposed.is_split_by_camera(folder):
         return [folder]
     inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    return inner if any(_is_capture(f) or list_photos(f) for f in inner) else [folder]
+    several = any(_is_capture(f) or list_photos(f) or list_videos(f) for f in inner)
+    return inner if several else [folder]
 
 
 def _is_capture(folder: Path) -> bool:
     """Whether a folder holds poses in one of FORMATS, or photos in `images`."""
-    return (folder / "images").is_dir() or any(format.find(folder) for format in FORMATS)
+    return (folder / "images").is_dir() or find_format(folder) is not None
 
 
 def _read_colmap(model: Path, path: Path, photos: Path | None) -> Capture:
@@ -57,28 +59,24 @@ FORMATS = (
 )
 
 
+def find_format(folder: Path) -> tuple[Format, Path] | None:
+    """The first format with poses that is there, and its file or folder."""
+    places = ((format, format.find(folder)) for format in FORMATS)
+    return next(((format, place) for format, place in places if place is not None), None)
+
+
 def read_capture(
     path: Path, folder: Path | None, split_of: Callable[[tuple[str, ...]], Split], progress: bool
 ) -> Capture:
     """The capture in a folder, by the first format that is there, else from its photos."""
-    for format in FORMATS:
-        place = format.find(path)
-        if place is not None:
-            return format.read(place, path, folder)
-
-    photos = folder
-    if photos is None and (path / "images").is_dir():
-        photos = path / "images"
-    photos = photos or path
-    names = list_photos(photos, deep=photos != path)
-    if not names:
+    match = find_format(path)
+    if match is not None:
+        format, place = match
+        return format.read(place, path, folder)
+    capture = unposed.read(path, folder, split_of, progress)
+    if capture is None:
         raise FileNotFoundError(
             f"{path} holds no capture: {', '.join(f'no {format.name}' for format in FORMATS)} and "
             "no photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
         )
-    check_view_count(len(names), "photo", path)
-    split_of(tuple(names))  # raises errors before structure from motion
-    scene_folder = path if photos == path or folder is not None else photos.parent
-    notes = sfm.structure_from_motion(photos, names, scene_folder, progress)
-    capture = colmap.read(scene_folder / "sparse" / "0", photos)
-    return replace(capture, notes=(*notes, *capture.notes))
+    return capture

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pycolmap
@@ -5,7 +7,8 @@ import pytest
 from PIL import Image
 
 import scenes
-from scenes import sfm
+from scenes.formats import unposed
+from scenes.sfm import matching, pipeline
 from tests.scenes.captures import photo
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 300.0
@@ -71,7 +74,7 @@ def test_photos_only_are_posed_once_and_the_model_is_reused(tmp_path, monkeypatc
         ["images", "sparse"] if below == "images" else ["sparse"]
     )
 
-    monkeypatch.setattr(sfm, "structure_from_motion", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(unposed, "structure_from_motion", lambda *_: pytest.fail("ran again"))
     again = scenes.load(tmp_path, progress=False)
     assert again.names == scene.names and again.cameras.Ks.equal(scene.cameras.Ks)
 
@@ -89,27 +92,32 @@ def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
         Image.fromarray(photo(160, 120, i)).save(tmp_path / f"{i}.jpg")
 
     tmp_path.chmod(0o555)
-    with pytest.raises(PermissionError, match="copy the photos to a folder you can write to"):
+    with pytest.raises(PermissionError, match="copy the capture to a folder you can write to"):
         scenes.load(tmp_path, progress=False)
 
 
 def test_a_wrong_split_is_refused_before_any_work(tmp_path, monkeypatch):
     for i in range(3):
         Image.fromarray(photo(160, 120, i)).save(tmp_path / f"{i}.jpg")
-    monkeypatch.setattr(sfm, "structure_from_motion", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(unposed, "structure_from_motion", lambda *_: pytest.fail("ran"))
     with pytest.raises(ValueError, match="name photos with _train_"):
         scenes.load(tmp_path, split="filename", progress=False)
 
 
 def test_the_commentary_of_colmap_is_silent_even_on_ctrl_c(capfd):
-    with sfm._quiet():
+    with pipeline._quiet():
         pycolmap.logging.error("Stopping thread...")  # what it says then
     assert capfd.readouterr().err == ""
 
 
-def test_pairs_of_many_photos_are_few_but_connect_all():
-    assert len(sfm.choose_pairs(23)) == 23 * 22 // 2
-    pairs = sfm.choose_pairs(500)
-    assert len(pairs) < 10_000 and len(set(pairs)) == len(pairs)
-    assert all(0 <= i < j < 500 for i, j in pairs)
-    assert {(i, i + 1) for i in range(499)} <= set(pairs) and (0, 490) in pairs
+def test_many_photos_are_matched_with_their_next_and_most_similar_ones():
+    assert len(matching.choose_pairs(23)) == 23 * 22 // 2
+    rng = np.random.default_rng(0)
+    place = rng.permutation(400)  # of each photo on a path
+    similarity = -np.abs(place[:, None] - place[None]).astype(np.float32)
+    pairs = matching.choose_pairs(400, similarity)
+    assert len(pairs) < 400 * 26 and len(set(pairs)) == len(pairs)
+    assert all(0 <= i < j < 400 for i, j in pairs)
+    at = np.argsort(place)
+    near = {(min(i, j), max(i, j)) for i, j in pairwise(at.tolist())}
+    assert {(i, i + 1) for i in range(399)} | near <= set(pairs)

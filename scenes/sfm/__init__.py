@@ -1,0 +1,1 @@
+# Structure from motion with pycolmap: photos only -> a COLMAP model beside them.
