@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.backbones import fetch_backbone
+from evaluation.backbones.network import load_lpips
 
 PSNR_CAP = 100.0  # dB; reached only by an rms error below 1e-5, that is by identical images
 SSIM_WINDOW = 11  # pixels; the Gaussian window's size at sigma 1.5
@@ -55,6 +55,7 @@ class Metrics:
     lpips_net: "alex", "vgg", or None for no LPIPS. AlexNet gets its inputs in [-1, 1], the range
         the network was calibrated for. VGG gets them in [0, 1]: an error of the 3DGS evaluation
         (`normalize=False`) that published numbers share, kept for comparability.
+    backbones: a folder with the weights of LPIPS's backbone, see `evaluation.backbones.features`.
     lpips_reason: None if LPIPS is computed, else a sentence with the reason. The backbone's weights
         are looked up, and downloaded if missing, when the object is created.
     SSIM is torchmetrics', averaged over its whole map, as torchmetrics itself does since 1.5; older
@@ -63,12 +64,20 @@ class Metrics:
     Raises ValueError for another lpips_net.
     """
 
-    def __init__(self, lpips_net: str | None = "alex", device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        lpips_net: str | None = "alex",
+        device: torch.device | str = "cpu",
+        backbones: Path | str | None = None,
+    ):
         if lpips_net not in (None, *LPIPS_TEXT):
             raise ValueError(f"lpips_net is {lpips_net!r}; choose alex, vgg or None.")
         self.lpips_net = lpips_net
         self.device = torch.device(device)
-        self._lpips, self.lpips_reason = _load_lpips(lpips_net, self.device)
+        self._lpips, self.lpips_reason = None, "LPIPS was not asked for."
+        if lpips_net is not None:
+            network, self.lpips_reason = load_lpips(lpips_net, backbones)
+            self._lpips = network and network.to(self.device)
 
     @property
     def names(self) -> list[str]:
@@ -221,19 +230,3 @@ def _check(prediction: Tensor, truth: Tensor) -> None:
         )
     if truth.numel() and not (truth.min() >= 0 and truth.max() <= 1):
         raise ValueError("The truth has values outside [0, 1]; 8-bit values are divided by 255.")
-
-
-def _load_lpips(net: str | None, device: torch.device) -> tuple[torch.nn.Module | None, str | None]:
-    """The LPIPS network, or None and the sentence why there is none."""
-    if net is None:
-        return None, "LPIPS was not asked for."
-    reason = fetch_backbone(net)
-    if reason is not None:
-        return None, f"LPIPS is not available: {reason}"
-    try:
-        import lpips
-    except ImportError:
-        return None, "LPIPS is not available: the Python package lpips is not installed."
-    with warnings.catch_warnings():  # lpips 0.1.4 asks torchvision in a way it calls deprecated
-        warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=net, verbose=False).to(device).requires_grad_(False), None

@@ -131,6 +131,10 @@ class EvaluationConfig:
 
     lpips_net: Literal["alex", "vgg"] = "alex"
     """Network of the perceptual metric."""
+    backbones: Path | None = None
+    """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
+    torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m
+    evaluation.backbones fetch` gets them)."""
     save_video: bool = True
     """Write a video along a camera path at the end."""
     render_traj_path: Literal["interp", "ellipse"] = "interp"

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # These change what is shown, not what comes out.
 FREE = {"eval_steps", "save_steps", "save_every_seconds", "lpips_net", "save_video"}
-FREE |= {"render_traj_path", "device", "transform"}
+FREE |= {"backbones", "render_traj_path", "device", "transform"}
 
 
 def resume_run(

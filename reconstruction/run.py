@@ -213,7 +213,7 @@ def evaluate_only(
         step=step,
         settings={**describe_settings(scene, config, evaluation, start), "eval_only": True},
         history=start.history,
-        metrics=Metrics(evaluation.lpips_net, device),
+        metrics=Metrics(evaluation.lpips_net, device, evaluation.backbones),
         video=evaluation.render_traj_path if evaluation.save_video else None,
         rounds=rounds_from_json(json.loads(rounds.read_text())) if rounds.exists() else (),
     )

@@ -203,7 +203,9 @@ class Session:
         step = state.done - 1
         if not at_end and any(known["step"] == step for known in state.history.evaluations):
             return
-        self.metrics = self.metrics or Metrics(self.evaluation.lpips_net, trainer.device)
+        if self.metrics is None:
+            wanted = self.evaluation
+            self.metrics = Metrics(wanted.lpips_net, trainer.device, wanted.backbones)
         rounds, post = state.distillation.rounds, state.distillation.settings.post
         fixes = rounds and (post == "always" or (post == "auto" and at_end))
         films = at_end and self.evaluation.save_video

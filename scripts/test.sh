@@ -5,6 +5,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 say "ruff"
 ruff check .
 ruff format --check .
+if [[ ! -d ../shared/backbones ]]; then
+    say "weights of LPIPS's backbones"
+    python -m evaluation.backbones fetch --folder .venv/backbones ||
+        echo "the tests of LPIPS with its real weights will be skipped"
+fi
 say "pytest"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 python -m pytest -n "${WORKERS:-2}" --dist loadfile "$@"

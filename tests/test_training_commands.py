@@ -1,5 +1,6 @@
 # VQVAE_train.py, VAR_train.py and VAE_train.py: the published commands on small weights, and
 # mistakes.
+import csv
 import json
 import os
 import re
@@ -75,6 +76,20 @@ def test_the_published_commands_run(call, workplace):
         assert described["stage"] == (1 if kind == "ar" else 2)
         assert described["epoch"] == 1
         assert loading.load(file).has_bridge == (kind == "vae")
+
+
+def test_stage_two_learns_by_lpips_and_the_gram_loss(call, workplace, backbones_folder):
+    flags = ["--var_pretrain_path=checkpoints/VARSR.pth", "--use_gram_loss=True", "--steps=2"]
+    flags += ["--vae_model_path=checkpoints/VQVAE.pth", "--batch_size=1", "--workers=0"]
+    flags += [f"--backbones={backbones_folder}", "--exp_name=perceptual", "--depth=2"]
+    code, said = call("VAE_train.py", *flags)
+    assert code == 0, said
+    assert "Images are trained by L2 + LPIPS + 0.5 Gram (VGG16)." in said
+    with (workplace / "results" / "perceptual" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("lpips", "gram", "render_lpips"):
+        values = [float(row[name]) for row in rows if row.get(name)]
+        assert values and all(0 < value < float("inf") for value in values), (name, rows)
 
 
 def test_a_killed_run_goes_on(workplace):

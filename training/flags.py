@@ -97,6 +97,10 @@ class Optimization:
     """Of everything random (default 0)."""
     device: str | None = None
     """cuda or cpu (default: a GPU if there is one)."""
+    backbones: Path | None = None
+    """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
+    torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m
+    evaluation.backbones fetch` gets them)."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 # 2025), which GS-VAR trains with: Reda et al., "FILM", 2022.
 from __future__ import annotations
 
-import warnings
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluation.backbones import fetch_backbone
+from evaluation.backbones.network import load_lpips
 from evaluation.ssim import ssim
 
 PixelLoss = Literal["l1", "l2"]
@@ -115,21 +115,15 @@ class Perceptual(nn.Module):
         return image.to(next(self.network.parameters()).dtype)
 
 
-def load_perceptual(device: torch.device | str) -> tuple[Perceptual | None, str | None]:
+def load_perceptual(
+    device: torch.device | str, backbones: Path | str | None = None
+) -> tuple[Perceptual | None, str | None]:
     """The Perceptual with its weights and None, or None and the sentence why there is none.
 
-    The weights are looked for in torch hub's folder and downloaded if missing.
+    backbones: a folder with VGG16's weights, see `evaluation.backbones.features`.
     """
-    reason = fetch_backbone("vgg")
-    if reason is not None:
-        return None, f"LPIPS is not available: {reason}"
-    try:
-        import lpips
-    except ImportError:
-        return None, "LPIPS is not available: the Python package lpips is not installed."
-    with warnings.catch_warnings():  # lpips 0.1.4 asks torchvision in a way it calls deprecated
-        warnings.simplefilter("ignore")
-        return Perceptual(lpips.LPIPS(net="vgg", verbose=False)).to(device), None
+    network, reason = load_lpips("vgg", backbones)
+    return (None, reason) if network is None else (Perceptual(network).to(device), None)
 
 
 class ImageObjective:

@@ -35,6 +35,7 @@ def test(flags: TestFlags, *, mode: str, suffix: str) -> None:
         tested.build(device) if results.gen_img else None,
         device=device,
         lpips_net=results.lpips_net,
+        backbones=results.backbones,
         metric_space=results.metric_space,
         guides=tested.guides,
         at_a_time=getattr(tested.options, "batch_size", 1) if tested.mode == "resize" else 1,

@@ -96,6 +96,10 @@ class Results:
     """y: PSNR and SSIM on luma (BT.601, studio swing), as the original reports them."""
     lpips_net: Literal["alex", "vgg"] = "alex"
     """Network of LPIPS; the original's is alex."""
+    backbones: Path | None = None
+    """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
+    torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m
+    evaluation.backbones fetch` gets them)."""
 
 
 @dataclass(frozen=True)

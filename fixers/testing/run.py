@@ -225,6 +225,7 @@ def test_fixer(
     *,
     device: torch.device | str = "cpu",
     lpips_net: str = "alex",
+    backbones: Path | None = None,
     metric_space: str = "rgb",
     guides: Guides,
     at_a_time: int = 1,
@@ -257,7 +258,7 @@ def test_fixer(
     if shard is not None and missing:
         log.info("%d predictions of other shards are missing: the last measures all", missing)
         return
-    judge = FixingMetrics(Metrics(lpips_net, device), metric_space)
+    judge = FixingMetrics(Metrics(lpips_net, device, backbones), metric_space)
     result = measure(
         triplets,
         folders,

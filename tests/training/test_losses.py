@@ -1,13 +1,9 @@
 # Image losses: hand-made values, independent float64 references, gradients, no silent substitute.
-import functools
-import urllib.request
-
 import pytest
 import torch
 from torch import nn
 
 from evaluation.metrics import Metrics
-from training import losses
 from training.losses import (
     ImageObjective,
     Perceptual,
@@ -220,24 +216,28 @@ def test_perceptual_is_frozen_without_dropout_and_in_float32(perceptual):
     assert [v.item() for v in cast] == pytest.approx([v.item() for v in plain], rel=1e-5)
 
 
-def test_no_weights_give_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)
+def test_no_weights_give_a_reason(no_weights):
     perceptual, reason = load_perceptual("cpu")
     assert perceptual is None
     assert reason.startswith("LPIPS is not available: vgg16-397923af.pth could not be downloaded")
 
 
-def test_weights_give_a_perceptual(monkeypatch):
-    # a random VGG16 in its place
-    monkeypatch.setattr(losses, "fetch_backbone", lambda net: None)
-    monkeypatch.setattr(lpips, "LPIPS", functools.partial(lpips.LPIPS, pnet_rand=True))
-    perceptual, reason = load_perceptual(torch.device("cpu"))
+def test_real_weights_give_lpips_and_a_gram_loss_that_descend(backbones_folder):
+    perceptual, reason = load_perceptual("cpu", backbones_folder)
     assert reason is None
-    assert perceptual(*images(1, dtype=torch.float32)).item() > 0
+    prediction, truth = images(1, 48, 48, dtype=torch.float32)
+    expected = Metrics("vgg", backbones=backbones_folder)._lpips(prediction, truth).item()
+    assert perceptual(prediction, truth).item() == pytest.approx(expected, rel=1e-5)
+    objective = ImageObjective(perceptual, gram=True)
+    leaf = prediction.clone().requires_grad_()
+    first = objective(leaf, truth)
+    optimizer = torch.optim.Adam([leaf], 0.02)
+    for _ in range(12):
+        optimizer.zero_grad()
+        objective(leaf, truth)["loss"].backward()
+        optimizer.step()
+    last = objective(leaf, truth)
+    assert last["lpips"] < 0.6 * first["lpips"] and last["gram"] < 0.3 * first["gram"]
 
 
 # the objective -------------------------------------------------------------------------------

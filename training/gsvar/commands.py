@@ -56,7 +56,7 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
         revive = own.revive_every
         stage = TokenizerStage(
             load_model(run, flags, model),
-            build_objective(run.device, perceptual=own.perceptual),
+            build_objective(run.device, flags, perceptual=own.perceptual),
             total=run.total,
             dtype=run.dtype,
             commitment=own.commitment,
@@ -113,7 +113,7 @@ def train_bridge(flags: BridgeFlags) -> None:
     def build(run: Run) -> Stage:
         return BridgeStage(
             load_model(run, flags, model),
-            build_objective(run.device, True, own.use_gram_loss, own.pixel_loss),
+            build_objective(run.device, flags, gram=own.use_gram_loss, pixel_loss=own.pixel_loss),
             dtype=run.dtype,
             train_decoder=own.train_decoder,
             both_views=own.use_ref_view_loss,
@@ -175,7 +175,7 @@ def load_data(
     options["skip_bad"] = own.skip_bad
     augmented = {"hflip": own.hflip, "photometric": own.photometric, "crops": own.crops}
     dataset = TripletDataset(learnt, window, **options, fit=own.fit, **augmented)
-    metrics = Metrics("alex", device)
+    metrics = Metrics("alex", device, flags.optimization.backbones)
     if metrics.lpips_reason and distributed.rank() == 0:
         log.info("validation is judged by PSNR: %s", metrics.lpips_reason)
     if prefix == "vqvae":
@@ -193,12 +193,17 @@ def load_model(run: Run, flags: TrainFlags, model: GSVAR) -> GSVAR:
 
 
 def build_objective(
-    device: torch.device, perceptual: bool, gram: bool = False, pixel_loss: PixelLoss = "l1"
+    device: torch.device,
+    flags: TrainFlags,
+    *,
+    perceptual: bool = True,
+    gram: bool = False,
+    pixel_loss: PixelLoss = "l1",
 ) -> ImageObjective:
     """What pictures are trained by; a line of the log describes it."""
     network, reason = None, "It was not asked for."
     if perceptual:
-        network, reason = load_perceptual(device)
+        network, reason = load_perceptual(device, flags.optimization.backbones)
     objective = ImageObjective(network, gram, reason, pixel_loss)
     log.info("%s", objective.describe())
     return objective

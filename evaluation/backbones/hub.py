@@ -1,4 +1,4 @@
-# ImageNet weights of LPIPS's backbones, in the torch hub's folder or downloaded to it. Unlike
+# The weights as torchvision publishes them, in the torch hub's folder or downloaded to it. Unlike
 # torch's own download, this one has a time limit and verifies existing files, so that no metric
 # comes from a truncated or foreign file.
 from __future__ import annotations
@@ -18,34 +18,45 @@ from runtime.files import write_bytes
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
+URLS = {
+    "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
+}
 
 
-def fetch_backbone(net: str) -> str | None:
-    """Make the weights of LPIPS's "alex" or "vgg" available to torchvision, by download if needed.
+def find_folder() -> Path:
+    """Where torchvision keeps weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
-    Returns None on success, else a sentence with the reason and where to put which file.
-    """
+
+def find_file(net: str) -> Path | None:
+    """torchvision's file of "alex" or "vgg", or None; ValueError if it is damaged."""
+    file = find_folder() / _name(net)
+    if not file.exists():
+        return None
+    if not _is_genuine(file.name, file.read_bytes()):
+        raise ValueError(
+            f"{file} is damaged (its checksum is wrong); delete it and fetch {URLS[net]} again."
+        )
+    return file
+
+
+def download(net: str) -> Path:
+    """Fetch torchvision's file of "alex" or "vgg"; OSError with the reason if that fails."""
+    file = find_folder() / _name(net)
     try:
-        from torchvision.models import AlexNet_Weights, VGG16_Weights
-    except ImportError:
-        return "the Python package torchvision is not installed."
-    weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights}[net]
-    url = weights.IMAGENET1K_V1.url
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if file.exists():
-        if _is_genuine(file.name, file.read_bytes()):
-            return None
-        return f"{file} is damaged (its checksum is wrong); delete it and fetch {url} again."
-    try:
-        data = _download(url, file.name)
+        data = _download(URLS[net], file.name)
         if not _is_genuine(file.name, data):
             raise OSError("what arrived has a wrong checksum")
-        write_bytes(file, data)
+        return write_bytes(file, data)
     except (OSError, HTTPException) as error:
         why = getattr(error, "reason", error)  # urllib's errors wrap the one that says something
         why = getattr(why, "strerror", None) or why
-        return f"{file.name} could not be downloaded ({why}); put {url} into {file.parent}."
-    return None
+        raise OSError(f"{file.name} could not be downloaded ({why})") from None
+
+
+def _name(net: str) -> str:
+    return URLS[net].rsplit("/", 1)[1]
 
 
 def _is_genuine(name: str, data: bytes) -> bool:
