@@ -48,6 +48,9 @@ class Capture:
     viewmats: [N, 4, 4] float64, world to camera, OpenCV axes.
     points: [P, 3] float64, colors: [P, 3] float32 in [0, 1].
     needs_points: the format holds points, so that a capture without any is a user's mistake.
+    masks: the file of each photo's mask, where the format names them (else see `scenes.masks`).
+    background: "white" or "black", the colour on which the capture's benchmark shows photos with
+        alpha; None if it does not say.
     """
 
     kind: str
@@ -59,6 +62,8 @@ class Capture:
     colors: np.ndarray
     notes: tuple[str, ...] = ()
     needs_points: bool = True
+    masks: tuple[Path | None, ...] | None = None
+    background: str | None = None
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:

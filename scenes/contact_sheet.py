@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from runtime.files import atomic_path, make_writable_folder
-from scenes.photos import SUFFIXES
 from scenes.scene import Scene
 
 PAPER, INK, FAINT = (250, 250, 248), (34, 36, 40), (150, 152, 156)
@@ -30,7 +29,7 @@ def check_sheet_file(file: Path) -> Path:
     """The file itself; ValueError or PermissionError if no picture can be written there."""
     if file.is_dir():
         raise ValueError(f"--contact_sheet {file} is a folder; name a picture in it")
-    if file.suffix.lower() not in SUFFIXES:
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--contact_sheet {file}: its name must end in .png, .jpg or .webp")
     make_writable_folder(file.parent)
     return file

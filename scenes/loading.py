@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from runtime.text import format_count, format_list
 from scenes.cameras import Cameras
 from scenes.capture import Capture, check_view_count
 from scenes.formats.from_video import prepare_video
 from scenes.formats.registry import read_capture
+from scenes.masks import describe_masks, find_masks
 from scenes.normalize import compute_normalization, transform_points, transform_viewmats
 from scenes.photos import Sources, UnreadablePhoto, find_sources, read_header, shrink_size
 from scenes.scene import Scene
 from scenes.split import make_split
-from scenes.views import decode_views
+from scenes.views import View, decode_views
 
 log = logging.getLogger(__name__)
 SHORTEST_SIDE = 16  # of a photo in pixels; SSIM needs 11
@@ -74,9 +76,14 @@ def load(
     check_view_count(len(names), "view", path, " with a photo")
     split_of(names)  # raises errors before photos are decoded
     _check_sizes(sources, data_factor)
-    views, skipped = decode_views(capture, sources, data_factor, progress)
-    notes = [*video_notes, *capture.notes, *sources.notes, *skipped]
+    masks, notes = capture.masks, []
+    if masks is None:
+        masks, notes = find_masks(path, capture.photo_folder, capture.names, data_factor)
+    views, skipped = decode_views(capture, sources, list(masks), data_factor, progress)
+    notes = [*video_notes, *capture.notes, *sources.notes, *notes, *skipped]
     check_view_count(len(views), "view", path, " with a readable photo")
+    views = _drop_hidden(views, notes)
+    check_view_count(len(views), "view", path, " whose mask leaves pixels")
 
     viewmats = np.stack([view.viewmat for view in views])
     points, transform = capture.points, np.eye(4)
@@ -102,6 +109,9 @@ def load(
         transform=torch.from_numpy(transform),
         notes=tuple(notes),
         needs_points=capture.needs_points,
+        alphas=_gather(views, "alpha"),
+        masks=_gather(views, "mask"),
+        background=capture.background,
     )
     sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
     log.info(
@@ -112,6 +122,22 @@ def load(
     for note in notes:
         log.warning("%s", note)
     return scene
+
+
+def _drop_hidden(views: list[View], notes: list[str]) -> list[View]:
+    """The views whose masks leave pixels, and notes about masks."""
+    notes += describe_masks([view.name for view in views], [view.mask for view in views])
+    hidden = [view.name for view in views if view.mask is not None and not view.mask.any()]
+    if hidden:
+        what = format_count(len(hidden), "view")
+        notes.append(f"skipped {what} all black in the mask: {format_list(hidden, 3)}")
+    return [view for view in views if view.name not in hidden]
+
+
+def _gather(views: list[View], layer: str) -> tuple[np.ndarray | None, ...] | None:
+    """`alpha` or `mask` of each view; None if none has it."""
+    values = tuple(getattr(view, layer) for view in views)
+    return None if all(value is None for value in values) else values
 
 
 def _whole(name: str, value: object, least: int) -> int:

@@ -1,17 +1,20 @@
-# Photos on disk: find them, decode them, and cache smaller copies for a data factor.
+# Photos on disk: find and decode them. Smaller copies: scenes.shrinking.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from runtime.files import atomic_path, check_writable
+from runtime.files import check_writable
 from runtime.text import format_count
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+HEIF = (".heic", ".heif")  # Pillow reads them with the package pillow-heif
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", *HEIF)
 MOST_PIXELS = 500_000_000  # of one photo
 ORIENTATION = 0x0112  # the EXIF tag
 # Quarter turns, counter-clockwise as np.rot90, that make a photo of this EXIF orientation upright.
@@ -19,13 +22,18 @@ TURNS = {3: 2, 6: 3, 8: 1}
 
 
 def list_photos(folder: Path, deep: bool = False) -> list[str]:
-    """Sorted names of the photos in a folder (`deep`: and its subfolders), relative to it."""
+    """Sorted names of the photos in a folder (`deep`: and its subfolders), relative to it.
+
+    A HEIC photo with a copy in another format beside it is left out.
+    """
     files = folder.rglob("*") if deep else folder.glob("*")
     names = [file.relative_to(folder) for file in files if file.suffix.lower() in SUFFIXES]
     hidden = [name for name in names if any(part.startswith(".") for part in name.parts)]
     hidden += [
         name for name in names if name.stem == "contact_sheet"
     ]  # ours, see scenes.contact_sheet
+    copied = {name.with_suffix("") for name in names if name.suffix.lower() not in HEIF}
+    hidden += [n for n in names if n.suffix.lower() in HEIF and n.with_suffix("") in copied]
     return sorted(name.as_posix() for name in set(names) - set(hidden))
 
 
@@ -53,12 +61,14 @@ class Sources:
     paths: one file per view, None where there is no photo.
     shrink: the factor by which decoded photos must still be shrunk (1: none).
     cache: folder of the shrunk copies, or None if they are not cached.
+    originals: the photos of full size, where `paths` are smaller copies that users made of them.
     """
 
     paths: list[Path | None]
     shrink: int
     cache: Path | None
     notes: tuple[str, ...] = ()
+    originals: list[Path | None] | None = None
 
 
 def find_sources(folder: Path, names: tuple[str, ...], factor: int) -> Sources:
@@ -86,7 +96,7 @@ def find_sources(folder: Path, names: tuple[str, ...], factor: int) -> Sources:
                 notes.append(f"photos in {ready.name} have other names; matched in sorted order")
         available = sum(path is not None for path in small)
         if available >= wanted:
-            return Sources(small, 1, None, tuple(notes))
+            return Sources(small, 1, None, tuple(notes), full)
         if not any(full) and available:
             return Sources(small, 1, None, tuple(notes))
         notes = [
@@ -125,8 +135,44 @@ class UnreadablePhoto(ValueError):
     """A photo that cannot be decoded; the message is a short predicate (`is damaged`)."""
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, its pixels as stored.
+
+    pixels: uint8 [H, W, 3]; transparent ones are composited over white.
+    alpha: uint8 [H, W], 0 where transparent; None if the photo is opaque.
+    orientation: the EXIF orientation, 1 to 8, that makes it upright (1: it is).
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray], orientation: int) -> Photo:
+        """The photo with a function applied to pixels and alpha, and another orientation."""
+        alpha = None if self.alpha is None else function(self.alpha)
+        return Photo(function(self.pixels), alpha, orientation)
+
+
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Width and height as stored, and EXIF orientation (1 to 8). Raises UnreadablePhoto."""
+    """Width and height as stored, and EXIF orientation (1 to 8). Raises UnreadablePhoto.
+
+    A file is opened only once, unless it changes.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        raise UnreadablePhoto("is not a photo that can be read") from None
+    return _read_header(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=20_000)
+def _read_header(path: Path, changed: int, length: int) -> tuple[int, int, int]:
     with open_photo(path) as image:
         return *image.size, _orientation(image)
 
@@ -134,26 +180,99 @@ def read_header(path: Path) -> tuple[int, int, int]:
 def decode(path: Path, upright: bool = False) -> tuple[np.ndarray, int]:
     """The pixels, uint8 [H, W, 3], and the EXIF orientation still to be applied (1: none).
 
-    upright: apply it. Grey, 16-bit and palette photos become RGB; transparent ones are composited
-    over white. Raises UnreadablePhoto.
+    upright: apply it. Transparent photos are composited over white. Raises UnreadablePhoto.
+    """
+    photo = decode_photo(path)
+    if not upright:
+        return photo.pixels, photo.orientation
+    return np.ascontiguousarray(turn_upright(photo.pixels, photo.orientation)), 1
+
+
+def decode_photo(path: Path, scale: int = 1) -> Photo:
+    """A photo with its alpha; grey, 16-bit and palette photos become 8-bit RGB.
+
+    scale: 2, 4 or 8 lets the decoder of JPEG files make the photo smaller by that factor, which is
+    several times as fast; others, and those whose sides it does not divide, keep their size.
+    Raises UnreadablePhoto.
     """
     with open_photo(path) as image:
+        deep = _read_16_bits(image, path)
         orientation = _orientation(image)
-        if upright and orientation != 1:
-            image = ImageOps.exif_transpose(image)
-            orientation = 1
-        if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-            grey = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255)
-            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, 2), orientation
+        if scale > 1 and image.format == "JPEG" and not any(side % scale for side in image.size):
+            image.draft("RGB", tuple(side // scale for side in image.size))
+        if image.mode == "F":
+            raise UnreadablePhoto("has pixels of 32-bit floats; export it with 8 or 16 bits")
+        if deep is not None:
+            image = Image.fromarray(_round_to_8_bits(deep))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return np.array(image.convert("RGB")), orientation
+            alpha = np.array(image.getchannel("A"))
+            if alpha.min() < 255:
+                premultiplied = np.array(image.convert("RGBa"))[..., :3]
+                return Photo(premultiplied + (255 - alpha)[..., None], alpha, orientation)
+        return Photo(np.array(image.convert("RGB")), None, orientation)
+
+
+def _read_16_bits(image: Image.Image, path: Path) -> np.ndarray | None:
+    """The pixels of a photo with 16 bits a channel, [H, W] or [H, W, 3 or 4]; None of others.
+
+    Pillow 13 keeps only the upper byte of colours, which darkens by half a level.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    if ";16" not in str(image.tile):  # how Pillow calls the pixels in the file, until it reads them
+        return None
+    import cv2
+
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return None
+    order = [2, 1, 0, 3][: pixels.shape[2]]  # OpenCV's is BGR
+    return pixels[..., order]
+
+
+def _round_to_8_bits(values: np.ndarray) -> np.ndarray:
+    return ((np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels [H, W, ...] as their EXIF orientation wants them shown."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    down, right = _FLIPS[orientation]
+    return image[::down, ::right]
+
+
+def turn_back(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of `turn_upright`: the stored pixels of an upright image."""
+    down, right = _FLIPS[orientation]
+    image = image[::down, ::right]
+    return image.swapaxes(0, 1) if orientation >= 5 else image
+
+
+# Steps along rows and columns of the upright image, by EXIF orientation (from 5 on transposed).
+_FLIPS = {
+    **{1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)},
+    **{5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)},
+}
+
+
+@cache
+def can_read_heif() -> bool:
+    """Whether the package pillow-heif is installed; it is then told to Pillow."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 class open_photo:
-    """Context manager that opens a photo; any error of the decoder becomes UnreadablePhoto."""
+    """Context manager that opens a photo; any error of the decoder becomes UnreadablePhoto.
+
+    ValueError with the remedy for a HEIC photo if the package that reads it is missing.
+    """
 
     _limit = threading.Lock()
 
@@ -161,6 +280,11 @@ class open_photo:
         self.path = path
 
     def __enter__(self) -> Image.Image:
+        if self.path.suffix.lower() in HEIF and not can_read_heif():
+            raise ValueError(
+                f"{self.path} is a HEIC photo, which needs the package pillow-heif: pip install "
+                "pillow-heif, or export the photos as JPEG"
+            )
         try:
             if self.path.stat().st_size == 0:
                 raise UnreadablePhoto("is empty")
@@ -189,40 +313,23 @@ class open_photo:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info and not _may_have_exif(image):
+        return 1
     value = image.getexif().get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _may_have_exif(image: Image.Image) -> bool:
+    """Whether a .png has metadata; to look for some behind the pixels, Pillow decodes those."""
+    with Path(image.filename).open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def shrink_size(width: int, height: int, factor: int) -> tuple[int, int]:
     """Width and height at 1/factor, rounded, at least 1 pixel."""
     return max(1, round(width / factor)), max(1, round(height / factor))
-
-
-def decode_smaller(path: Path, factor: int, cached: Path | None) -> tuple[np.ndarray, int]:
-    """`decode` at 1/factor of the size (area average), cached in the file `cached` if given.
-
-    The copy is a .png with the photo's EXIF orientation, valid while it is newer than the photo.
-    """
-    width, height, _ = read_header(path)
-    size = shrink_size(width, height, factor)
-    if cached is not None and _is_fresh(cached, path):
-        try:
-            pixels, orientation = decode(cached)
-            if (pixels.shape[1], pixels.shape[0]) == size:
-                return pixels, orientation
-        except UnreadablePhoto:
-            pass  # written again below
-    import cv2
-
-    pixels, orientation = decode(path)
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    if cached is not None:
-        exif = Image.Exif()
-        exif[ORIENTATION] = orientation
-        with atomic_path(cached) as temporary:
-            Image.fromarray(pixels).save(temporary, "PNG", exif=exif, compress_level=1)
-    return pixels, orientation
-
-
-def _is_fresh(copy: Path, original: Path) -> bool:
-    return copy.is_file() and copy.stat().st_mtime_ns >= original.stat().st_mtime_ns

@@ -29,11 +29,15 @@ class Scene:
     """A capture, ready for optimisation.
 
     names: photo names in sorted order, relative to the photo folder.
-    images: uint8 [H, W, 3] per view, undistorted, at 1/data_factor of their size.
+    images: uint8 [H, W, 3] per view, undistorted, at 1/data_factor of their size; photos with
+        alpha are over white.
     points: [P, 3] float32, point_colors: [P, 3] float32 in [0, 1] (P may be 0).
     transform: [4, 4] float64 from the capture's world to this one (identity unless normalised).
     notes: what users should know about the capture (missing photos, skipped files).
     needs_points: the capture's format holds points, so that their lack is a user's mistake.
+    alphas: uint8 [H, W] per view, or None for an opaque one; None if all are.
+    masks: bool [H, W] per view, where the photo counts, or None (everywhere); None if all are.
+    background: "white" or "black" if the capture's benchmark has cut-out photos on it, else None.
     """
 
     path: Path
@@ -48,13 +52,29 @@ class Scene:
     transform: Tensor
     notes: tuple[str, ...] = ()
     needs_points: bool = True
+    alphas: tuple[np.ndarray | None, ...] | None = None
+    masks: tuple[np.ndarray | None, ...] | None = None
+    background: str | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def image(self, index: int) -> Tensor:
-        """The photo as float32 [H, W, 3] in [0, 1]."""
-        return torch.from_numpy(self.images[index]).float() / 255
+    def image(self, index: int, background: Tensor | None = None) -> Tensor:
+        """The photo as float32 [H, W, 3] in [0, 1], over a background [3] (default: white)."""
+        image, alpha = torch.from_numpy(self.images[index]).float() / 255, self.alpha(index)
+        if alpha is None or background is None:
+            return image
+        return (image + (1 - alpha[..., None]) * (background.to(image) - 1)).clamp(0, 1)
+
+    def alpha(self, index: int) -> Tensor | None:
+        """The photo's alpha as float32 [H, W] in [0, 1]; None if it is opaque."""
+        alpha = None if self.alphas is None else self.alphas[index]
+        return None if alpha is None else torch.from_numpy(alpha).float() / 255
+
+    def mask(self, index: int) -> Tensor | None:
+        """Where the photo counts, bool [H, W]; None: everywhere."""
+        mask = None if self.masks is None else self.masks[index]
+        return None if mask is None else torch.from_numpy(mask)
 
     @property
     def scale(self) -> float:

@@ -4,16 +4,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
 from runtime.text import format_count, format_list
 from scenes.capture import Capture, Lens
-from scenes.photos import TURNS, Sources, UnreadablePhoto, decode, decode_smaller, shrink_size
+from scenes.masks import read_mask
+from scenes.photos import (
+    TURNS,
+    Photo,
+    Sources,
+    UnreadablePhoto,
+    decode_photo,
+    read_header,
+    shrink_size,
+    turn_back,
+    turn_upright,
+)
+from scenes.shrinking import decode_smaller
 from scenes.undistort import compute_undistortion, remap_image
 
 
@@ -21,8 +34,9 @@ from scenes.undistort import compute_undistortion, remap_image
 class View:
     """A posed photo.
 
-    image: uint8 [H, W, 3]. K: [3, 3] and viewmat: [4, 4], float64. scaled: "NAME is WxH, not WxH"
-    if the camera states another size of the photo, else "".
+    image: uint8 [H, W, 3], over white. K: [3, 3] and viewmat: [4, 4], float64. scaled: "NAME is
+    WxH, not WxH" if the camera states another size of the photo, else "". alpha: uint8 [H, W], or
+    None if the photo is opaque. mask: bool [H, W], where the photo counts; None: everywhere.
     """
 
     name: str
@@ -30,12 +44,18 @@ class View:
     K: np.ndarray
     viewmat: np.ndarray
     scaled: str
+    alpha: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 def decode_views(
-    capture: Capture, sources: Sources, factor: int, progress: bool
+    capture: Capture,
+    sources: Sources,
+    masks: list[Path | None],
+    factor: int,
+    progress: bool,
 ) -> tuple[list[View], list[str]]:
-    """The views with a readable photo, in order, and notes on the others."""
+    """The views with a readable photo, in order, and notes on the others. masks: of each photo."""
     # Views that share a lens share its maps; a few suffice, since views come in order.
     maps_of = _memo(compute_undistortion)
 
@@ -44,9 +64,11 @@ def decode_views(
         if path is None:
             return ""
         try:
+            photo = _read_photo(capture.names[i], path, sources, i)
+            mask = masks[i] and read_mask(masks[i], photo.size, photo.orientation)
             return _view(
-                *(capture.names[i], path, capture.lenses[i], capture.viewmats[i]),
-                *(sources, factor, maps_of),
+                *(capture.names[i], path, photo, mask, capture.lenses[i], capture.viewmats[i]),
+                *(factor, maps_of),
             )
         except UnreadablePhoto as error:
             return f"{capture.names[i]} {error}"
@@ -97,27 +119,58 @@ def _memo(function: Callable) -> Callable[[Lens], tuple]:
     return of_lens
 
 
+def _read_photo(name: str, path: Path, sources: Sources, i: int) -> Photo:
+    """The photo of view i, its pixels as the camera stored them, at the wanted size."""
+    if sources.shrink > 1:
+        cached = sources.cache and sources.cache / Path(f"{name}.npz")
+        return decode_smaller(path, sources.shrink, cached)
+    photo = decode_photo(path)
+    original = sources.originals and sources.originals[i]
+    return photo if not original or photo.orientation != 1 else _as_stored(photo, original)
+
+
+def _as_stored(copy: Photo, original: Path) -> Photo:
+    """A smaller copy of a photo with EXIF orientation, whose pixels some program turned upright, as
+    if it had not; the pictures tell whether it did, since the copy has lost the orientation."""
+    try:
+        width, height, orientation = read_header(original)
+        if orientation == 1:
+            return copy
+        scale = next((s for s in (8, 4, 2) if not (width % s or height % s)), 1)
+        stored = _thumbnail(decode_photo(original, scale).pixels)
+    except UnreadablePhoto:
+        return copy
+    turned = copy.map(lambda image: turn_back(image, orientation), orientation)
+    errors = [
+        np.square(_thumbnail(photo.pixels) - stored).mean()
+        for photo in (replace(copy, orientation=orientation), turned)
+    ]
+    return turned if errors[1] < errors[0] else replace(copy, orientation=orientation)
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    return cv2.resize(pixels, (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
 def _view(
     name: str,
     path: Path,
+    photo: Photo,
+    mask: np.ndarray | None,
     lens: Lens,
     viewmat: np.ndarray,
-    sources: Sources,
     factor: int,
     maps_of: Callable[[Lens], tuple],
 ) -> View:
     """One view at the wanted size, undistorted and upright."""
-    if sources.shrink == 1:
-        image, orientation = decode(path)
-    else:
-        cached = sources.cache and sources.cache / Path(f"{name}.png")
-        image, orientation = decode_smaller(path, sources.shrink, cached)
-    height, width = image.shape[:2]
+    orientation, (width, height) = photo.orientation, photo.size
+    layers = {"image": photo.pixels, "alpha": photo.alpha, "mask": mask}
+    layers = {kind: layer for kind, layer in layers.items() if layer is not None}
     # Poses usually refer to the pixels as stored (COLMAP ignores EXIF), but to the rotated ones
     # where only those have the camera's shape.
     if not _same_shape(lens, width, height) and orientation >= 5:
-        image = _apply_orientation(image, orientation)
-        height, width = image.shape[:2]
+        layers = {kind: turn_upright(layer, orientation) for kind, layer in layers.items()}
+        height, width = layers["image"].shape[:2]
         orientation = 1
     if not _same_shape(lens, width, height):
         raise ValueError(
@@ -134,28 +187,27 @@ def _view(
             lens, *maps = maps_of(lens)
         except ValueError as error:
             raise ValueError(f"the camera of {name}: {error}") from None
-        image = remap_image(image, tuple(maps))
+        layers = {kind: _remap(layer, tuple(maps)) for kind, layer in layers.items()}
     K = lens.K
     if orientation in TURNS:  # rotate the view upright together with its camera
-        image, K, viewmat = turn_view(image, K, viewmat, TURNS[orientation])
-    return View(name, np.ascontiguousarray(image), K, viewmat, scaled)
+        quarters = TURNS[orientation]
+        _, K, viewmat = turn_view(layers["image"], K, viewmat, quarters)
+        layers = {kind: np.rot90(layer, quarters) for kind, layer in layers.items()}
+    layers = {kind: np.ascontiguousarray(layer) for kind, layer in layers.items()}
+    return View(name=name, K=K, viewmat=viewmat, scaled=scaled, **layers)
+
+
+def _remap(layer: np.ndarray, maps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """`remap_image`; a mask's pixel counts where all that it is made of do."""
+    if layer.dtype != bool:
+        return remap_image(layer, maps)
+    return remap_image(layer.astype(np.uint8) * 255, maps) == 255
 
 
 def _same_shape(lens: Lens, width: int, height: int) -> bool:
     """Whether a photo is the lens's own but for its resolution: within 1 % or a rounded pixel."""
     expected = width * lens.height / lens.width
     return abs(expected - height) <= max(0.01 * height, 1.0)
-
-
-def _apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels rotated as EXIF orientations 5 to 8 require."""
-    flipped = image.transpose(1, 0, 2)
-    return {
-        5: flipped,
-        6: flipped[:, ::-1],
-        7: flipped[::-1, ::-1],
-        8: flipped[::-1],
-    }[orientation]
 
 
 def turn_view(

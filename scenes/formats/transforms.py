@@ -77,6 +77,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         )
 
     names = tuple(sorted(seen))
+    masks = _masks([seen[name][1] for name in names], file, notes)
     lenses = []
     viewmats = np.zeros((len(names), 4, 4))
     for i, name in enumerate(names):
@@ -97,6 +98,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         colors=colors,
         notes=tuple(notes),
         needs_points=False,
+        masks=masks,
     )
 
 
@@ -158,6 +160,27 @@ def _common_folder(paths: list[str]) -> tuple[str, list[str]]:
     except ValueError:  # absolute and relative ones
         folder = "."
     return folder, [os.path.relpath(path, folder) for path in paths]
+
+
+def _masks(frames: list[dict], file: Path, notes: list[str]) -> tuple[Path | None, ...] | None:
+    """The file of each frame's `mask_path`, None where it has none or it is not there; None if no
+    frame names one."""
+    if not any(frame.get("mask_path") for frame in frames):
+        return None
+    masks, missing = [], []
+    for frame in frames:
+        value = frame.get("mask_path")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise ValueError(f'{file}: "mask_path" is {str(value)[:40]}, not a path')
+        mask = file.parent / value.replace("\\", "/") if value else None
+        if mask is not None and not mask.is_file():
+            missing.append(value)
+            mask = None
+        masks.append(mask)
+    if missing:
+        what = format_count(len(missing), "mask")
+        notes.append(f"{file.name} names {what} not to be found ({format_list(missing, 1)})")
+    return tuple(masks)
 
 
 def _existing(folder: Path, names: list[str]) -> list[Path | None]:

@@ -1,12 +1,16 @@
 import os
+import shutil
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 import scenes
-from scenes import photos
+from scenes import photos, shrinking
+from scenes.photos import decode
 from tests.scenes.captures import photo, write_capture
 
 
@@ -24,10 +28,73 @@ def test_grey_16_bit_palette_and_transparent_photos_become_rgb(tmp_path):
     alpha[0, 0, 3] = 0
     Image.fromarray(alpha).save(tmp_path / "alpha.PNG")
     for file in tmp_path.iterdir():
-        pixels, _ = photos.decode(file)
+        pixels, _ = decode(file)
         assert pixels.dtype == np.uint8 and pixels.shape == (30, 40, 3)
         assert np.array_equal(pixels[1:, :, 1], ramp[1:]), file.name
-    assert photos.decode(tmp_path / "alpha.PNG")[0][0, 0].tolist() == [255, 255, 255]
+    assert decode(tmp_path / "alpha.PNG")[0][0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_16_bits_are_rounded_to_the_nearest_level(tmp_path, suffix):
+    grey = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    opaque = np.full_like(grey, 65535)
+    file = tmp_path / f"photo.{suffix}"
+    for picture in (grey, np.dstack([grey, grey, 65535 - grey]), np.dstack([grey] * 3 + [opaque])):
+        cv2.imwrite(str(file), picture)
+        pixels, _ = decode(file)
+        assert np.array_equal(pixels[..., 1], np.round(grey / 257))
+    cv2.imwrite(str(file), np.dstack([grey, grey, 65535 - grey]))  # OpenCV's order is BGR
+    assert decode(file)[0][0, 0].tolist() == [255, 0, 0]
+
+
+def test_alpha_is_kept_beside_colours_over_white(tmp_path):
+    straight = np.zeros((1, 4, 4), np.uint8)
+    straight[0] = [[200, 100, 0, 255], [200, 100, 0, 128], [200, 100, 0, 0], [9, 9, 9, 255]]
+    Image.fromarray(straight).save(tmp_path / "photo.png")
+    read = photos.decode_photo(tmp_path / "photo.png")
+    assert read.alpha.tolist() == [[255, 128, 0, 255]]
+    half = [round((c * 128 + 255 * 127) / 255) for c in (200, 100, 0)]
+    assert read.pixels.tolist() == [[[200, 100, 0], half, [255, 255, 255], [9, 9, 9]]]
+    # Hidden colours do not bleed into the edge of a smaller copy.
+    small = shrinking.decode_smaller(tmp_path / "photo.png", 2, tmp_path / "copy.npz")
+    assert small.alpha.tolist() == [[192, 128]] and small.pixels[0, 1].tolist() == [132, 132, 132]
+    again = shrinking.decode_smaller(tmp_path / "photo.png", 2, tmp_path / "copy.npz")
+    assert np.array_equal(again.pixels, small.pixels) and np.array_equal(again.alpha, small.alpha)
+
+    straight[..., 3] = 255
+    Image.fromarray(straight).save(tmp_path / "opaque.png")
+    assert photos.decode_photo(tmp_path / "opaque.png").alpha is None
+    palette = Image.fromarray(straight[..., :3]).quantize(4)
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((3, 0)))
+    assert photos.decode_photo(tmp_path / "palette.png").alpha.tolist() == [[255, 255, 255, 0]]
+
+
+def test_heic_photos_are_read_or_the_package_is_named(capture, monkeypatch):
+    for file in (capture / "images").iterdir():
+        file.rename(file.with_suffix(".HEIC"))
+    monkeypatch.setattr(photos, "can_read_heif", lambda: False)
+    with pytest.raises(ValueError, match=r"000.HEIC is a HEIC photo.* pip install pillow-heif"):
+        load(capture)
+    shutil.rmtree(capture / "sparse")
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        load(capture)
+    monkeypatch.undo()
+    pillow_heif = pytest.importorskip("pillow_heif")
+    write_capture(capture)
+    for file in (capture / "images").glob("*.png"):
+        pillow_heif.from_pillow(Image.open(file)).save(
+            file.with_suffix(".HEIC"), quality=-1, chroma=444
+        )
+        file.unlink()
+    scene = load(capture)
+    assert len(scene) == 8 and scene.notes == ()
+    assert np.abs(scene.images[0].astype(int) - photo(64, 48, 1)).mean() < 3
+
+
+def test_a_heic_photo_with_a_copy_in_another_format_is_left_out(tmp_path):
+    for name in ("a.heic", "a.jpg", "b.heic", "c.tif", "d.bmp", "e.avif", "f.dng"):
+        (tmp_path / name).write_bytes(b"")
+    assert photos.list_photos(tmp_path) == ["a.jpg", "b.heic", "c.tif", "d.bmp", "e.avif"]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".webp"])
@@ -97,19 +164,53 @@ def test_resized_photos_are_cached_and_renewed(capture):
     expected = cv2.resize(photo(64, 48, 1), (32, 24), interpolation=cv2.INTER_AREA)
     assert np.array_equal(scene.images[0], expected)
     assert scene.cameras.Ks[0].tolist() == [[30, 0, 16], [0, 30.5, 12], [0, 0, 1]]
-    copy = capture / "images_2_cache" / "000.png.png"
+    copy = capture / "images_2_cache" / "000.png.npz"
     stamp = copy.stat().st_mtime_ns
     again = load(capture, data_factor=2)
     assert copy.stat().st_mtime_ns == stamp and np.array_equal(again.images[0], expected)
 
     Image.fromarray(photo(64, 48, 99)).save(capture / "images/000.png")
-    os.utime(capture / "images/000.png", ns=(stamp + 10**9, stamp + 10**9))
-    copy_of_other = capture / "images_2_cache" / "001.png.png"
+    os.utime(capture / "images/000.png", ns=(10**18, 10**18))  # another photo, older than its copy
+    copy_of_other = capture / "images_2_cache" / "001.png.npz"
     copy_of_other.write_bytes(copy_of_other.read_bytes()[:50])  # a damaged copy is written anew
     renewed = load(capture, data_factor=2)
     fresh = cv2.resize(photo(64, 48, 99), (32, 24), interpolation=cv2.INTER_AREA)
     assert np.array_equal(renewed.images[0], fresh)
     assert np.array_equal(renewed.images[1], scene.images[1])
+
+
+def test_jpeg_files_shrink_while_they_are_decoded(tmp_path):
+    picture, file = photo(256, 192, 3), tmp_path / "photo.jpg"
+    Image.fromarray(picture).save(file, quality=95)
+    for factor in (2, 3, 4, 8):
+        small = shrinking.decode_smaller(file, factor, None).pixels
+        exact = cv2.resize(decode(file)[0], small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert small.shape[:2] == (round(192 / factor), 256 // factor)
+        error = np.square(small.astype(float) - exact).mean()
+        assert 10 * np.log10(255**2 / error) > 45, factor
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_png_files_are_turned_wherever_their_metadata_is(tmp_path, place):
+    exif = Image.Exif()
+    exif[photos.ORIENTATION] = 6
+    file = tmp_path / "photo.png"
+    Image.fromarray(photo(8, 6)).save(file, exif=exif)
+    data = file.read_bytes()
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    if place == "after":
+        file.write_bytes(data.replace(chunk, b"").replace(b"\0\0\0\0IEND", chunk + b"\0\0\0\0IEND"))
+    assert photos.read_header(file) == (8, 6, 6)
+    assert decode(file)[1] == 6
+
+
+def test_headers_are_read_once(capture, monkeypatch):
+    opened = Counter()
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.update([path]) or original(path))
+    load(capture, data_factor=0, longest_side=32)
+    assert set(opened.values()) == {2}  # once for its header, once for its pixels
 
 
 @pytest.mark.parametrize("obstacle", ["a read-only capture", "a file"])
@@ -138,7 +239,7 @@ def test_without_a_writable_folder_photos_are_resized_in_memory(capture, obstacl
 def test_wrong_options_are_refused_before_any_photo_is_decoded(
     capture, monkeypatch, options, sentence
 ):
-    monkeypatch.setattr(photos, "decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(photos, "decode_photo", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=sentence):
         load(capture, **options)
     assert sorted(file.name for file in capture.iterdir()) == ["images", "sparse"]
@@ -223,6 +324,34 @@ def test_a_camera_of_the_turned_size_means_the_turned_pixels(tmp_path):
     scene = load(tmp_path)
     assert np.array_equal(scene.images[0], upright)
     assert scene.cameras.Ks[0].tolist() == [[60, 0, 24], [0, 61, 32], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("turned", [True, False])
+def test_smaller_copies_count_as_stored_whether_or_not_they_were_turned(
+    tmp_path, orientation, turned
+):
+    names = write_capture(tmp_path)
+    (tmp_path / "images_2").mkdir()
+    exif = Image.Exif()
+    exif[photos.ORIENTATION] = orientation
+    for name in names:
+        file = tmp_path / "images" / name
+        with Image.open(file) as opened:
+            stored = opened.copy()
+        stored.save(file, exif=exif)
+        small = stored.reduce(2)
+        small.getexif()[photos.ORIENTATION] = orientation
+        (ImageOps.exif_transpose(small) if turned else small).convert("RGB").save(
+            tmp_path / "images_2" / name, exif=b""
+        )
+    assert "exif" not in Image.open(tmp_path / "images_2" / names[0]).info
+    scene, full = load(tmp_path, data_factor=2), load(tmp_path)
+    assert scene.notes == ()
+    assert torch.equal(scene.cameras.viewmats, full.cameras.viewmats)
+    for small, large in zip(scene.images, full.images, strict=True):
+        expected = cv2.resize(large, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(small.astype(int) - expected).max() <= 1
 
 
 def test_factor_0_fits_the_photos_into_the_longest_side(tmp_path):
