@@ -72,6 +72,7 @@ def curate(
             "scene": output.name,
             "frames": {"train": len(scene.split.train), "test": len(scene.split.test)},
             "gaussians": counts,
+            "transform": scene.transform.tolist(),
             "notes": list(scene.notes),
             "seconds": round(time.perf_counter() - begin, 1),
         }

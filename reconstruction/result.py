@@ -1,10 +1,15 @@
 # The folder of a run, with gsplat's and Difix3D's file names; steps in names count from zero.
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,18 @@ class ResultFolder:
     def cameras(self) -> Path:
         """The capture's cameras and split, for the viewer and for --trajectory."""
         return self.path / "cameras.json"
+
+    def read_transform(self, names: Sequence[str]) -> Tensor | None:
+        """The transform [4, 4] float64 from the capture's world to that of the run's splats; None
+        if no run is here, or one of a capture whose photos have other names."""
+        try:
+            content = json.loads(self.cameras.read_text(encoding="utf-8"))
+            transform = torch.tensor(content["transform"], dtype=torch.float64)
+            same = list(content["names"]) == list(names)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
+            return None
+        regular = transform.shape == (4, 4) and torch.linalg.det(transform) > 0
+        return transform if same and regular else None
 
     @property
     def resume(self) -> Path:

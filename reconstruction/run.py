@@ -185,7 +185,7 @@ def describe_settings(
         "data_dir": str(scene.path.resolve()),
         "data_factor": scene.data_factor,
         "split": scene.split.text,
-        "normalize_world_space": not torch.equal(scene.transform, torch.eye(4).double()),
+        "normalize_world_space": scene.is_normalized,
         "start": start.source if start else None,
         **flatten(config),
         **flatten(evaluation),

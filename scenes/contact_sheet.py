@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from runtime.files import atomic_path, make_writable_folder
+from scenes.outliers import find_outliers
 from scenes.scene import Scene
 
 PAPER, INK, FAINT = (250, 250, 248), (34, 36, 40), (150, 152, 156)
@@ -120,7 +121,7 @@ def _map(scene: Scene, size: tuple[int, int]) -> Image.Image:
     cameras = scene.cameras.positions.double().numpy() @ axes.T
     looks = scene.cameras.viewmats[:, 2, :3].double().numpy() @ axes.T
     points = scene.points.double().numpy() @ axes.T
-    low, high = _window(cameras, points)
+    low, high = _window(cameras[~find_outliers(cameras)], points)
     scale = fine * min((size[0] - 60) / (high - low)[0], (size[1] - 60) / (high - low)[1])
     middle = (low + high) / 2
 
@@ -166,7 +167,7 @@ def _ground_axes(scene: Scene) -> np.ndarray:
 
 
 def _window(cameras: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner of what the map shows: all cameras, most points, not the far ones."""
+    """Lower and upper corner of what the map shows: these cameras and most points, not far ones."""
     low, high = cameras[:, :2].min(0), cameras[:, :2].max(0)
     if len(points):
         a, b = np.quantile(points[:, :2], [0.03, 0.97], axis=0)

@@ -15,8 +15,10 @@ from scenes.cameras import Cameras
 from scenes.capture import Capture, check_view_count
 from scenes.formats.from_video import prepare_video
 from scenes.formats.registry import read_capture
+from scenes.frame import choose_frame
 from scenes.masks import describe_masks, find_masks
-from scenes.normalize import compute_normalization, transform_points, transform_viewmats
+from scenes.normalize import transform_points, transform_viewmats
+from scenes.outliers import FAR_POINT, find_outlying_points
 from scenes.photos import Sources, UnreadablePhoto, find_sources, read_header, shrink_size
 from scenes.scene import Scene
 from scenes.split import make_split
@@ -49,7 +51,8 @@ def load(
         detected, and `test_every` alone means Difix3D's: every N-th view trains.
     image_folder: the photos' folder, if not the usual one (absolute or relative to `path`).
     video_frames: how many frames of a video are taken (default: 3 a second, 60 to 150).
-    normalize: recentre, align and scale the world; `Scene.transform` is the applied transform.
+    normalize: recentre, align and scale the world. Without it, a world stays as it is, unless it
+        lies so far from its origin that it must be shifted. `Scene.transform` is what was applied.
     progress: show progress bars.
     Raises FileNotFoundError or ValueError; the message names the file or flag.
     """
@@ -85,25 +88,23 @@ def load(
     views = _drop_hidden(views, notes)
     check_view_count(len(views), "view", path, " whose mask leaves pixels")
 
+    points, colors = _drop_far_points(capture, notes)
     viewmats = np.stack([view.viewmat for view in views])
-    points, transform = capture.points, np.eye(4)
-    if normalize:
-        transform = compute_normalization(np.linalg.inv(viewmats), points)
-        viewmats = transform_viewmats(transform, viewmats)
-        points = transform_points(transform, points)
     names = tuple(view.name for view in views)
+    transform, frame_notes = choose_frame(names, viewmats, points, normalize)
+    notes += frame_notes
     scene = Scene(
         path=path,
         kind=capture.kind,
         names=names,
         cameras=Cameras(
-            torch.from_numpy(viewmats).float(),
+            torch.from_numpy(transform_viewmats(transform, viewmats)).float(),
             torch.from_numpy(np.stack([view.K for view in views])).float(),
             torch.tensor([view.image.shape[1::-1] for view in views]),
         ),
         images=tuple(view.image for view in views),
-        points=torch.from_numpy(points).float(),
-        point_colors=torch.from_numpy(capture.colors),
+        points=torch.from_numpy(transform_points(transform, points)).float(),
+        point_colors=torch.from_numpy(colors),
         split=split_of(names),
         data_factor=data_factor,
         transform=torch.from_numpy(transform),
@@ -122,6 +123,16 @@ def load(
     for note in notes:
         log.warning("%s", note)
     return scene
+
+
+def _drop_far_points(capture: Capture, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The capture's points and colours without outliers, which would start as huge splats."""
+    outlying = find_outlying_points(capture.points)
+    if not outlying.any():
+        return capture.points, capture.colors
+    what = format_count(int(outlying.sum()), "point")
+    notes.append(f"skipped {what} over {FAR_POINT:g} times as far out as the median")
+    return capture.points[~outlying], capture.colors[~outlying]
 
 
 def _drop_hidden(views: list[View], notes: list[str]) -> list[View]:

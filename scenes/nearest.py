@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
+from scenes.outliers import drop_outliers
 
 GRID = 16  # sample points along each side of a view
 NEAR = 1e-6
@@ -18,7 +19,8 @@ def measure_nearest_distances(cameras: Cameras) -> Tensor:
     Cameras without such a neighbour are omitted.
     """
     distances = _measure_distances(cameras, cameras)
-    distances[distances <= NEAR * distances.max()] = math.inf
+    near = drop_outliers(cameras)
+    distances[distances <= NEAR * _measure_distances(near, near).max()] = math.inf
     nearest = distances.min(1).values
     return nearest[nearest.isfinite()]
 

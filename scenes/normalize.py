@@ -3,15 +3,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from scenes.outliers import find_outliers
+
 
 def compute_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[4, 4] similarity (scale times rotation, translation) from poses [N,4,4] and points [P,3].
 
-    The cameras' mean up direction becomes z, the point nearest to their optical axes the origin,
-    and their median distance from it 1. Then, as in gsplat, the points' principal axes become x, y
-    and z: z is the one with the least variance, up for a scene on level ground, but the normal of
-    the wall for a flat facade.
+    The cameras' mean up direction becomes z, the origin lies where their optical axes pass nearest
+    to their mean position, and their median distance from it becomes 1. Then, as in gsplat, the
+    points' principal axes become x, y and z: z is the one with the least variance, up for a scene
+    on level ground, but the normal of the wall for a flat facade. Outlying cameras do not count.
+
+    All is float64 and measured from the cameras' mean: the world's own origin does not matter.
     """
+    camtoworlds = camtoworlds[~find_outliers(camtoworlds[:, :3, 3])]
+    origin = camtoworlds[:, :3, 3].mean(0)
+    to_origin = np.eye(4)
+    to_origin[:3, 3] = -origin
+    return _normalize_near(to_origin @ camtoworlds, points - origin) @ to_origin
+
+
+def _normalize_near(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     upright = _from_cameras(camtoworlds)
     if len(points) < 3:
         return upright
@@ -21,6 +33,11 @@ def compute_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.nda
     if np.median(z) > np.mean(z):
         aligned = np.diag([1.0, -1.0, -1.0, 1.0]) @ aligned
     return aligned
+
+
+def compute_gsplat_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The same as gsplat's examples compute it, which measure from the world's origin."""
+    return _normalize_near(camtoworlds, points)
 
 
 def transform_points(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 # A capture in memory: undistorted photos, their cameras, sparse points and the train/test split.
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
+from scenes.normalize import transform_points, transform_viewmats
+from scenes.outliers import drop_outliers, find_outliers
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Scene:
     images: uint8 [H, W, 3] per view, undistorted, at 1/data_factor of their size; photos with
         alpha are over white.
     points: [P, 3] float32, point_colors: [P, 3] float32 in [0, 1] (P may be 0).
-    transform: [4, 4] float64 from the capture's world to this one (identity unless normalised).
+    transform: [4, 4] float64 from the capture's world to this one: a similarity if normalised, a
+        shift if the capture lies far from its origin, else the identity.
     notes: what users should know about the capture (missing photos, skipped files).
     needs_points: the capture's format holds points, so that their lack is a user's mistake.
     alphas: uint8 [H, W] per view, or None for an opaque one; None if all are.
@@ -77,7 +80,35 @@ class Scene:
         return None if mask is None else torch.from_numpy(mask)
 
     @property
+    def is_normalized(self) -> bool:
+        """Whether `transform` is more than a shift."""
+        return not torch.equal(self.transform[:3, :3], torch.eye(3, dtype=torch.float64))
+
+    def in_world(self, transform: Tensor) -> Scene:
+        """The same scene in the world to which `transform` [4, 4] leads from the capture's."""
+        if torch.equal(transform, self.transform):
+            return self
+        move = (transform @ torch.linalg.inv(self.transform)).numpy()
+        viewmats = transform_viewmats(move, self.cameras.viewmats.double().numpy())
+        points = transform_points(move, self.points.double().numpy())
+        return replace(
+            self,
+            cameras=replace(self.cameras, viewmats=torch.from_numpy(viewmats).float()),
+            points=torch.from_numpy(points).float(),
+            transform=transform,
+        )
+
+    @property
+    def outliers(self) -> tuple[int, ...]:
+        """The views whose cameras lie far from all others (`scenes.outliers`)."""
+        outlying = find_outliers(self.cameras.positions.double().numpy())
+        return tuple(np.flatnonzero(outlying).tolist())
+
+    @property
     def scale(self) -> float:
-        """1.1 times the largest distance of a camera from their mean position, as in gsplat."""
-        positions = self.cameras.positions
+        """1.1 times the largest distance of a camera from their mean position, as in gsplat.
+
+        Outliers do not count.
+        """
+        positions = drop_outliers(self.cameras).positions
         return 1.1 * (positions - positions.mean(0)).norm(dim=1).max().item()

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import torch
 
+from scenes.outliers import drop_outliers
 from scenes.scene import Scene
 
 
 def summarize(scene: Scene) -> dict:
     """The JSON of `python -m scenes --json`; lengths in world units, angles in degrees.
 
-    camera_spread: size of the cameras' bounding box; view_angle: the largest angle between a
-    viewing direction and the mean of all.
+    outliers: views far from all others; camera_spread: size of the other cameras' bounding box;
+    view_angle: the largest angle between a viewing direction and the mean of all.
     """
     cameras = scene.cameras
-    positions = cameras.positions
+    near = drop_outliers(cameras).positions
     looks = cameras.viewmats[:, 2, :3]
     mean_look = torch.nn.functional.normalize(looks.mean(0), dim=0)
     angle = torch.rad2deg(torch.acos((looks @ mean_look).clamp(-1, 1))).max()
@@ -37,7 +38,8 @@ def summarize(scene: Scene) -> dict:
         "data_factor": scene.data_factor,
         "horizontal_fov": [round(fov.min().item(), 2), round(fov.max().item(), 2)],
         "points": len(scene.points),
-        "camera_spread": (positions.amax(0) - positions.amin(0)).tolist(),
+        "camera_spread": (near.amax(0) - near.amin(0)).tolist(),
+        "outliers": [scene.names[i] for i in scene.outliers],
         "view_angle": round(angle.item(), 2),
         "scale": scene.scale,
         "split": {

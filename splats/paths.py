@@ -1,5 +1,5 @@
 # Camera paths for videos and the viewer: through a capture's own cameras, or an orbit around what
-# they look at.
+# they look at. Outliers among the cameras are left out.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
+from scenes.outliers import drop_outliers
 
 if TYPE_CHECKING:
     from scipy.interpolate import CubicHermiteSpline
@@ -32,6 +33,7 @@ def interpolate_path(
     ValueError without cameras or frames.
     """
     _check(cameras, n_frames)
+    cameras = drop_outliers(cameras)
     poses = cameras.camtoworlds.double().cpu().numpy()
     poses = _distinct(poses[_visiting_order(poses)])
     count = min(len(poses), max(2, n_frames // 15 if keyframes is None else keyframes))
@@ -69,6 +71,7 @@ def orbit_path(
     fro over the arc that was photographed. K, size and errors as in `interpolate_path`.
     """
     _check(cameras, n_frames)
+    cameras = drop_outliers(cameras)
     poses = cameras.camtoworlds.double().cpu().numpy()
     center = estimate_focus(cameras).double().cpu().numpy()
     up = estimate_up(cameras).double().cpu().numpy()
@@ -104,7 +107,7 @@ def estimate_focus(cameras: Cameras) -> Tensor:
     If it is not in front of most cameras (parallel axes, or cameras that look outwards), a point
     ahead of their mean position.
     """
-    poses = cameras.camtoworlds.double().cpu().numpy()
+    poses = drop_outliers(cameras).camtoworlds.double().cpu().numpy()
     positions, forward = poses[:, :3, 3], poses[:, :3, 2]
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
     system = across.mean(0)
@@ -119,7 +122,7 @@ def estimate_focus(cameras: Cameras) -> Tensor:
 
 def estimate_up(cameras: Cameras) -> Tensor:
     """The mean of the cameras' up vectors, [3] float32 of unit length."""
-    ups = -cameras.camtoworlds.double().cpu()[:, :3, 1]
+    ups = -drop_outliers(cameras).camtoworlds.double().cpu()[:, :3, 1]
     up = ups.mean(0) if ups.mean(0).norm() > 1e-2 else ups[0]
     return (up / up.norm()).float()
 

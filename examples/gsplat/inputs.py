@@ -14,10 +14,14 @@ from fixers.fixer import Fixer, FixerOptions
 from fixers.registry import FIXERS
 from generators import Generator, RenderThenFix
 from reconstruction import FixConfig, Start
+from reconstruction.result import ResultFolder
 from reconstruction.start import GOOD_PSNR, LEAST_PSNR, check_fit, measure_fit
 from runtime.precision import multiplies_bf16
+from scenes.frame import list_worlds
 
 log = logging.getLogger(__name__)
+
+BETTER = 0.5  # dB by which another world must show splats better than the first one
 
 
 def load_render_then_fix(flags: Flags, rounds: FixConfig, device: torch.device) -> RenderThenFix:
@@ -116,24 +120,39 @@ def load_scene(flags: Flags, device: torch.device) -> scenes.Scene:
     )
 
 
-def load_scene_of(start: Start, flags: Flags, device: torch.device) -> scenes.Scene:
-    """The capture in the world of given splats, its own or the normalised one, whatever the flag
-    says. ValueError where they fit in neither."""
+def load_scene_of(start: Start | None, flags: Flags, device: torch.device) -> scenes.Scene:
+    """The capture in the world of the splats that the flags name, or of the run in the result
+    folder; else as the flags say. ValueError where given splats and the capture's poses do not
+    belong together."""
     scene = load_scene(flags, device)
-    if not scene.split.train:
+    if flags.ckpt is not None or flags.ply is not None:
+        return choose_world(scene, start, flags, device) if scene.split.train else scene
+    stored = ResultFolder(flags.result_dir).read_transform(scene.names)
+    if stored is None or not (flags.eval_only or flags.resume):
         return scene
+    other = scene.in_world(stored)
+    # A run with the other flag is refused when it is resumed.
+    return other if flags.eval_only or other.is_normalized == scene.is_normalized else scene
+
+
+def choose_world(
+    scene: scenes.Scene, start: Start, flags: Flags, device: torch.device
+) -> scenes.Scene:
+    """The scene in the world of given splats: that which their result folder states, else the
+    flags', or another one (own, normalised, gsplat's) where they show more of the photos."""
     splats, config = start.splats.to(device), flags.optimisation
+    stored = ResultFolder(Path(start.source).parents[1]).read_transform(scene.names)
+    if stored is not None:
+        scene = scene.in_world(stored)
     fit = measure_fit(splats, scene, config)
-    if fit[1] >= GOOD_PSNR:
-        return scene
-    normalised = not flags.normalize_world_space
-    other = load_scene(replace(flags, normalize_world_space=normalised), device)
-    other_fit = measure_fit(splats, other, config)
-    if other_fit[1] > fit[1] + 1:
-        world = "normalised" if normalised else "capture's own"
-        log.warning("%s lies in the %s world: taking that", start.source, world)
-        return other
-    check_fit(*max(fit, other_fit))
+    if stored is None or fit[1] < GOOD_PSNR:
+        worlds = {name: scene.in_world(move) for name, move in list_worlds(scene).items()}
+        fits = {name: measure_fit(splats, world, config) for name, world in worlds.items()}
+        best = max(fits, key=lambda name: fits[name][1])
+        if fits[best][1] > fit[1] + BETTER:
+            log.warning("%s lies in %s: taking that", start.source, best)
+            scene, fit = worlds[best], fits[best]
+    check_fit(*fit)
     if fit[1] < LEAST_PSNR:
         log.warning(
             "%s shows little of what the photos do (%.1f dB at the capture's cameras): do splats "

@@ -21,7 +21,7 @@ def main() -> None:
     from examples.gsplat.flags import parse_flags
 
     flags = parse_flags()
-    from examples.gsplat.inputs import load_generator, load_scene, load_scene_of, load_start
+    from examples.gsplat.inputs import load_generator, load_scene_of, load_start
     from reconstruction.rounds.settings import original
 
     device, fixing = choose_device(flags.device), flags.fixing
@@ -31,8 +31,7 @@ def main() -> None:
     fixes = fixing.fix and not flags.eval_only
     generator = load_generator(flags, rounds, device) if fixes else None
     start = load_start(flags)
-    named = flags.ply is not None or flags.ckpt is not None
-    scene = load_scene_of(start, flags, device) if named else load_scene(flags, device)
+    scene = load_scene_of(start, flags, device)
     make_writable_folder(flags.result_dir)
     if flags.eval_only:
         reconstruction.evaluate_only(

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from scenes.cameras import Cameras
+from scenes.outliers import drop_outliers
 from splats import paths
 from splats.gaussians import Splats
 from splats.rasterize import rasterize
@@ -85,6 +86,7 @@ def choose_initial_view(splats: Splats, cameras: Cameras | None = None) -> Initi
 
 
 def _view_of_camera(cameras: Cameras) -> InitialView:
+    cameras = drop_outliers(cameras)
     pose = cameras.camtoworlds[0].cpu()
     position, forward = pose[:3, 3], pose[:3, 2]
     distance = (paths.estimate_focus(cameras) - position) @ forward

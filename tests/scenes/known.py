@@ -1,9 +1,11 @@
 # A capture whose truth is known, to be written in other formats and read back.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import torch
 
 import scenes
@@ -44,3 +46,20 @@ def measure_color_error(
         pixels = scene.image(i).numpy()[v[inside].astype(int), u[inside].astype(int)]
         errors.append(np.abs(pixels - colors.numpy()[inside]).mean(1))
     return float(np.median(np.concatenate(errors)))
+
+
+def write_moved_capture(
+    root: Path, known: Scene, offset: Sequence[float], thrown: Sequence[int] = ()
+) -> Path:
+    """The known capture, moved by `offset`; the cameras in `thrown` lie far away in it as well."""
+    model = pycolmap.Reconstruction(known.path / "sparse/0")
+    model.transform(pycolmap.Sim3d(1, pycolmap.Rotation3d(), np.array(offset, np.float64)))
+    for rank, index in enumerate(thrown):
+        view = next(image for image in model.images.values() if image.name == known.names[index])
+        pose = view.cam_from_world()
+        pose.translation = pose.translation + 500.0 * (rank + 1)
+        view.frame.rig_from_world = pose
+    (root / "sparse/0").mkdir(parents=True)
+    model.write_binary(root / "sparse/0")
+    (root / "images").symlink_to(known.path / "images")
+    return root
