@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenes.capture import Capture
-from scenes.formats import colmap, transforms, unposed
+from scenes.formats import (
+    alicevision,
+    bundler,
+    colmap,
+    llff,
+    nvm,
+    openmvg,
+    opensfm,
+    polycam,
+    record3d,
+    transforms,
+    unposed,
+)
 from scenes.photos import list_photos
 from scenes.scene import Split
 from scenes.video import list_videos
@@ -56,6 +68,14 @@ def _read_transforms(file: Path, path: Path, photos: Path | None) -> Capture:
 FORMATS = (
     Format("COLMAP model (sparse/0)", colmap.find_model, _read_colmap),
     Format("transforms.json", transforms.find, _read_transforms),
+    Format("OpenSfM reconstruction.json", opensfm.find, opensfm.read),
+    Format("OpenMVG sfm_data.json", openmvg.find, openmvg.read),
+    Format("AliceVision .sfm", alicevision.find, alicevision.read),
+    Format("VisualSFM .nvm", nvm.find, nvm.read),
+    Format("Bundler .out", bundler.find, bundler.read),
+    Format("Polycam keyframes", polycam.find, polycam.read),
+    Format("Record3D metadata.json", record3d.find, record3d.read),
+    Format("LLFF poses_bounds.npy", llff.find, llff.read),
 )
 
 

@@ -1,0 +1,58 @@
+# LLFF's poses_bounds.npy: a row per photo, in sorted order.
+# Format: https://github.com/Fyusion/LLFF, llff/poses/pose_utils.py
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scenes.capture import Capture, make_no_points
+from scenes.formats.conversions import (
+    invert_pose,
+    make_capture,
+    make_lens,
+    make_pose,
+    read_numbers,
+    read_rotation,
+)
+from scenes.photos import list_photos
+
+
+def find(folder: Path) -> Path | None:
+    """The poses_bounds.npy of a capture, or None."""
+    file = folder / "poses_bounds.npy"
+    return file if file.is_file() else None
+
+
+def read(file: Path, path: Path, photos: Path | None) -> Capture:
+    """The views of a poses_bounds.npy: one focal length, centred, COLMAP's world, no points.
+
+    A row is [3, 5], camera to world with axes down, right, back, and a column height, width, focal
+    length; then two depths, which are not used. Raises ValueError or FileNotFoundError.
+    """
+    try:
+        rows = np.load(file, mmap_mode="r")
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else "it is cut off"
+        raise ValueError(f"{file} is not an array of numbers ({reason}); export it again") from None
+    rows = read_numbers(rows, (-1, 17), f"{file}: its array")
+    folder = photos or (path / "images" if (path / "images").is_dir() else path)
+    names = list_photos(folder)
+    if len(names) != len(rows):
+        raise ValueError(
+            f"{file} has poses of {len(rows)} photos, but {folder} holds {len(names)}; they belong "
+            "together by their order, so keep exactly the photos with a pose there"
+        )
+    matrices = rows[:, :15].reshape(-1, 3, 5)
+    viewmats = []
+    for name, pose in zip(names, matrices, strict=True):
+        R = pose[:, [1, 0, 2]] * [1, 1, -1]  # right, down, forward
+        R = read_rotation(R, f"{file}: the pose of {name}")
+        viewmats.append(invert_pose(make_pose(R, pose[:, 3])))
+
+    def lens_of(i: int, photo: Path):
+        height, width, focal = matrices[i, :, 4]
+        return make_lens((width, height), (focal, focal))
+
+    found = (folder, [folder / name for name in names])
+    return make_capture("LLFF", file, found, names, lens_of, viewmats, make_no_points(), [])

@@ -1,0 +1,402 @@
+# Independent writers of other programs' exports, each from its documentation, for a known capture.
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from scenes import Scene
+
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+Distort = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Views:
+    """A capture to write: viewmats [N, 4, 4] (OpenCV), one K in pixels (centres at half-integers),
+    colours of 0 to 255. error: that of the true points in its photos, seen with the true cameras.
+    """
+
+    names: tuple[str, ...]
+    viewmats: np.ndarray
+    K: np.ndarray
+    width: int
+    height: int
+    points: np.ndarray
+    colors: np.ndarray
+    distort: Distort | None
+    error: float
+
+    @property
+    def camtoworlds(self) -> np.ndarray:
+        return np.linalg.inv(self.viewmats)
+
+
+def retake(
+    known: Scene,
+    folder: Path,
+    *,
+    zoom: float = 1.1,
+    aspect: float = 1.0,
+    offset: tuple[float, float] = (0.0, 0.0),
+    distort: Distort | None = None,
+) -> Views:
+    """Write the known photos into `folder` as a lens of another K and distortion sees them.
+
+    distort: from undistorted to distorted coordinates on the plane at depth 1.
+    """
+    height, width = known.images[0].shape[:2]
+    K_known = known.cameras.Ks[0].double().numpy()
+    K = K_known.copy()
+    K[0, 0], K[1, 1] = zoom * K[0, 0], zoom * aspect * K[1, 1]
+    K[:2, 2] += offset
+    v, u = np.mgrid[:height, :width] + 0.5
+    x_seen, y_seen = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    x, y = x_seen.copy(), y_seen.copy()
+    for _ in range(50 if distort else 0):  # the inverse, by fixed-point iteration
+        x_now, y_now = distort(x, y)
+        x, y = x + x_seen - x_now, y + y_seen - y_now
+    maps = (K_known[0, 0] * x + K_known[0, 2] - 0.5, K_known[1, 1] * y + K_known[1, 2] - 0.5)
+    folder.mkdir(parents=True)
+    points, colors = known.points.double().numpy(), known.point_colors.double().numpy()
+    errors = []
+    for i, name in enumerate(known.names):
+        photo = cv2.remap(known.images[i], *(m.astype(np.float32) for m in maps), cv2.INTER_CUBIC)
+        Image.fromarray(photo).save(folder / name, compress_level=1)
+        viewmat = known.cameras.viewmats[i].double().numpy()
+        x, y, z = viewmat[:3, :3] @ points.T + viewmat[:3, 3:]
+        x, y = distort(x / z, y / z) if distort else (x / z, y / z)
+        u, v = K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2]
+        inside = (z > 0) & (u > 0) & (u < width) & (v > 0) & (v < height)
+        seen = photo[v[inside].astype(int), u[inside].astype(int)]
+        errors.append(np.abs(seen / 255 - colors[inside]).mean(1))
+    return Views(
+        names=known.names,
+        viewmats=known.cameras.viewmats.double().numpy(),
+        K=K,
+        width=width,
+        height=height,
+        points=points,
+        colors=(255 * colors).round(),
+        distort=distort,
+        error=float(np.median(np.concatenate(errors))),
+    )
+
+
+def write_polycam(root: Path, known: Scene, kind: str = "corrected_") -> Views:
+    """keyframes/ as in polyform's README: row-major t_ij, ARKit's axes (right, up, back)."""
+    keyframes = root / "keyframes"
+    views = retake(known, keyframes / f"{kind}images", aspect=0.96, offset=(5, -4))
+    cameras = keyframes / f"{kind}cameras"
+    cameras.mkdir()
+    for name, pose in zip(views.names, views.camtoworlds @ FLIP, strict=True):
+        content = {f"t_{i}{j}": pose[i, j] for i in range(3) for j in range(4)}
+        content |= {"fx": views.K[0, 0], "fy": views.K[1, 1], "cx": views.K[0, 2]}
+        content |= {"cy": views.K[1, 2], "width": views.width, "height": views.height}
+        (cameras / f"{Path(name).stem}.json").write_text(json.dumps({**content, "blur_score": 9.0}))
+    return views
+
+
+def write_record3d(root: Path, known: Scene, per_frame: bool = False) -> Views:
+    """metadata.json and rgb/: K by columns, poses as quaternion x y z w, position, ARKit axes."""
+    views = retake(known, root / "rgb", aspect=0.96, offset=(5, -4))
+    for i, name in enumerate(views.names):
+        (root / "rgb" / name).rename(root / "rgb" / f"{i}.png")
+    views = replace(views, names=tuple(f"{i}.png" for i in range(len(views.names))))
+    poses = views.camtoworlds @ FLIP
+    quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+    content = {
+        **{"w": views.width, "h": views.height, "fps": 30, "dw": 25, "dh": 19},
+        "K": views.K.T.reshape(-1).tolist(),
+        "poses": np.concatenate([quaternions, poses[:, :3, 3]], 1).tolist(),
+    }
+    if per_frame:
+        K = views.K
+        content["perFrameIntrinsicCoeffs"] = [[K[0, 0], K[1, 1], K[0, 2], K[1, 2]]] * len(poses)
+        content["K"] = [100, 0, 0, 0, 100, 0, 50, 50, 1]
+    (root / "metadata.json").write_text(json.dumps(content))
+    return views
+
+
+def write_llff(root: Path, known: Scene) -> Views:
+    """poses_bounds.npy as LLFF's save_poses: columns down, right, back, position, (h, w, f)."""
+    views = retake(known, root / "images")
+    rows = []
+    for pose in views.camtoworlds[:, :3]:
+        right, down, forward, position = pose.T
+        hwf = [views.height, views.width, views.K[0, 0]]
+        matrix = np.stack([down, right, -forward, position, hwf], 1)
+        rows.append([*matrix.ravel(), 0.5, 9.0])
+    np.save(root / "poses_bounds.npy", np.array(rows))
+    return views
+
+
+def brown(k1=0.0, k2=0.0, p1=0.0, p2=0.0, k3=0.0, k4=0.0) -> Distort:
+    """The polynomial model in the notation of OpenCV's documentation, with an r^8 term."""
+
+    def distort(x, y):
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+        return (
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        )
+
+    return distort
+
+
+def fisheye(k1=0.0, k2=0.0, k3=0.0, k4=0.0) -> Distort:
+    """The equidistant model."""
+
+    def distort(x, y):
+        r = np.maximum(np.hypot(x, y), 1e-12)
+        t = np.arctan(r)
+        scale = t * (1 + k1 * t**2 + k2 * t**4 + k3 * t**6 + k4 * t**8) / r
+        return x * scale, y * scale
+
+    return distort
+
+
+TERMS = {"k1": -0.12, "k2": 0.05, "p1": 0.004, "p2": -0.006, "k3": -0.02}
+ODD = {"aspect": 0.96, "offset": (5.0, -4.0)}  # a lens with nothing in the middle
+
+
+def write_opensfm(root: Path, known: Scene, kind: str = "brown") -> Views:
+    """reconstruction.json as in OpenSfM's documentation, with a second, smaller reconstruction."""
+    if kind == "brown":
+        views = retake(known, root / "images", **ODD, distort=brown(**TERMS))
+    elif kind == "fisheye":
+        views = retake(known, root / "images", distort=fisheye(0.02, -0.01))
+    else:
+        views = retake(known, root / "images", distort=brown(-0.12, 0.05))
+    unit = max(views.width, views.height)
+    camera = {"projection_type": kind, "width": views.width, "height": views.height}
+    if kind == "brown":
+        centre = (views.K[:2, 2] - [views.width / 2, views.height / 2]) / unit
+        camera |= {"focal_x": views.K[0, 0] / unit, "focal_y": views.K[1, 1] / unit}
+        camera |= {"c_x": centre[0], "c_y": centre[1], **TERMS}
+    else:
+        k1, k2 = (0.02, -0.01) if kind == "fisheye" else (-0.12, 0.05)
+        camera |= {"focal": views.K[0, 0] / unit, "k1": k1, "k2": k2}
+    shots = {
+        name: {
+            "camera": "v2 made by hand",
+            "rotation": Rotation.from_matrix(viewmat[:3, :3]).as_rotvec().tolist(),
+            "translation": viewmat[:3, 3].tolist(),
+        }
+        for name, viewmat in zip(views.names, views.viewmats, strict=True)
+    }
+    points = {
+        str(i): {"coordinates": xyz, "color": rgb}
+        for i, (xyz, rgb) in enumerate(
+            zip(views.points.tolist(), views.colors.tolist(), strict=True)
+        )
+    }
+    whole = {"cameras": {"v2 made by hand": camera}, "shots": shots, "points": points}
+    part = {**whole, "shots": dict(list(shots.items())[:4]), "points": {}}
+    (root / "reconstruction.json").write_text(json.dumps([part, whole]))
+    return views
+
+
+def _strings(value):
+    """All numbers as strings, as boost's property trees write them."""
+    if isinstance(value, dict):
+        return {key: _strings(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_strings(inner) for inner in value]
+    return value if isinstance(value, str) else str(value)
+
+
+def write_alicevision(
+    root: Path, known: Scene, version: tuple[int, int, int] = (1, 2, 6), model: str = "brown"
+) -> Views:
+    """cameras.sfm as jsonIO.cpp writes it at a version; pixel centres at integers."""
+    terms = {"brown": ("k1", "k2", "k3", "p1", "p2"), "radial3": ("k1", "k2", "k3")}[model]
+    views = retake(
+        known,
+        root / "images",
+        **(ODD if version >= (1, 2) else {"offset": ODD["offset"]}),
+        distort=brown(**{key: TERMS[key] for key in terms}),
+    )
+    fx, fy = views.K[0, 0], views.K[1, 1]
+    centre = views.K[:2, 2] - 0.5
+    if version >= (1, 2, 1):
+        centre = centre - np.array([views.width, views.height]) / 2
+    intrinsics = {
+        **{"intrinsicId": 7, "width": views.width, "height": views.height, "serialNumber": ""},
+        **{"sensorWidth": 23.5, "sensorHeight": 15.6, "type": model},
+        "principalPoint": centre.tolist(),
+        "distortionParams": [TERMS[key] for key in terms],
+    }
+    if version < (1, 2, 0):
+        intrinsics["pxFocalLength"] = fx
+    elif version < (1, 2, 2):
+        intrinsics["pxFocalLength"] = [fx, fy]
+    else:
+        newest = version >= (1, 2, 11)
+        intrinsics["focalLength"] = (fy if newest else fx) / views.width * 23.5
+        intrinsics["pixelRatio"] = fx / fy if version < (1, 2, 5) else fy / fx
+        if newest:
+            distortion = {"radial3": "radialk3"}.get(model, model)
+            intrinsics |= {"type": "pinhole", "distortionType": distortion}
+    content = {
+        "version": list(version),
+        "views": [
+            {
+                **{"viewId": 100 + i, "poseId": 100 + i, "intrinsicId": 7, "metadata": {}},
+                "path": f"/another/machine/{name}",
+                **{"width": views.width, "height": views.height},
+            }
+            for i, name in enumerate(views.names)
+        ],
+        "intrinsics": [intrinsics],
+        "poses": [
+            {
+                "poseId": 100 + i,
+                "pose": {
+                    "transform": {
+                        "rotation": viewmat[:3, :3].T.ravel().tolist(),  # by columns
+                        "center": camtoworld[:3, 3].tolist(),
+                    },
+                    "locked": 0,
+                },
+            }
+            for i, (viewmat, camtoworld) in enumerate(
+                zip(views.viewmats, views.camtoworlds, strict=True)
+            )
+        ],
+        "structure": [
+            {"landmarkId": i, "descType": "dspsift", "color": rgb, "X": xyz}
+            for i, (xyz, rgb) in enumerate(
+                zip(views.points.tolist(), views.colors.astype(int).tolist(), strict=True)
+            )
+        ],
+    }
+    (root / "cameras.sfm").write_text(json.dumps(_strings(content)))
+    return views
+
+
+def write_openmvg(root: Path, known: Scene, model: str = "pinhole_brown_t2") -> Views:
+    """sfm_data.json as cereal writes it; pixel centres at integers."""
+    keys = {
+        "pinhole_brown_t2": ("disto_t2", ("k1", "k2", "k3", "p1", "p2")),
+        "pinhole_radial_k3": ("disto_k3", ("k1", "k2", "k3")),
+    }
+    key, terms = keys[model]
+    views = retake(
+        known,
+        root / "images",
+        offset=ODD["offset"],
+        distort=brown(**{term: TERMS[term] for term in terms}),
+    )
+    camera = {
+        **{"width": views.width, "height": views.height, "focal_length": views.K[0, 0]},
+        "principal_point": (views.K[:2, 2] - 0.5).tolist(),
+        key: [TERMS[term] for term in terms],
+    }
+    n = len(views.names)
+    content = {
+        "sfm_data_version": "0.3",
+        "root_path": "/another/machine",
+        "views": [
+            {
+                "key": i,
+                "value": {
+                    "polymorphic_id": 1073741824,
+                    "ptr_wrapper": {
+                        "id": 2147483649 + i,
+                        "data": {
+                            **{"local_path": "", "filename": name, "id_view": i},
+                            **{"width": views.width, "height": views.height},
+                            **{"id_intrinsic": i % 2, "id_pose": i},
+                        },
+                    },
+                },
+            }
+            for i, name in enumerate(views.names)
+        ],
+        "intrinsics": [
+            {
+                "key": i,
+                "value": {
+                    **({"polymorphic_id": 2147483649} if i == 0 else {"polymorphic_id": 1}),
+                    **({"polymorphic_name": model} if i == 0 else {}),
+                    "ptr_wrapper": {"id": 2147483649 + n + i, "data": camera},
+                },
+            }
+            for i in range(2)
+        ],
+        "extrinsics": [
+            {
+                "key": i,
+                "value": {
+                    "rotation": viewmat[:3, :3].tolist(),
+                    "center": camtoworld[:3, 3].tolist(),
+                },
+            }
+            for i, (viewmat, camtoworld) in enumerate(
+                zip(views.viewmats, views.camtoworlds, strict=True)
+            )
+        ],
+        "structure": [
+            {"key": i, "value": {"X": xyz, "observations": []}}
+            for i, xyz in enumerate(views.points.tolist())
+        ],
+        "control_points": [],
+    }
+    (root / "sfm_data.json").write_text(json.dumps(content))
+    return views
+
+
+def write_bundler(root: Path, known: Scene, *, suffix: str = " 0 583.2", photos="images") -> Views:
+    """bundle.out and list.txt as in Bundler's manual; the last photo has no pose."""
+    views = retake(known, root / photos, distort=brown(-0.12, 0.05))
+    lines = ["# Bundle file v0.3", f"{len(views.names) + 1} {len(views.points)}"]
+    for viewmat in views.viewmats:
+        lines.append(f"{views.K[0, 0]:.12g} -0.12 0.05")
+        lines += [" ".join(f"{value:.12g}" for value in row[:3]) for row in (FLIP @ viewmat)[:3]]
+        lines.append(" ".join(f"{value:.12g}" for value in (FLIP @ viewmat)[:3, 3]))
+    lines += ["0 0 0", *["0 0 0"] * 4]
+    for i, (xyz, rgb) in enumerate(zip(views.points, views.colors.astype(int), strict=True)):
+        lines.append("{:.9g} {:.9g} {:.9g}".format(*xyz))
+        lines.append("{} {} {}".format(*rgb))
+        lines.append("2 0 17 3.25 -8.5 1 4 0.5 1.5" if i % 2 else "0")
+    (root / "bundle.out").write_text("\n".join(lines) + "\n")
+    listed = [f"./{name}{suffix}" for name in views.names] + ["./unposed.jpg"]
+    (root / "list.txt").write_text("\n".join(listed) + "\n")
+    return views
+
+
+def write_nvm(root: Path, known: Scene, fixed: bool = False) -> Views:
+    """scene.nvm as in VisualSFM's documentation; `r` maps distorted points to undistorted ones."""
+    r = 0.15
+
+    def distort(x, y):  # the root d of d (1 + r d^2) = distance, by Newton's method
+        distance = np.hypot(x, y)
+        d = distance.copy()
+        for _ in range(30):
+            d -= (d * (1 + r * d * d) - distance) / (1 + 3 * r * d * d)
+        scale = d / np.maximum(distance, 1e-12)
+        return x * scale, y * scale
+
+    odd = ODD if fixed else {}
+    views = retake(known, root / "photos of it", **odd, distort=None if fixed else distort)
+    K = views.K
+    head = f" FixedK {K[0, 0]} {K[0, 2]} {K[1, 1]} {K[1, 2]} 0" if fixed else ""
+    lines = [f"NVM_V3{head}", "", str(len(views.names))]
+    for name, viewmat, pose in zip(views.names, views.viewmats, views.camtoworlds, strict=True):
+        wxyz = np.roll(Rotation.from_matrix(viewmat[:3, :3]).as_quat(), 1)
+        values = [K[0, 0], *wxyz, *pose[:3, 3], 0 if fixed else r, 0]
+        lines.append('photos"of"it\\' + name + " " + " ".join(f"{value:.12g}" for value in values))
+    lines += ["", str(len(views.points))]
+    for xyz, rgb in zip(views.points, views.colors.astype(int), strict=True):
+        lines.append("{:.9g} {:.9g} {:.9g} {} {} {} 1 0 5 2.5 -3.5".format(*xyz, *rgb))
+    lines += ["", "0", "0"]
+    (root / "scene.nvm").write_text("\n".join(lines) + "\n")
+    return views
