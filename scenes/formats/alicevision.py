@@ -91,8 +91,8 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         file,
         notes,
     )
-    found = match_photos(named, photo_folders(file, path, photos))
-    return make_capture("AliceVision", file, found, named, lens_of, viewmats, points, notes)
+    matched = match_photos(named, photo_folders(file, path, photos))
+    return make_capture("AliceVision", file, matched, named, lens_of, viewmats, points, notes)
 
 
 def _objects(content: dict, key: str, file: Path) -> list[dict]:

@@ -70,9 +70,9 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         rgb.append(values[at + 3 : at + 6])
         at += 7 + 4 * int(values[at + 6])
     points = make_points(xyz, rgb, file, notes)
-    found = match_photos([named[i] for i in posed], folders)
+    matched = match_photos([named[i] for i in posed], folders)
     return make_capture(
-        "Bundler", file, found, [named[i] for i in posed], lens_of, viewmats, points, notes
+        "Bundler", file, matched, [named[i] for i in posed], lens_of, viewmats, points, notes
     )
 
 

@@ -208,10 +208,10 @@ def match_photos(named: list[str], folders: Iterable[Path]) -> tuple[Path, list[
     """
     best: tuple[int, Path, list[Path | None]] | None = None
     for folder in folders:
-        found = _match(named, folder) if folder.is_dir() else [None] * len(named)
-        count = sum(path is not None for path in found)
+        paths = _match(named, folder) if folder.is_dir() else [None] * len(named)
+        count = sum(path is not None for path in paths)
         if best is None or count > best[0]:
-            best = count, folder, found
+            best = count, folder, paths
         if count == len(named):
             break
     return best[1], best[2]
@@ -233,14 +233,14 @@ def _match(named: list[str], folder: Path) -> list[Path | None]:
             whole.setdefault(key, name)
         for key in _keys(name.lower()):
             tails.setdefault(key, set()).add(name)
-    found: list[Path | None] = []
+    paths: list[Path | None] = []
     for name in named:
         parts = [part for part in re.split(r"[\\/]+", name.lower()) if part not in ("", ".", "..")]
         fits = [{whole[key]} for key in _keys("/".join(parts), whole=True) if key in whole]
         fits += [tails[key] for key in _keys("/".join(parts)) if key in tails]
         unique = fits and len(fits[0]) == 1
-        found.append(folder / next(iter(fits[0])) if unique else None)
-    return found
+        paths.append(folder / next(iter(fits[0])) if unique else None)
+    return paths
 
 
 def _keys(name: str, whole: bool = False) -> list[str]:

@@ -54,5 +54,5 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         height, width, focal = matrices[i, :, 4]
         return make_lens((width, height), (focal, focal))
 
-    found = (folder, [folder / name for name in names])
-    return make_capture("LLFF", file, found, names, lens_of, viewmats, make_no_points(), [])
+    matched = (folder, [folder / name for name in names])
+    return make_capture("LLFF", file, matched, names, lens_of, viewmats, make_no_points(), [])

@@ -72,8 +72,8 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     cloud = make_points([row[:3] for row in fields], [row[3:] for row in fields], file, notes)
     if rest and rest[0].strip().isdigit() and int(rest[0]) > 0:
         notes.append(f"{file.name} has several models; the first one is read")
-    found = match_photos(named, photo_folders(file, path, photos))
-    return make_capture("VisualSFM", file, found, named, lens_of, viewmats, cloud, notes)
+    matched = match_photos(named, photo_folders(file, path, photos))
+    return make_capture("VisualSFM", file, matched, named, lens_of, viewmats, cloud, notes)
 
 
 def _take(lines: list[str], what: str) -> tuple[list[str], list[str]]:

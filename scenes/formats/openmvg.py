@@ -85,8 +85,8 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     points = make_points([point.get("X") for _, point in landmarks], None, file, notes)
     root = content.get("root_path")
     others = [Path(root)] if isinstance(root, str) and root and "\0" not in root else []
-    found = match_photos(named, photo_folders(file, path, photos, *others))
-    return make_capture("OpenMVG", file, found, named, lens_of, viewmats, points, notes)
+    matched = match_photos(named, photo_folders(file, path, photos, *others))
+    return make_capture("OpenMVG", file, matched, named, lens_of, viewmats, points, notes)
 
 
 def _entries(content: dict, key: str, file: Path) -> list[tuple[str, dict]]:

@@ -83,8 +83,8 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     skipped = len(reconstruction.get("pano_shots") or ())
     if skipped:
         notes.append(f"{file.name}: skipped {format_count(skipped, 'panorama')}")
-    found = match_photos(named, photo_folders(file, path, photos))
-    return make_capture("OpenSfM", file, found, named, lens_of, viewmats, cloud, notes)
+    matched = match_photos(named, photo_folders(file, path, photos))
+    return make_capture("OpenSfM", file, matched, named, lens_of, viewmats, cloud, notes)
 
 
 def _lens(camera: dict, what: str) -> Lens:

@@ -51,12 +51,12 @@ def read(cameras: Path, path: Path, photos: Path | None) -> Capture:
         return make_lens((width, height), (fx, fy), (cx, cy))
 
     named = [file.stem for file in files]
-    found = match_photos(named, [photos or folder])
+    matched = match_photos(named, [photos or folder])
     notes = []
     if cameras.name == "cameras":
         notes.append(
             f"{cameras.parent} has no corrected_cameras: these are ARKit's poses, with drift"
         )
     return make_capture(
-        "Polycam", cameras, found, named, lens_of, viewmats, make_no_points(), notes
+        "Polycam", cameras, matched, named, lens_of, viewmats, make_no_points(), notes
     )

@@ -56,5 +56,5 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
 
     folder = next(f for f in (file.parent / "rgb", file.parent / "rgbd", file.parent) if f.is_dir())
     named = [str(i) for i in range(len(poses))]
-    found = match_photos(named, [photos or folder])
-    return make_capture("Record3D", file, found, named, lens_of, viewmats, make_no_points(), [])
+    matched = match_photos(named, [photos or folder])
+    return make_capture("Record3D", file, matched, named, lens_of, viewmats, make_no_points(), [])
