@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from runtime.text import format_count, format_list
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses
+from scenes.formats.ply_points import read_ply_points
 from scenes.photos import SUFFIXES, UnreadablePhoto, list_photos, read_header
 
 OTHER_SUFFIXES = {".heic", ".heif", ".tif", ".tiff", ".dng", ".bmp"}  # of photos converted since
@@ -99,16 +101,21 @@ def make_lens(
     centre: tuple[float, float] | None = None,
     distortion: Iterable[float] = (),
     fisheye: bool = False,
+    skew: float = 0.0,
 ) -> Lens:
-    """A Lens; sizes, focal lengths and principal point (default: the middle) in pixels.
+    """A Lens; sizes, focal lengths, principal point (default: the middle) and skew in pixels.
 
-    distortion: OpenCV's first terms, none at all for a pinhole.
+    distortion: OpenCV's first terms, none at all for a pinhole; unless `fisheye`, a sixth one is
+    that of r^8.
     """
     width, height = size
     cx, cy = (width / 2, height / 2) if centre is None else centre
-    K = np.array([[focal[0], 0, cx], [0, focal[1], cy], [0, 0, 1]], np.float64)
+    K = np.array([[focal[0], skew, cx], [0, focal[1], cy], [0, 0, 1]], np.float64)
     terms = tuple(float(term) for term in distortion)
     terms += (0.0,) * (4 - len(terms))
+    if skew or (len(terms) == 6 and terms[5]):
+        raise ValueError("the distortion k4 and skew are not supported; export undistorted photos")
+    terms = terms[:5]
     return Lens(round(width), round(height), K, terms if any(terms) or fisheye else (), fisheye)
 
 
@@ -198,6 +205,41 @@ def make_capture(
         notes=tuple(notes),
         needs_points=False,
     )
+
+
+def add_points_beside(capture: Capture, file: Path, frames: list[np.ndarray]) -> Capture:
+    """The capture with the points of the only .ply beside the file, if the cameras see them.
+
+    frames: [4, 4] each, from where the points may be to the capture's world; the one in which the
+    cameras see the most of them is right. All else is noted.
+    """
+    clouds = sorted(file.parent.glob("*.ply"))
+    if len(clouds) != 1:
+        text = f"{file.parent} has {len(clouds)} .ply files; leave the points' one there to use it"
+        return replace(capture, notes=(*capture.notes, text)) if clouds else capture
+    points, colors = read_ply_points(clouds[0])
+    moved = [points @ frame[:3, :3].T + frame[:3, 3] for frame in frames]
+    shares = [measure_visibility(xyz, capture.viewmats, capture.lenses) for xyz in moved]
+    best = int(np.argmax(shares))
+    if shares[best] < 0.01:
+        text = f"the cameras see hardly any point of {clouds[0].name}, so it is not used"
+        return replace(capture, notes=(*capture.notes, text))
+    return replace(capture, points=moved[best], colors=colors)
+
+
+def measure_visibility(points: np.ndarray, viewmats: np.ndarray, lenses: Iterable[Lens]) -> float:
+    """The mean share of points that lie in front of a camera and inside its photo."""
+    points = points[:: max(1, len(points) // 2000)].astype(np.float64)
+    shares = []
+    for viewmat, lens in zip(viewmats, lenses, strict=True):
+        x, y, z = viewmat[:3, :3] @ points.T + viewmat[:3, 3:]
+        in_front = z > 1e-6
+        z = np.where(in_front, z, 1)
+        u = lens.K[0, 0] * x / z + lens.K[0, 2]
+        v = lens.K[1, 1] * y / z + lens.K[1, 2]
+        inside = (u > 0) & (u < lens.width) & (v > 0) & (v < lens.height)
+        shares.append((in_front & inside).mean() if len(points) else 0.0)
+    return float(np.mean(shares))
 
 
 def match_photos(named: list[str], folders: Iterable[Path]) -> tuple[Path, list[Path | None]]:

@@ -22,6 +22,7 @@ from scenes.capture import (
     check_poses,
     make_no_points,
 )
+from scenes.formats.conversions import measure_visibility
 from scenes.formats.ply_points import read_ply_points
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 
@@ -335,24 +336,9 @@ def _in_file_frame(
     if applied.shape not in ((3, 4), (4, 4)) or not np.isfinite(applied).all():
         raise ValueError(f'{file}: "applied_transform" must be a 3x4 or 4x4 matrix of numbers')
     moved = points @ applied[:3, :3].T + applied[:3, 3]
-    if len(points) and _measure_visibility(moved, viewmats, lenses) > 1.5 * _measure_visibility(
+    if len(points) and measure_visibility(moved, viewmats, lenses) > 1.5 * measure_visibility(
         points, viewmats, lenses
     ):
         notes.append(f"applied_transform of {file.name} was still missing from its points")
         return moved
     return points
-
-
-def _measure_visibility(points: np.ndarray, viewmats: np.ndarray, lenses: list[Lens]) -> float:
-    """The mean share of points that lie in front of a camera and inside its photo."""
-    points = points[:: max(1, len(points) // 2000)]
-    shares = []
-    for viewmat, lens in zip(viewmats, lenses, strict=True):
-        x, y, z = viewmat[:3, :3] @ points.T + viewmat[:3, 3:]
-        in_front = z > 1e-6
-        z = np.where(in_front, z, 1)
-        u = lens.K[0, 0] * x / z + lens.K[0, 2]
-        v = lens.K[1, 1] * y / z + lens.K[1, 2]
-        inside = (u > 0) & (u < lens.width) & (v > 0) & (v < lens.height)
-        shares.append((in_front & inside).mean())
-    return float(np.mean(shares))

@@ -82,8 +82,8 @@ def retake(
         K=K,
         width=width,
         height=height,
-        points=points,
-        colors=(255 * colors).round(),
+        points=points[::4],
+        colors=(255 * colors[::4]).round(),
         distort=distort,
         error=float(np.median(np.concatenate(errors))),
     )
@@ -164,6 +164,7 @@ def fisheye(k1=0.0, k2=0.0, k3=0.0, k4=0.0) -> Distort:
 
 
 TERMS = {"k1": -0.12, "k2": 0.05, "p1": 0.004, "p2": -0.006, "k3": -0.02}
+K4 = False
 ODD = {"aspect": 0.96, "offset": (5.0, -4.0)}  # a lens with nothing in the middle
 
 
@@ -399,4 +400,103 @@ def write_nvm(root: Path, known: Scene, fixed: bool = False) -> Views:
         lines.append("{:.9g} {:.9g} {:.9g} {} {} {} 1 0 5 2.5 -3.5".format(*xyz, *rgb))
     lines += ["", "0", "0"]
     (root / "scene.nvm").write_text("\n".join(lines) + "\n")
+    return views
+
+
+FRAME = (2.5, Rotation.from_euler("xyz", [20, 130, -50], degrees=True).as_matrix(), (3.0, -2, 5))
+
+
+def write_metashape(
+    root: Path,
+    known: Scene,
+    kind: str = "frame",
+    component: bool = True,
+    points: str = "chunk",
+    suffix: str = "",
+) -> Views:
+    """cameras.xml as Metashape 2 exports it; the known world is that of its component.
+
+    points: the frame of the .ply beside, "chunk" or "world".
+    """
+    if kind == "frame":
+        terms = {**TERMS, "k4": 0.03} if K4 else TERMS
+        views = retake(known, root / "photos", **ODD, distort=brown(**terms))
+        p1, p2 = terms["p2"], terms["p1"]  # Metashape's P1 belongs to r^2 + 2 x^2
+        terms = {**terms, "p1": p1, "p2": p2}
+    else:
+        terms = {"k1": 0.02, "k2": -0.01, "k3": 0.003, "k4": -0.001}
+        views = retake(known, root / "photos", **ODD, distort=fisheye(**terms))
+    scale, R, t = FRAME
+    numbers = {
+        **{"f": views.K[1, 1], "b1": views.K[0, 0] - views.K[1, 1]},
+        **{"cx": views.K[0, 2] - views.width / 2, "cy": views.K[1, 2] - views.height / 2},
+        **terms,
+    }
+    size = f'<resolution width="{views.width}" height="{views.height}"/>'
+    calibration = "".join(f"<{key}>{value:.17g}</{key}>" for key, value in numbers.items())
+    transform = (
+        f'<transform><rotation locked="false">{_joined(R)}</rotation>'
+        f"<translation>{_joined(np.array(t))}</translation><scale>{scale}</scale></transform>"
+    )
+    cameras = []
+    for i, (name, pose) in enumerate(zip(views.names, views.camtoworlds, strict=True)):
+        inner = np.eye(4)
+        inner[:3, :3], inner[:3, 3] = R.T @ pose[:3, :3], R.T @ (pose[:3, 3] - t) / scale
+        cameras.append(
+            f'<camera id="{i}" sensor_id="0" component_id="0" label="{Path(name).stem}{suffix}">'
+            f"<transform>{_joined(inner)}</transform></camera>"
+        )
+    (root / "cameras.xml").write_text(
+        f"""<?xml version="1.0" encoding="UTF-8"?>
+<document version="2.0.0"><chunk label="Chunk 1" enabled="true">
+<sensors next_id="1"><sensor id="0" label="unknown" type="{kind}">{size}
+<property name="layer_index" value="0"/><calibration type="{kind}" class="initial">{size}
+<f>100</f></calibration><calibration type="{kind}" class="adjusted">{size}
+{calibration}</calibration></sensor></sensors>
+<components next_id="1"><component id="0" label="Component 1">
+{transform if component else ""}</component></components>
+<cameras next_id="99" next_group_id="1"><group id="0" label="cam0">{"".join(cameras)}</group>
+<camera id="98" sensor_id="0" label="blurred"><orientation>1</orientation></camera></cameras>
+{"" if component else transform}</chunk></document>
+"""
+    )
+    xyz = (views.points - t) @ R / scale if points == "chunk" else views.points
+    write_ply(root / "tie points.ply", xyz, views.colors)
+    return views
+
+
+def _joined(values: np.ndarray) -> str:
+    return " ".join(f"{value:.17g}" for value in values.ravel())
+
+
+def write_ply(file: Path, points: np.ndarray, colors: np.ndarray) -> None:
+    """A point cloud as text."""
+    head = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
+    head += [f"property double {axis}" for axis in "xyz"]
+    head += [f"property uchar {color}" for color in ("red", "green", "blue")]
+    rows = np.column_stack([points, colors])
+    lines = ["{:.12g} {:.12g} {:.12g} {:.0f} {:.0f} {:.0f}".format(*row) for row in rows]
+    file.write_text("\n".join([*head, "end_header", *lines]) + "\n")
+
+
+def write_realitycapture(root: Path, known: Scene, counted: bool = False) -> Views:
+    """The csv of RealityCapture: 35 mm film, degrees, principal point by the longer side."""
+    terms = {**TERMS, "k4": 0.03} if K4 else TERMS
+    views = retake(known, root / "images", offset=ODD["offset"], distort=brown(**terms))
+    unit = max(views.width, views.height)
+    px, py = (views.K[:2, 2] - [views.width / 2, views.height / 2]) / unit
+    lines = [f"#cameras {len(views.names)}"] if counted else []
+    lines.append("#name,x,y,alt,heading,pitch,roll,f,px,py,k1,k2,k3,k4,t1,t2")
+    for name, pose in zip(views.names, views.camtoworlds @ FLIP, strict=True):
+        # rows of R = Rz(-heading) Rx(pitch) Ry(roll), solved by hand
+        R = pose[:3, :3]
+        pitch = np.arcsin(R[2, 1])
+        roll = np.arctan2(-R[2, 0], R[2, 2])
+        heading = np.arctan2(R[0, 1], R[1, 1])
+        values = [*pose[:3, 3], *np.degrees([heading, pitch, roll]), 36 * views.K[0, 0] / unit]
+        values += [px, py, terms["k1"], terms["k2"], terms["k3"], terms.get("k4", 0)]
+        values += [terms["p1"], terms["p2"]]
+        lines.append(",".join([name, *(f"{value:.16e}" for value in values)]))
+    (root / "export.csv").write_text("\n".join(lines) + "\n")
+    write_ply(root / "export.ply", views.points, views.colors)
     return views

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import scenes
 from scenes.formats.registry import FORMATS
@@ -14,6 +15,8 @@ WRITERS = {
     "Polycam": exports.write_polycam,
     "Record3D": exports.write_record3d,
     "LLFF": exports.write_llff,
+    "Metashape": exports.write_metashape,
+    "RealityCapture": exports.write_realitycapture,
     "OpenSfM": exports.write_opensfm,
     "AliceVision": exports.write_alicevision,
     "OpenMVG": exports.write_openmvg,
@@ -29,8 +32,12 @@ def check(root, known, views, kind=None):
     order = [views.names.index(Path(name).name) for name in scene.names]
     assert np.allclose(scene.cameras.viewmats, views.viewmats[order], atol=1e-5)
     check_lens(root, views)
-    points = scene.points if len(scene.points) else known.points
-    assert measure_color_error(scene, points, known.point_colors) < 1.1 * views.error
+    points, colors = torch.from_numpy(views.points), torch.from_numpy(views.colors / 255).float()
+    if len(scene.points):
+        assert torch.allclose(scene.points.double(), points, atol=1e-5)
+    if scene.kind != "OpenMVG" and len(scene.points):
+        assert torch.allclose(scene.point_colors, colors, atol=1e-6)
+    assert measure_color_error(scene, points, colors) < 1.1 * views.error
     return scene
 
 
@@ -79,3 +86,20 @@ def test_intrinsics_of_each_frame_of_record3d(tmp_path, known):
 def test_polycam_without_optimised_poses_says_so(tmp_path, known):
     scene = check(tmp_path, known, exports.write_polycam(tmp_path, known, kind=""), "Polycam")
     assert "no corrected_cameras" in scene.notes[0]
+
+
+def test_other_shapes_of_metashape(tmp_path, known):
+    for i, options in enumerate(
+        (
+            {"kind": "fisheye", "component": False},
+            {"points": "world", "suffix": ".JPG"},
+        )
+    ):
+        root = tmp_path / str(i)
+        scene = check(root, known, exports.write_metashape(root, known, **options), "Metashape")
+        assert "1 photo that Metashape did not align (blurred)" in scene.notes[0]
+
+
+def test_a_realitycapture_csv_that_counts_its_cameras(tmp_path, known):
+    views = exports.write_realitycapture(tmp_path, known, counted=True)
+    check(tmp_path, known, views, "RealityCapture")
