@@ -50,7 +50,11 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     """
     content = read_json(file)
     version = tuple(read_numbers(content.get("version"), 3, f'{file}: "version"').astype(int))
-    poses = {str(pose.get("poseId")): pose.get("pose") for pose in _objects(content, "poses", file)}
+    poses = {
+        str(pose["poseId"]): pose.get("pose")
+        for pose in _objects(content, "poses", file)
+        if "poseId" in pose
+    }
     lenses = {str(lens.get("intrinsicId")): lens for lens in _objects(content, "intrinsics", file)}
     views, unposed, rig = [], 0, 0
     for view in _objects(content, "views", file):

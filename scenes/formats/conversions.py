@@ -63,9 +63,9 @@ def read_numbers(value: Any, shape: int | tuple[int, ...], what: str) -> np.ndar
         wanted in (-1, size) for size, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits or not (np.abs(array) < LARGEST).all():
-        size = " x ".join("any" if n < 0 else str(n) for n in shape)
+        size = " x ".join("N" if n < 0 else str(n) for n in shape)
         wanted = f"{size} finite numbers" if shape else "a finite number"
-        raise ValueError(f"{what} is not {wanted}; export it again")
+        raise ValueError(f"{what} must be {wanted}; export it again")
     return array
 
 
@@ -78,7 +78,7 @@ def read_rotation(value: Any, what: str) -> np.ndarray:
     """The rotation [3, 3] nearest to nine numbers; ValueError if they are none or mirrored."""
     R = read_numbers(value, (3, 3), what)
     if np.abs(R.T @ R - np.eye(3)).max() > 0.02 or np.linalg.det(R) < 0:
-        raise ValueError(f"{what} is not a rotation; export it again")
+        raise ValueError(f"{what} must be a rotation; export it again")
     U, _, Vt = np.linalg.svd(R)
     return U @ Vt
 

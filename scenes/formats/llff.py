@@ -32,7 +32,7 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     """
     try:
         rows = np.load(file, mmap_mode="r")
-    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:
+    except Exception as error:  # numpy's reader of headers raises many kinds
         reason = str(error).splitlines()[0][:100] if str(error) else "it is cut off"
         raise ValueError(f"{file} is not an array of numbers ({reason}); export it again") from None
     rows = read_numbers(rows, (-1, 17), f"{file}: its array")

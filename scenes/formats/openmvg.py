@@ -91,9 +91,10 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
 
 def _entries(content: dict, key: str, file: Path) -> list[tuple[str, dict]]:
     entries = get(content, key, list, f"{file}")
-    if not all(isinstance(e, dict) and isinstance(e.get("value"), dict) for e in entries):
-        raise ValueError(f'{file}: "{key}" must be a list of keys and values; export it again')
-    return [(str(entry.get("key")), entry["value"]) for entry in entries]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("value"), dict):
+            raise ValueError(f'{file}: "{key}" must be a list of keys and values; export it again')
+    return [(str(entry["key"]), entry["value"]) for entry in entries if "key" in entry]
 
 
 def _data(value: dict, what: str) -> dict:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import resource
 import shutil
 import sys
@@ -15,7 +16,9 @@ import numpy as np
 
 import scenes
 from tests.scenes.captures import camera_ring, write_capture
+from tests.scenes.formats import exports
 
+VALUES = (b"null", b"[]", b"{}", b'"x"', b"1e300", b"-1", b"0", b"true", b"1e999", b"9" * 20)
 WORDS = (b"nan", b"inf", b"-1", b"1e300", b"null", b"[]", b"{}", b'"x"', b"\xff", b"\0", b"\n")
 
 
@@ -57,7 +60,20 @@ def build(root: Path) -> list[Path]:
     (place / "split.json").write_text(json.dumps({"train": ["0", "1"], "test": ["2", 3]}))
     files += [place / name for name in ("points.ply", "split.json")]
     files += [place / "transforms.json"] * 12
-    return sorted(files)
+    return sorted(files + build_exports(root))
+
+
+def build_exports(root: Path) -> list[Path]:
+    """Exports of other programs; returns their files."""
+    capture = scenes.load(root / "PINHOLE-text", progress=False)
+    files = []
+    for kind, write in exports.WRITERS.items():
+        place = root / kind
+        place.mkdir()
+        write(place, capture)
+        here = [file for file in place.rglob("*") if file.is_file() and file.suffix != ".png"]
+        files += here[:2] * 2
+    return files
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -80,6 +96,16 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def mutate_values(data: bytes, rng: random.Random) -> bytes:
+    """Replace numbers by others or by something else, so that the syntax mostly stays valid."""
+    numbers = list(re.finditer(rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", data))
+    picked = rng.sample(numbers, min(len(numbers), rng.randint(1, 4)))
+    for number in sorted(picked, key=lambda number: -number.start()):
+        word = rng.choice((*VALUES, number.group() + rng.choice((b"0", b"9e5", b".5"))))
+        data = data[: number.start()] + word + data[number.end() :]
+    return data
+
+
 def main(root: Path, first: int, count: int) -> None:
     logging.disable(logging.CRITICAL)
     files = build(root)
@@ -93,7 +119,8 @@ def main(root: Path, first: int, count: int) -> None:
         whole = file.read_bytes()
         place = next(folder for folder in file.parents if folder.parent == root)
         split_file = place / "split.json" if rng.random() < 0.3 else None
-        file.write_bytes(mutate(whole, rng))
+        by_value = file.suffix != ".npy" and rng.random() < 0.5
+        file.write_bytes((mutate_values if by_value else mutate)(whole, rng))
         try:
             scene = load(
                 place,

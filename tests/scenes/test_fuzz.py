@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_mutated_captures_load_or_are_refused_in_one_sentence(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.scenes.fuzz_captures", str(tmp_path), "0", "300"],
+        [sys.executable, "-m", "tests.scenes.fuzz_captures", str(tmp_path), "0", "360"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

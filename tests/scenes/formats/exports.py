@@ -500,3 +500,17 @@ def write_realitycapture(root: Path, known: Scene, counted: bool = False) -> Vie
     (root / "export.csv").write_text("\n".join(lines) + "\n")
     write_ply(root / "export.ply", views.points, views.colors)
     return views
+
+
+WRITERS = {
+    "Polycam": write_polycam,
+    "Record3D": write_record3d,
+    "LLFF": write_llff,
+    "Metashape": write_metashape,
+    "RealityCapture": write_realitycapture,
+    "OpenSfM": write_opensfm,
+    "AliceVision": write_alicevision,
+    "OpenMVG": write_openmvg,
+    "Bundler": write_bundler,
+    "VisualSFM": write_nvm,
+}

@@ -6,23 +6,11 @@ import pytest
 import torch
 
 import scenes
+from scenes.formats.conversions import match_photos
 from scenes.formats.registry import FORMATS
 from scenes.undistort import compute_undistortion
 from tests.scenes.formats import exports
 from tests.scenes.known import measure_color_error
-
-WRITERS = {
-    "Polycam": exports.write_polycam,
-    "Record3D": exports.write_record3d,
-    "LLFF": exports.write_llff,
-    "Metashape": exports.write_metashape,
-    "RealityCapture": exports.write_realitycapture,
-    "OpenSfM": exports.write_opensfm,
-    "AliceVision": exports.write_alicevision,
-    "OpenMVG": exports.write_openmvg,
-    "Bundler": exports.write_bundler,
-    "VisualSFM": exports.write_nvm,
-}
 
 
 def check(root, known, views, kind=None):
@@ -59,9 +47,9 @@ def check_lens(root, views):
     assert np.abs(maps[0] - u).max() < 0.01 and np.abs(maps[1] - v).max() < 0.01
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", exports.WRITERS)
 def test_an_export_of_the_known_capture_is_read_right(tmp_path, known, kind):
-    check(tmp_path, known, WRITERS[kind](tmp_path, known), kind)
+    check(tmp_path, known, exports.WRITERS[kind](tmp_path, known), kind)
 
 
 @pytest.mark.parametrize("kind", ["perspective", "fisheye"])
@@ -103,3 +91,90 @@ def test_other_shapes_of_metashape(tmp_path, known):
 def test_a_realitycapture_csv_that_counts_its_cameras(tmp_path, known):
     views = exports.write_realitycapture(tmp_path, known, counted=True)
     check(tmp_path, known, views, "RealityCapture")
+
+
+def replace_in(name, old, new):
+    def edit(root):
+        text = (root / name).read_text()
+        assert old in text
+        (root / name).write_text(text.replace(old, new))
+
+    return edit
+
+
+def remove(*names):
+    def edit(root):
+        for name in names:
+            (root / name).unlink()
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "sentence"),
+    [
+        ("Metashape", replace_in("cameras.xml", "<document", "<!DOCTYPE x>\n<document"), "type"),
+        ("Metashape", replace_in("cameras.xml", "</chunk>", ""), "not valid XML"),
+        ("Metashape", replace_in("cameras.xml", 'type="frame"', 'type="spherical"'), "spherical"),
+        ("Metashape", replace_in("cameras.xml", 'sensor_id="0"', 'sensor_id="9"'), "no sensor"),
+        ("Metashape", replace_in("cameras.xml", "transform>", "place>"), "no aligned camera"),
+        ("Metashape", replace_in("cameras.xml", "<scale>2.5", "<scale>-1"), "the scale -1"),
+        ("RealityCapture", replace_in("export.csv", "frame_00002.png,", "frame_00002.png,x"), "2"),
+        ("OpenSfM", replace_in("reconstruction.json", "brown", "dual"), "of the type dual"),
+        ("OpenSfM", replace_in("reconstruction.json", '"shots"', '"shot"'), 'no "shots"'),
+        ("OpenMVG", replace_in("sfm_data.json", "pinhole_brown_t2", "spherical"), "spherical"),
+        ("OpenMVG", replace_in("sfm_data.json", '"id_pose"', '"pose"'), "no poses of them"),
+        ("AliceVision", replace_in("cameras.sfm", '"poseId"', '"pose_id"'), "no poses of them"),
+        ("AliceVision", replace_in("cameras.sfm", '"brown"', '"3deradial4"'), "3deradial4"),
+        ("Bundler", replace_in("list.txt", "./unposed.jpg", ""), "24 photos, .* 25 cameras"),
+        ("Bundler", remove("list.txt"), "no list of its 25 photos"),
+        ("VisualSFM", replace_in("scene.nvm", "NVM_V3", "NVM_V4"), 'start with "NVM_V3"'),
+        ("VisualSFM", replace_in("scene.nvm", "0.15 0", "-9 0"), "folds over"),
+        ("LLFF", remove("images/frame_00003.png"), "24 photos, but .* holds 23"),
+        ("Record3D", replace_in("metadata.json", '"w"', '"W"'), '"w" must be a finite number'),
+        (
+            "Polycam",
+            replace_in("keyframes/corrected_cameras/frame_00004.json", '"t_12"', '"t12"'),
+            r"frame_00004\.json: the pose",
+        ),
+    ],
+)
+def test_bad_exports_get_a_sentence(tmp_path, known, kind, edit, sentence):
+    exports.WRITERS[kind](tmp_path, known)
+    edit(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as error:
+        scenes.load(tmp_path, progress=False)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_photos_are_matched_by_as_much_of_their_path_as_possible(tmp_path):
+    for name in ("cam0/1.jpg", "cam1/1.jpg", "a.JPG", "b.png", "b.jpg", "deep/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    named = ["C:\\shoot\\cam0\\1.jpg", "/x/cam1/1", "A", "a.heic", "b.jpg", "c", "1.jpg", "b", "d"]
+    folder, paths = match_photos(named, [tmp_path / "none", tmp_path / "deep", tmp_path])
+    assert folder == tmp_path
+    names = [path and path.relative_to(tmp_path).as_posix() for path in paths]
+    expected = ["cam0/1.jpg", "cam1/1.jpg", "a.JPG", "a.JPG", "b.jpg", "deep/c.jpg"]
+    assert names[:6] == expected and names[6] is None and names[8] is None
+
+
+def test_views_without_a_photo_are_skipped_with_a_note(tmp_path, known):
+    exports.write_realitycapture(tmp_path, known)
+    (tmp_path / "images/frame_00007.png").unlink()
+    scene = scenes.load(tmp_path, progress=False)
+    assert len(scene) == len(known) - 1
+    assert "names 1 photo not to be found (frame_00007.png)" in scene.notes[0]
+    for photo in (tmp_path / "images").iterdir():
+        photo.unlink()
+    with pytest.raises(FileNotFoundError, match=r"none of the 24 photos of .*export\.csv"):
+        scenes.load(tmp_path, progress=False)
+
+
+def test_points_that_no_camera_sees_are_not_used(tmp_path, known):
+    views = exports.write_realitycapture(tmp_path, known)
+    exports.write_ply(tmp_path / "export.ply", views.points + 1e6, views.colors)
+    scene = scenes.load(tmp_path, progress=False)
+    assert len(scene.points) == 0 and "hardly any point of export.ply" in scene.notes[0]
+    exports.write_ply(tmp_path / "other.ply", views.points, views.colors)
+    assert "2 .ply files" in scenes.load(tmp_path, progress=False).notes[0]
