@@ -16,7 +16,7 @@ from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check
 from scenes.formats.ply_points import read_ply_points
 from scenes.photos import SUFFIXES, UnreadablePhoto, list_photos, read_header
 
-OTHER_SUFFIXES = {".heic", ".heif", ".tif", ".tiff", ".dng", ".bmp"}  # of photos converted since
+KNOWN_SUFFIXES = {*SUFFIXES, ".dng", ".heic", ".tif"}  # of photos, also of ones converted since
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera axes to OpenCV's, and back
 
 
@@ -294,4 +294,4 @@ def _keys(name: str, whole: bool = False) -> list[str]:
 
 def _without_suffix(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix in SUFFIXES | OTHER_SUFFIXES else name
+    return stem if stem and dot + suffix in KNOWN_SUFFIXES else name
