@@ -51,11 +51,16 @@ def read(cameras: Path, path: Path, photos: Path | None) -> Capture:
         return make_lens((width, height), (fx, fy), (cx, cy))
 
     named = [file.stem for file in files]
-    matched = match_photos(named, [photos or folder])
+    folders = (photos,) if photos else (folder, cameras.parent / "images")
+    matched = match_photos(named, folders)
     notes = []
     if cameras.name == "cameras":
         notes.append(
             f"{cameras.parent} has no corrected_cameras: these are ARKit's poses, with drift"
+        )
+    elif matched[0].name == "corrected_images":
+        notes.append(
+            "Polycam leaves thin black borders in corrected_images; mask them if they show"
         )
     return make_capture(
         "Polycam", cameras, matched, named, lens_of, viewmats, make_no_points(), notes

@@ -1,4 +1,4 @@
-# Record3D's "EXR + RGB" export: metadata.json beside rgb/0.jpg, rgb/1.jpg, ...
+# Record3D's "EXR + RGB" export (metadata.json, rgb/0.jpg, rgb/1.jpg, ...) and unpacked .r3d files.
 # Format: https://record3d.app and nerfstudio/data/dataparsers/record3d_dataparser.py
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from scenes.formats.conversions import (
     make_capture,
     make_lens,
     make_pose,
-    match_photos,
     read_json,
     read_number,
     read_numbers,
 )
+from scenes.photos import list_photos
+
+PHOTOS = ("rgb", "rgbd")  # the second in a .r3d, which is a .zip file
 
 
 def find(folder: Path) -> Path | None:
-    """The metadata.json of an export (also in its folder EXR_RGBD), or None."""
+    """The metadata of an export (also in its folder EXR_RGBD) or of an unpacked .r3d, or None."""
     for place in (folder, folder / "EXR_RGBD"):
-        file = place / "metadata.json"
-        if file.is_file() and any((place / photos).is_dir() for photos in ("rgb", "rgbd")):
-            return file
+        for file in (place / "metadata.json", place / "metadata"):
+            if file.is_file() and any((place / photos).is_dir() for photos in PHOTOS):
+                return file
     return None
 
 
@@ -54,7 +56,9 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         focal, centre = ((K[0, 0], K[1, 1]), K[:2, 2]) if own is None else (own[i, :2], own[i, 2:])
         return make_lens(size, focal, centre)
 
-    folder = next(f for f in (file.parent / "rgb", file.parent / "rgbd", file.parent) if f.is_dir())
+    folders = (photos,) if photos else (file.parent / name for name in PHOTOS)
+    folder = next((folder for folder in folders if folder.is_dir()), file.parent)
+    numbered = {Path(name).stem.lstrip("0") or "0": folder / name for name in list_photos(folder)}
     named = [str(i) for i in range(len(poses))]
-    matched = match_photos(named, [photos or folder])
+    matched = (folder, [numbered.get(name) for name in named])
     return make_capture("Record3D", file, matched, named, lens_of, viewmats, make_no_points(), [])

@@ -103,11 +103,13 @@ def write_polycam(root: Path, known: Scene, kind: str = "corrected_") -> Views:
     return views
 
 
-def write_record3d(root: Path, known: Scene, per_frame: bool = False) -> Views:
+def write_record3d(
+    root: Path, known: Scene, per_frame: bool = False, photos="rgb", metadata="metadata.json"
+) -> Views:
     """metadata.json and rgb/: K by columns, poses as quaternion x y z w, position, ARKit axes."""
-    views = retake(known, root / "rgb", aspect=0.96, offset=(5, -4))
+    views = retake(known, root / photos, aspect=0.96, offset=(5, -4))
     for i, name in enumerate(views.names):
-        (root / "rgb" / name).rename(root / "rgb" / f"{i}.png")
+        (root / photos / name).rename(root / photos / f"{i}.png")
     views = replace(views, names=tuple(f"{i}.png" for i in range(len(views.names))))
     poses = views.camtoworlds @ FLIP
     quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
@@ -120,7 +122,7 @@ def write_record3d(root: Path, known: Scene, per_frame: bool = False) -> Views:
         K = views.K
         content["perFrameIntrinsicCoeffs"] = [[K[0, 0], K[1, 1], K[0, 2], K[1, 2]]] * len(poses)
         content["K"] = [100, 0, 0, 0, 100, 0, 50, 50, 1]
-    (root / "metadata.json").write_text(json.dumps(content))
+    (root / metadata).write_text(json.dumps(content))
     return views
 
 
@@ -413,8 +415,9 @@ def write_metashape(
     component: bool = True,
     points: str = "chunk",
     suffix: str = "",
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Views:
-    """cameras.xml as Metashape 2 exports it; the known world is that of its component.
+    """cameras.xml as Metashape 2 exports it; its world is the known one, moved by `shift`.
 
     points: the frame of the .ply beside, "chunk" or "world".
     """
@@ -436,7 +439,7 @@ def write_metashape(
     calibration = "".join(f"<{key}>{value:.17g}</{key}>" for key, value in numbers.items())
     transform = (
         f'<transform><rotation locked="false">{_joined(R)}</rotation>'
-        f"<translation>{_joined(np.array(t))}</translation><scale>{scale}</scale></transform>"
+        f"<translation>{_joined(np.add(t, shift))}</translation><scale>{scale}</scale></transform>"
     )
     cameras = []
     for i, (name, pose) in enumerate(zip(views.names, views.camtoworlds, strict=True)):
@@ -460,7 +463,7 @@ def write_metashape(
 {"" if component else transform}</chunk></document>
 """
     )
-    xyz = (views.points - t) @ R / scale if points == "chunk" else views.points
+    xyz = (views.points - t) @ R / scale if points == "chunk" else views.points + shift
     write_ply(root / "tie points.ply", xyz, views.colors)
     return views
 

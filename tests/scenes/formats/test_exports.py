@@ -9,6 +9,7 @@ import scenes
 from scenes.formats.conversions import match_photos
 from scenes.formats.registry import FORMATS
 from scenes.undistort import compute_undistortion
+from tests.scenes.captures import write_capture
 from tests.scenes.formats import exports
 from tests.scenes.known import measure_color_error
 
@@ -67,8 +68,9 @@ def test_a_shared_calibration_of_visualsfm(tmp_path, known):
     check(tmp_path, known, exports.write_nvm(tmp_path, known, fixed=True), "VisualSFM")
 
 
-def test_intrinsics_of_each_frame_of_record3d(tmp_path, known):
-    check(tmp_path, known, exports.write_record3d(tmp_path, known, per_frame=True), "Record3D")
+def test_intrinsics_of_each_frame_of_an_unpacked_r3d(tmp_path, known):
+    views = exports.write_record3d(tmp_path, known, True, photos="rgbd", metadata="metadata")
+    check(tmp_path, known, views, "Record3D")
 
 
 def test_polycam_without_optimised_poses_says_so(tmp_path, known):
@@ -88,9 +90,28 @@ def test_other_shapes_of_metashape(tmp_path, known):
         assert "1 photo that Metashape did not align (blurred)" in scene.notes[0]
 
 
+@pytest.mark.parametrize("points", ["chunk", "world"])
+def test_a_georeferenced_metashape_project_loses_no_digits(tmp_path, known, points):
+    """Geocentric coordinates, as of a project on the ground: 6,371 km from the origin."""
+    shift = np.array([4_186_123.25, 834_567.75, 4_723_456.5])
+    views = exports.write_metashape(tmp_path, known, points=points, shift=tuple(shift))
+    scene = scenes.load(tmp_path, progress=False)
+    moved = torch.from_numpy(views.points + shift) @ scene.transform[:3, :3].T
+    assert torch.allclose(scene.points.double(), moved + scene.transform[:3, 3], atol=1e-5)
+    assert measure_color_error(scene) < 1.1 * views.error
+
+
 def test_a_realitycapture_csv_that_counts_its_cameras(tmp_path, known):
     views = exports.write_realitycapture(tmp_path, known, counted=True)
     check(tmp_path, known, views, "RealityCapture")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Eight views of 64x48, 000.png to 007.png, for what needs no true colours."""
+    root = tmp_path_factory.mktemp("small")
+    write_capture(root)
+    return scenes.load(root, progress=False)
 
 
 def replace_in(name, old, new):
@@ -119,28 +140,28 @@ def remove(*names):
         ("Metashape", replace_in("cameras.xml", 'sensor_id="0"', 'sensor_id="9"'), "no sensor"),
         ("Metashape", replace_in("cameras.xml", "transform>", "place>"), "no aligned camera"),
         ("Metashape", replace_in("cameras.xml", "<scale>2.5", "<scale>-1"), "the scale -1"),
-        ("RealityCapture", replace_in("export.csv", "frame_00002.png,", "frame_00002.png,x"), "2"),
+        ("RealityCapture", replace_in("export.csv", "002.png,", "002.png,x"), "2"),
         ("OpenSfM", replace_in("reconstruction.json", "brown", "dual"), "of the type dual"),
         ("OpenSfM", replace_in("reconstruction.json", '"shots"', '"shot"'), 'no "shots"'),
         ("OpenMVG", replace_in("sfm_data.json", "pinhole_brown_t2", "spherical"), "spherical"),
         ("OpenMVG", replace_in("sfm_data.json", '"id_pose"', '"pose"'), "no poses of them"),
         ("AliceVision", replace_in("cameras.sfm", '"poseId"', '"pose_id"'), "no poses of them"),
         ("AliceVision", replace_in("cameras.sfm", '"brown"', '"3deradial4"'), "3deradial4"),
-        ("Bundler", replace_in("list.txt", "./unposed.jpg", ""), "24 photos, .* 25 cameras"),
-        ("Bundler", remove("list.txt"), "no list of its 25 photos"),
+        ("Bundler", replace_in("list.txt", "./unposed.jpg", ""), "8 photos, .* 9 cameras"),
+        ("Bundler", remove("list.txt"), "no list of its 9 photos"),
         ("VisualSFM", replace_in("scene.nvm", "NVM_V3", "NVM_V4"), 'start with "NVM_V3"'),
         ("VisualSFM", replace_in("scene.nvm", "0.15 0", "-9 0"), "folds over"),
-        ("LLFF", remove("images/frame_00003.png"), "24 photos, but .* holds 23"),
+        ("LLFF", remove("images/003.png"), "8 photos, but .* holds 7"),
         ("Record3D", replace_in("metadata.json", '"w"', '"W"'), '"w" must be a finite number'),
         (
             "Polycam",
-            replace_in("keyframes/corrected_cameras/frame_00004.json", '"t_12"', '"t12"'),
-            r"frame_00004\.json: the pose",
+            replace_in("keyframes/corrected_cameras/004.json", '"t_12"', '"t12"'),
+            r"004\.json: the pose",
         ),
     ],
 )
-def test_bad_exports_get_a_sentence(tmp_path, known, kind, edit, sentence):
-    exports.WRITERS[kind](tmp_path, known)
+def test_bad_exports_get_a_sentence(tmp_path, small, kind, edit, sentence):
+    exports.WRITERS[kind](tmp_path, small)
     edit(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=sentence) as error:
         scenes.load(tmp_path, progress=False)
@@ -159,20 +180,20 @@ def test_photos_are_matched_by_as_much_of_their_path_as_possible(tmp_path):
     assert names[:6] == expected and names[6] is None and names[8] is None
 
 
-def test_views_without_a_photo_are_skipped_with_a_note(tmp_path, known):
-    exports.write_realitycapture(tmp_path, known)
-    (tmp_path / "images/frame_00007.png").unlink()
+def test_views_without_a_photo_are_skipped_with_a_note(tmp_path, small):
+    exports.write_realitycapture(tmp_path, small)
+    (tmp_path / "images/007.png").unlink()
     scene = scenes.load(tmp_path, progress=False)
-    assert len(scene) == len(known) - 1
-    assert "names 1 photo not to be found (frame_00007.png)" in scene.notes[0]
+    assert len(scene) == len(small) - 1
+    assert "names 1 photo not to be found (007.png)" in scene.notes[0]
     for photo in (tmp_path / "images").iterdir():
         photo.unlink()
-    with pytest.raises(FileNotFoundError, match=r"none of the 24 photos of .*export\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"none of the 8 photos of .*export\.csv"):
         scenes.load(tmp_path, progress=False)
 
 
-def test_points_that_no_camera_sees_are_not_used(tmp_path, known):
-    views = exports.write_realitycapture(tmp_path, known)
+def test_points_that_no_camera_sees_are_not_used(tmp_path, small):
+    views = exports.write_realitycapture(tmp_path, small)
     exports.write_ply(tmp_path / "export.ply", views.points + 1e6, views.colors)
     scene = scenes.load(tmp_path, progress=False)
     assert len(scene.points) == 0 and "hardly any point of export.ply" in scene.notes[0]
