@@ -14,6 +14,7 @@ import numpy as np
 from runtime.text import format_count, format_list
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses
 from scenes.formats.ply_points import read_ply_points
+from scenes.formats.unposed import NO_PHOTOS
 from scenes.photos import SUFFIXES, UnreadablePhoto, list_photos, read_header
 
 KNOWN_SUFFIXES = {*SUFFIXES, ".dng", ".heic", ".tif"}  # of photos, also of ones converted since
@@ -271,6 +272,8 @@ def _match(named: list[str], folder: Path) -> list[Path | None]:
     whole: dict[str, str] = {}
     tails: dict[str, set[str]] = {}
     for name in list_photos(folder, deep=True):
+        if any(NO_PHOTOS.match(parent) for parent in name.split("/")[:-1]):
+            continue
         for key in _keys(name.lower(), whole=True):
             whole.setdefault(key, name)
         for key in _keys(name.lower()):

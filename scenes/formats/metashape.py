@@ -108,7 +108,13 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
             raise ValueError(f"{file}: {_label(aligned[i])} has no sensor; export it again")
         return _lens(sensors[key], f"{file}: the sensor {key[:20]}")
 
-    named = [_label(camera) for camera in aligned]
+    groups = {
+        camera: f"{group.get('label')}/"
+        for group in chunk.iter("group")
+        for camera in group.iter("camera")
+    }
+    # Labels may repeat in groups, which are often the photos' folders.
+    named = [groups.get(camera, "") + _label(camera) for camera in aligned]
     matched = match_photos(named, photo_folders(file, path, photos))
     capture = make_capture(
         "Metashape", file, matched, named, lens_of, viewmats, make_no_points(), notes

@@ -169,7 +169,8 @@ def test_bad_exports_get_a_sentence(tmp_path, small, kind, edit, sentence):
 
 
 def test_photos_are_matched_by_as_much_of_their_path_as_possible(tmp_path):
-    for name in ("cam0/1.jpg", "cam1/1.jpg", "a.JPG", "b.png", "b.jpg", "deep/c.jpg"):
+    photos = ("cam0/1.jpg", "cam1/1.jpg", "a.JPG", "b.png", "b.jpg", "deep/c.jpg", "masks/c.png")
+    for name in photos:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = ["C:\\shoot\\cam0\\1.jpg", "/x/cam1/1", "A", "a.heic", "b.jpg", "c", "1.jpg", "b", "d"]
@@ -199,3 +200,20 @@ def test_points_that_no_camera_sees_are_not_used(tmp_path, small):
     assert len(scene.points) == 0 and "hardly any point of export.ply" in scene.notes[0]
     exports.write_ply(tmp_path / "other.ply", views.points, views.colors)
     assert "2 .ply files" in scenes.load(tmp_path, progress=False).notes[0]
+
+
+def test_equal_labels_in_groups_of_metashape_are_photos_of_equal_folders(tmp_path, small):
+    exports.write_metashape(tmp_path, small)
+    file = tmp_path / "cameras.xml"
+    text = file.read_text()
+    middle = '</group><group id="1" label="cam1"><camera id="4" sensor_id="0"'
+    text = text.replace('<camera id="4" sensor_id="0"', middle)
+    for i in range(8):
+        folder = tmp_path / "photos" / f"cam{i // 4}"
+        folder.mkdir(exist_ok=True)
+        (tmp_path / f"photos/00{i}.png").rename(folder / f"{i % 4}.png")
+        text = text.replace(f'label="00{i}"', f'label="{i % 4}"')
+    file.write_text(text)
+    scene = scenes.load(tmp_path, progress=False)
+    assert scene.names == tuple(f"photos/cam{i // 4}/{i % 4}.png" for i in range(8))
+    assert np.allclose(scene.cameras.viewmats, small.cameras.viewmats, atol=1e-5)
