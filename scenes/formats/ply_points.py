@@ -16,7 +16,8 @@ def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         _check_counts(file)
-        vertex = PlyData.read(file)["vertex"]
+        with np.errstate(over="ignore"):  # infinite values are dropped below
+            vertex = PlyData.read(file)["vertex"]
         points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], 1)
         names = vertex.data.dtype.names
         colors = np.full(points.shape, 0.5, np.float32)
