@@ -32,16 +32,19 @@ class Metric:
         `Metrics` has.
     higher_is_better: False where less is better. digits: decimals in tables. unit: such as dB.
     on_luma: computed on luma where a fixer's test asks for that.
+    takes_mask: `measure` has a third parameter, a mask bool [H,W] or None, and leaves out pixels
+        where it is False; other metrics see the truth there.
     """
 
     name: str
     label: str
     about: str
-    measure: Callable[[Tensor, Tensor], float] | None
+    measure: Callable[..., float] | None
     higher_is_better: bool = True
     digits: int = 3
     unit: str = ""
     on_luma: bool = False
+    takes_mask: bool = False
 
     @property
     def sign(self) -> int:
@@ -89,24 +92,27 @@ class Metrics:
         """One line on how the numbers were computed, with {resolution} to be filled in."""
         return self.describe_protocol("RGB", "float renders clamped to [0,1]", "views")
 
-    def describe_protocol(self, space: str, pictures: str, over: str) -> str:
-        """The protocol's line; space: of PSNR and SSIM, over: what means are taken over."""
+    def describe_protocol(
+        self, space: str, pictures: str, over: str, frame: str = "full frame, no mask"
+    ) -> str:
+        """The protocol's line; space: of PSNR and SSIM, over: what means are taken over, frame:
+        which pixels count."""
         lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
         if self.lpips_net and self.lpips_reason:
             lpips += " not available"
         abouts = ", ".join(
             metric.about.format(space=space, lpips=lpips) for metric in METRICS.values()
         )
-        return (
-            f"{abouts}; on {pictures}, full frame, no mask, mean over {over}, "
-            "resolution {resolution}"
-        )
+        return f"{abouts}; on {pictures}, {frame}, mean over {over}, resolution {{resolution}}"
 
     def __call__(
-        self, prediction: Tensor | np.ndarray, truth: Tensor | np.ndarray
+        self,
+        prediction: Tensor | np.ndarray,
+        truth: Tensor | np.ndarray,
+        mask: Tensor | np.ndarray | None = None,
     ) -> dict[str, float | None] | list[dict[str, float | None]]:
         """{"psnr", "ssim", "lpips"}, the names in METRICS, of a view [H, W, 3], or a list of them
-        for [N, H, W, 3].
+        for [N, H, W, 3]. mask: bool [H, W] or [N, H, W], False where pixels do not count.
 
         The prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and at most
         PSNR_CAP, so that identical images have a finite value; lpips is None if `lpips_reason` is
@@ -118,17 +124,31 @@ class Metrics:
         prediction = torch.as_tensor(prediction, device=self.device)
         truth = torch.as_tensor(truth, device=self.device)
         _check(prediction, truth)
+        masks = [None] * len(prediction)
+        if mask is not None:
+            mask = masks = torch.as_tensor(mask, device=self.device)
+            if mask.dtype != torch.bool or mask.shape != prediction.shape[:-1] or not mask.any():
+                raise ValueError(
+                    f"The mask is {mask.dtype} {list(mask.shape)} for images of "
+                    f"{list(prediction.shape)}; it must be bool, of their size, and not empty."
+                )
         if prediction.ndim == 3:
-            return self._view(prediction, truth)
-        return [self._view(*view) for view in zip(prediction, truth, strict=True)]
+            return self._view(prediction, truth, mask)
+        return [self._view(*view) for view in zip(prediction, truth, masks, strict=True)]
 
     @torch.inference_mode()
-    def _view(self, prediction: Tensor, truth: Tensor) -> dict[str, float | None]:
+    def _view(
+        self, prediction: Tensor, truth: Tensor, mask: Tensor | None
+    ) -> dict[str, float | None]:
+        if mask is not None:
+            prediction = torch.where(mask[..., None], prediction, truth.to(prediction))
         prediction, truth = (
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]
         return {
-            name: (metric.measure or self._measure_lpips)(prediction, truth)
+            name: (metric.measure or self._measure_lpips)(
+                prediction, truth, *([mask] if metric.takes_mask else [])
+            )
             for name, metric in METRICS.items()
         }
 
@@ -138,20 +158,24 @@ class Metrics:
         return self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
 
 
-def measure_psnr(prediction: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of images with values in [0,1]."""
-    return mse_to_psnr((prediction.double() - truth.double()).square().mean().item())
+def measure_psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
+    """PSNR in dB of images [1,3,H,W] in [0,1], where the mask [H,W] is True."""
+    error = (prediction.double() - truth.double()).square()
+    return mse_to_psnr((error if mask is None else error[..., mask]).mean().item())
 
 
-def measure_ssim(prediction: Tensor, truth: Tensor) -> float:
-    """SSIM of images [1,3,H,W] in [0,1], averaged over the whole map."""
+def measure_ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
+    """SSIM of images [1,3,H,W] in [0,1], averaged over its map where the mask [H,W] is True.
+
+    Windows reach into what the mask hides; the caller shows the same in both images there.
+    """
     # torchmetrics takes longer to load than torch itself
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     index = structural_similarity_index_measure(
         prediction, truth, data_range=1.0, reduction=None, return_full_image=True
     )
-    return index[1].mean().item()
+    return (index[1] if mask is None else index[1][..., mask]).mean().item()
 
 
 # All metrics, in the order of tables. A line here is all that a new one needs: gains, tables,
@@ -167,6 +191,7 @@ METRICS = {
             digits=2,
             unit="dB",
             on_luma=True,
+            takes_mask=True,
         ),
         Metric(
             "ssim",
@@ -175,6 +200,7 @@ METRICS = {
             "mean over all pixels)",
             measure_ssim,
             on_luma=True,
+            takes_mask=True,
         ),
         Metric("lpips", "LPIPS", "{lpips}", None, higher_is_better=False),
     )

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from evaluation.pictures import save_png
 from gen_data.dense_points import sample_dense_points
 from gen_data.recipe import Recipe
 from gen_data.results import save_depth, write_frames, write_marker
+from reconstruction.backgrounds import hide
 from reconstruction.rendering import render_view
 from reconstruction.trainer import Trainer
 from runtime.files import make_writable_folder, replace_folder
@@ -114,14 +116,15 @@ def _advance(trainer: Trainer, halt: int, total: int, progress: Progress) -> Non
 @torch.no_grad()
 def _render(trainer: Trainer, root: Path, step: int, with_depth: bool) -> None:
     """Write renders, photos, alpha and depth of both splits, named by index in the split."""
-    scene, splats = trainer.scene, trainer.state.splats
+    scene, splats, background = trainer.scene, trainer.state.splats, trainer.background
     splits = {"train": scene.split.train, "test": scene.split.test}
     with ThreadPoolExecutor(4) as pool:
         writes: deque[Future] = deque()
         for split, frames in splits.items():
             folder = root / split / f"ours_{step}"
             for i, frame in enumerate(frames):
-                render = render_view(splats, trainer.cameras[frame], trainer.config)
+                camera = trainer.cameras[frame]
+                render = render_view(splats, camera, trainer.config, background=background)
                 pictures = {"renders": render.colors[0], "alpha": render.alphas[0]}
                 for kind, picture in pictures.items():
                     file = folder / kind / f"{i:05d}.png"
@@ -129,7 +132,13 @@ def _render(trainer: Trainer, root: Path, step: int, with_depth: bool) -> None:
                 if with_depth:
                     file = folder / "depth" / f"{i:05d}.npz"
                     writes.append(pool.submit(save_depth, file, render.depths[0].cpu()))
-                writes.append(pool.submit(_save_photo, scene, frame, root / split, step, i))
+                photo, mask = scene.image(frame, background), scene.mask(frame)
+                if mask is None:
+                    job = pool.submit(_save_photo, photo, root / split, step, i)
+                else:
+                    colors = render.colors[0].clamp(0, 1).cpu()
+                    job = pool.submit(_save_masked, colors, photo, mask, folder, i)
+                writes.append(job)
                 while len(writes) > MOST_WAITING:
                     writes.popleft().result()
             if frames:
@@ -138,12 +147,19 @@ def _render(trainer: Trainer, root: Path, step: int, with_depth: bool) -> None:
             write.result()
 
 
-def _save_photo(scene: Scene, frame: int, folder: Path, step: int, i: int) -> None:
+def _save_masked(render: Tensor, photo: Tensor, mask: Tensor, folder: Path, i: int) -> None:
+    """The ground truth with the render where the mask hides the photo, so that there is nothing to
+    learn there, and the mask."""
+    save_png(folder / "gt" / f"{i:05d}.png", hide(photo, render, mask))
+    save_png(folder / "photo_mask" / f"{i:05d}.png", mask.float())
+
+
+def _save_photo(photo: Tensor, folder: Path, step: int, i: int) -> None:
     """The ground truth; all iterations share one file where the file system has hard links."""
     file = folder / f"ours_{step}" / "gt" / f"{i:05d}.png"
     before = next(iter(sorted(folder.glob(f"ours_*/gt/{file.name}"))), None)
     if before is None:
-        save_png(file, scene.images[frame])
+        save_png(file, photo)
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -51,4 +51,10 @@ def _sample_view(
     inverse = (weight / z[seen][nearest]).sum(1) / weight.sum(1)  # stereo measures disparity
     rays = torch.cat([pixels, torch.ones(count, 1).double()], 1) @ torch.linalg.inv(K).T
     points = (rays / inverse[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
-    return points.float(), scene.image(view)[row, column]
+    counts = torch.ones(height, width, dtype=torch.bool)
+    if scene.mask(view) is not None:
+        counts &= scene.mask(view)
+    if scene.alpha(view) is not None:
+        counts &= scene.alpha(view) > 0.5
+    counts = counts[row, column]
+    return points.float()[counts], scene.image(view)[row, column][counts]

@@ -91,14 +91,21 @@ def write_warped(
         depth = load_depth(_depth_file(triplet.render))
         alpha = _read_picture(triplet.alpha)
         for reference in missing:
+            photo = _read_picture(reference.path)
+            hidden = reference.path.parent.parent / "photo_mask" / reference.path.name
+            if hidden.is_file():
+                photo = torch.cat((photo, _read_picture(hidden)[..., None]), -1)
             warped, valid = warp(
-                _read_picture(reference.path)[None],
+                photo[None],
                 _to_cameras([reference.camera]),
                 _to_cameras([triplet.camera]),
                 depth[None],
                 alphas=alpha[None],
                 photo_depths=load_depth(_depth_file(reference.path))[None],
             )
+            if hidden.is_file():  # all four pixels that a value is interpolated from must count
+                valid &= warped[..., 3] > 0.999
+                warped = warped[..., :3] * valid[..., None]
             save_png(reference.warped, warped[0])
             save_png(reference.mask, valid[0].float())
             written += 1

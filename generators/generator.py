@@ -16,16 +16,17 @@ Renderer = Callable[[Cameras], Render]
 
 
 class ScenePhotos(Sequence):
-    """Some photos of a scene as float32 [H,W,3] in [0,1], converted when they are read."""
+    """Some photos of a scene as float32 [H,W,3] in [0,1] over a background [3] (default: white),
+    converted when they are read."""
 
-    def __init__(self, scene: Scene, views: Sequence[int]) -> None:
-        self.scene, self.views = scene, tuple(views)
+    def __init__(self, scene: Scene, views: Sequence[int], background: Tensor | None) -> None:
+        self.scene, self.views, self.background = scene, tuple(views), background
 
     def __len__(self) -> int:
         return len(self.views)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.scene.image(self.views[index])
+        return self.scene.image(self.views[index], self.background)
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,28 @@ class References:
     """R posed photos.
 
     images: float32 [H,W,3] in [0,1] each; sizes may differ. cameras: of their sizes. names: as the
-    capture has them.
+    capture has them. masks: bool [H,W] each, False where the photo shows what it should not, or
+    None; such pixels guide nothing. None: no photo has any.
     """
 
     images: Sequence[Tensor]
     cameras: Cameras
     names: tuple[str, ...]
+    masks: Sequence[Tensor | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
-    def from_scene(cls, scene: Scene, views: Sequence[int]) -> References:
-        """The photos of these views (indices into the scene), read on demand."""
+    def from_scene(
+        cls, scene: Scene, views: Sequence[int], background: Tensor | None = None
+    ) -> References:
+        """The photos of these views (indices into the scene), read on demand; those with alpha over
+        a background [3] (default: white), which should be the renders' too."""
         names = tuple(scene.names[i] for i in views)
-        return cls(ScenePhotos(scene, views), scene.cameras[list(views)], names)
+        masks = None if scene.masks is None else [scene.mask(i) for i in views]
+        photos = ScenePhotos(scene, views, background)
+        return cls(photos, scene.cameras[list(views)], names, masks)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ class RenderedView:
 
 @dataclass(frozen=True)
 class Guide:
-    """A photo seen from another view: its name, the photo [h,w,3], the same warped into the view
-    [H,W,3] and where that is valid, bool [H,W]."""
+    """A photo seen from another view: its name, the photo [h,w,3] (what its mask hides replaced by
+    the splats' render), the same warped into the view [H,W,3] and where that is valid, bool [H,W].
+    """
 
     name: str
     photo: Tensor
@@ -70,14 +71,23 @@ class Guides:
 
     def _warp(self, camera: Cameras, view: RenderedView, index: int) -> Guide:
         photo, own = self.references.images[index], self.references.cameras[index]
-        if index not in self._depths:
-            self._depths[index] = render_one(self.render, own).depth
+        masks = self.references.masks
+        mask = None if masks is None else masks[index]
+        if mask is not None or index not in self._depths:
+            rendered = render_one(self.render, own)
+            self._depths[index] = rendered.depth
+        if mask is not None:
+            photo = torch.where(mask[..., None], photo, rendered.color)
+        layers = photo if mask is None else torch.cat((photo, mask[..., None].to(photo)), -1)
         warped, valid = warp(
-            photo[None],
+            layers[None],
             own,
             camera,
             view.depth[None],
             alphas=view.alpha[None],
             photo_depths=self._depths[index][None],
         )
+        if mask is not None:  # all four pixels that a value is interpolated from must count
+            valid &= warped[..., 3] > 0.999
+            warped = warped[..., :3] * valid[..., None]
         return Guide(self.references.names[index], photo, warped[0], valid[0])

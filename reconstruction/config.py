@@ -52,6 +52,9 @@ class Config:
     """Mip-Splatting's 2D filter; the result must be rendered with it, too."""
     random_bkgd: bool = False
     """Train on random backgrounds, which discourages half-transparent Gaussians."""
+    background: Literal["white", "black", "random"] | None = None
+    """Behind the splats and photos with alpha (random: in training). Default: for photos with alpha
+    random, or the colour of the capture's benchmark; for others black."""
 
     ssim_lambda: float = 0.2
     """Weight of 1 - SSIM in the loss; L1 has the remaining weight."""
@@ -89,6 +92,8 @@ class Config:
         for name in (*rates, "opacity_reg", "scale_reg"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must not be negative")
+        if self.random_bkgd and self.background in ("white", "black"):
+            raise ValueError(f"--random_bkgd contradicts --background {self.background}")
         if not self.near_plane < self.far_plane:
             raise ValueError("--far_plane must lie behind --near_plane")
         if not 0 <= self.sh_degree <= 3:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from evaluation.metrics import Metrics, average
 from evaluation.pictures import save_png, to_uint8
 from generators import Generated
+from reconstruction.backgrounds import fixed_background
 from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
@@ -77,27 +78,31 @@ def evaluate(
         except FloatingPointError as error:
             log.warning("the held-out views are not shown fixed: %s", error)
     fixing = 0.0 if fixed is None else time.perf_counter() - fixing
+    background = fixed_background(scene, config)
     views, seconds = [], 0.0
     for i, index in enumerate(tqdm(scene.split.test, desc="evaluating", leave=False)):
         start = time.perf_counter()
-        render = render_view(splats, scene.cameras[index].to(device), config)
+        camera = scene.cameras[index].to(device)
+        render = render_view(splats, camera, config, background=background)
         colors, alphas = render.colors[0].clamp(0, 1).cpu(), render.alphas[0].cpu()
         seconds += time.perf_counter() - start
-        photo = scene.image(index)
+        photo, mask = scene.image(index, background), scene.mask(index)
         view = HeldOutView(
             scene.names[index],
-            metrics(colors, photo),
+            metrics(colors, photo, mask),
             to_uint8(colors),
-            scene.images[index],
+            to_uint8(photo),
             (alphas < 0.5).numpy(),
         )
-        views.append(view if fixed is None else add_post(view, fixed[i], photo, metrics))
+        views.append(view if fixed is None else add_post(view, fixed[i], photo, mask, metrics))
     return Evaluation(step, views, splats.count, seconds / max(1, len(views)), fixing)
 
 
-def add_post(view: HeldOutView, fixed: Generated, photo: Tensor, metrics: Metrics) -> HeldOutView:
+def add_post(
+    view: HeldOutView, fixed: Generated, photo: Tensor, mask: Tensor | None, metrics: Metrics
+) -> HeldOutView:
     """The same with the generated view beside it, its numbers called post_*."""
-    numbers = {f"post_{key}": value for key, value in metrics(fixed.image, photo).items()}
+    numbers = {f"post_{key}": value for key, value in metrics(fixed.image, photo, mask).items()}
     reference = fixed.pictures.get("reference")
     return replace(
         view,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evaluation.metrics import mse_to_psnr
 from generators.confidence import agreement
+from reconstruction.backgrounds import fixed_background, masked_mse
 from reconstruction.config import Config
 from scenes.cameras import Cameras
 from scenes.scene import Scene
@@ -44,9 +45,9 @@ def render_view(
     )
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of an image [H,W,3] in [0,1]; NaN where it is not finite."""
-    return mse_to_psnr((image - truth).square().mean().item())
+def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
+    """PSNR in dB of an image [H,W,3] in [0,1], where a mask [H,W] is True; NaN if not finite."""
+    return mse_to_psnr(masked_mse(image, truth, mask).item())
 
 
 @torch.no_grad()
@@ -55,9 +56,11 @@ def measure(
 ) -> tuple[float, float]:
     """Mean alpha and mean PSNR (dB) of the splats at these views of the scene."""
     device, alpha, total = splats["means"].device, 0.0, 0.0
+    background = fixed_background(scene, config)
     for view in views:
-        render = render_view(splats, scene.cameras[view].to(device), config)
-        total += psnr(render.colors[0].clamp(0, 1), scene.image(view).to(device))
+        camera, photo = scene.cameras[view].to(device), scene.image(view, background).to(device)
+        render = render_view(splats, camera, config, background=background)
+        total += psnr(render.colors[0].clamp(0, 1), photo, scene.mask(view))
         alpha += render.alphas.mean().item()
     return alpha / len(views), total / len(views)
 
@@ -76,14 +79,17 @@ def compute_support(splats: Splats, scene: Scene, config: Config) -> Tensor:
     see it; less where few do, 0 where none does.
     """
     device = splats["means"].device
+    background = fixed_background(scene, config)
     total = torch.zeros(splats.count, device=device)
     seen = torch.zeros(splats.count, device=device)
     means = F.pad(splats["means"].detach(), (0, 1), value=1.0)
     for view in scene.split.train:
         camera = scene.cameras[view].to(device)
-        render = render_view(splats, camera, config)
-        photo = scene.image(view).to(device)
+        render = render_view(splats, camera, config, background=background)
+        photo, mask = scene.image(view, background).to(device), scene.mask(view)
         valid = torch.ones_like(render.alphas, dtype=torch.bool)
+        if mask is not None:
+            valid &= mask.to(device)
         agrees = agreement(render.colors.clamp(0, 1), photo[None], valid, CLOSE)[0]
         local = means @ camera.viewmats[0].T
         z = local[:, 2]
@@ -93,7 +99,7 @@ def compute_support(splats: Splats, scene: Scene, config: Config) -> Tensor:
         inside = (z > config.near_plane) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
         x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
         depth, alpha = render.depths[0][y, x], render.alphas[0][y, x]
-        visible = inside & ((z <= BEHIND * depth) | (alpha < 0.5))
+        visible = inside & valid[0][y, x] & ((z <= BEHIND * depth) | (alpha < 0.5))
         total += torch.where(visible, agrees[y, x], 0.0)
         seen += visible
     certain = 1 - torch.exp(-seen / FEW)

@@ -15,6 +15,7 @@ from evaluation.metrics import METRICS, Metrics
 from evaluation.report import Report, ReportView, write_report
 from evaluation.video import write_video
 from generators import Generated
+from reconstruction.backgrounds import fixed_background, name_background
 from reconstruction.config import Config
 from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
 from reconstruction.rendering import render_view
@@ -61,13 +62,15 @@ def write_path_video(
     step: int,
 ) -> None:
     """videos/traj_{step}.mp4 along an "interp" or "ellipse" path of the training cameras."""
+    background = fixed_background(scene, config)
     device = splats["means"].device
     make_path = {"interp": interpolate_path, "ellipse": orbit_path}[kind]
     path = make_path(scene.cameras[list(scene.split.train)], VIDEO_FRAMES)
 
     def frames():
         for i in range(len(path)):
-            yield render_view(splats, path[i].to(device), config).colors[0].clamp(0, 1).cpu()
+            render = render_view(splats, path[i].to(device), config, background=background)
+            yield render.colors[0].clamp(0, 1).cpu()
 
     write_video(folder.video(step), frames(), VIDEO_FPS)
 
@@ -99,7 +102,7 @@ def publish(
     if video:
         write_path_video(folder, splats, scene, config, video, step)
     control = Control.read(folder, step) if rounds else None
-    report = build_report(evaluation, scene, folder, settings, history, metrics)
+    report = build_report(evaluation, scene, config, folder, settings, history, metrics)
     if rounds:
         write_json(folder.rounds_stats(step), rounds_to_json(rounds))
         report = add_rounds(report, evaluation, control, rounds, history)
@@ -110,7 +113,7 @@ def publish(
     if rounds and evaluation.views:
         log.info("%s", labels.format_table(report.tables[WAYS]))
     if video:
-        log.info(metrics.protocol.format(resolution=describe_resolution(scene)))
+        log.info(describe_protocol(metrics, scene, config))
         if metrics.lpips_reason:
             log.info(metrics.lpips_reason)
 
@@ -118,6 +121,7 @@ def publish(
 def build_report(
     evaluation: Evaluation,
     scene: Scene,
+    config: Config,
     folder: ResultFolder,
     settings: dict[str, Any],
     history: History,
@@ -149,10 +153,21 @@ def build_report(
         curves={name: points for name, points in curves.items() if points},
         settings=settings,
         versions=describe_versions(metrics.device),
-        protocol=metrics.protocol.format(resolution=describe_resolution(scene)),
+        protocol=describe_protocol(metrics, scene, config),
         notes=[*scene.notes, *([metrics.lpips_reason] if metrics.lpips_reason else [])],
         video=video if video.exists() else None,
     )
+
+
+def describe_protocol(metrics: Metrics, scene: Scene, config: Config) -> str:
+    """How the held-out views were measured: which pixels, on which background, at which size."""
+    frame = "full frame, no mask"
+    if scene.masks is not None:
+        frame = "masked pixels left out (LPIPS: the photo's in both)"
+    if scene.alphas is not None:
+        frame += f", over {name_background(scene, config)} where photos are transparent"
+    text = metrics.describe_protocol("RGB", "float renders clamped to [0,1]", "views", frame)
+    return text.format(resolution=describe_resolution(scene))
 
 
 def describe_resolution(scene: Scene) -> str:

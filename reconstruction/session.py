@@ -136,14 +136,14 @@ class Session:
         The random state is left as it was. FloatingPointError if a view is not finite.
         """
         trainer, scene = self.trainer, self.trainer.scene
+        background = trainer.background
         photos = [i for i in scene.split.train if i not in without]
         self._place(trainer.device)
         devices = [trainer.device] if trainer.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices), torch.no_grad():
-                views = self.generator.generate(
-                    References.from_scene(scene, photos), cameras, render=self._render
-                )
+                references = References.from_scene(scene, photos, background)
+                views = self.generator.generate(references, cameras, render=self._render)
                 return [self._with_render(view, cameras[i]) for i, view in enumerate(views)]
         finally:
             if memory.is_memory_short(trainer.device):  # leave the GPU to the splats
@@ -151,8 +151,10 @@ class Session:
                 torch.cuda.empty_cache()
 
     def _render(self, cameras: Cameras) -> Render:
-        trainer = self.trainer
-        return render_view(trainer.state.splats, cameras.to(trainer.device), trainer.config)
+        trainer, cameras = self.trainer, cameras.to(self.trainer.device)
+        return render_view(
+            trainer.state.splats, cameras, trainer.config, background=trainer.background
+        )
 
     def _with_render(self, view: Generated, camera: Cameras) -> Generated:
         if "render" in view.pictures:

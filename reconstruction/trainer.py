@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
+from reconstruction.backgrounds import fixed_background, hide, masked_mse, training_background
 from reconstruction.config import Config
 from reconstruction.densification import make_strategy
 from reconstruction.losses import photometric, regularisation
@@ -34,6 +34,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.scene, self.config, self.device = scene, config, device
         self.cameras = scene.cameras.to(device)
+        self.background = fixed_background(scene, config)  # of the views that are no photos
         self.scene_scale = scene.scale * config.global_scale
         self.first_step = start.step if start else 0
         self.warms_up = start is None
@@ -69,14 +70,14 @@ class Trainer:
         """
         config, state = self.config, self.state
         splats, optimizers, number = state.splats, state.optimizers, state.done
-        background = torch.rand(3, device=self.device) if config.random_bkgd else None
-        photo = None
+        background = training_background(self.scene, config, self.device)
+        photo = mask = None
         if photo_weight is None:
-            camera, background = extra[0].camera.to(self.device), None
+            camera, background = extra[0].camera.to(self.device), self.background
         else:
             view = state.views.next()
-            camera = self.cameras[view]
-            photo = self.scene.image(view).to(self.device, non_blocking=True)
+            camera, mask = self.cameras[view], self.scene.mask(view)
+            photo = self.scene.image(view, background).to(self.device, non_blocking=True)
 
         render = self._render(camera, background)  # its gradients steer the densification
         colors = first = render.colors[0]
@@ -85,10 +86,11 @@ class Trainer:
         )
         losses = []
         if photo is not None:
-            losses.append(photo_weight * photometric(colors, photo, config.ssim_lambda))
+            seen = hide(colors, photo, mask)
+            losses.append(photo_weight * photometric(seen, photo, config.ssim_lambda))
         for view in extra:
             if losses:  # else it is the view rendered above
-                colors = self._render(view.camera.to(self.device)).colors[0]
+                colors = self._render(view.camera.to(self.device), self.background).colors[0]
             loss = photometric(colors, view.target(colors), config.ssim_lambda)
             losses.append(view.weight * loss)
         losses.append(regularisation(splats, config.opacity_reg, config.scale_reg))
@@ -104,10 +106,10 @@ class Trainer:
             splats, optimizers, state.densification, number, render.info, **options
         )
         state.done += 1
-        error = None if photo is None else F.mse_loss(first.detach(), photo)
+        error = None if photo is None else masked_mse(first.detach(), photo, mask)
         return loss.detach(), error
 
-    def _render(self, camera: Cameras, background: Tensor | None = None) -> Render:
+    def _render(self, camera: Cameras, background: Tensor | None) -> Render:
         """One camera's view, with as many spherical harmonics as this step has."""
         config, degree = self.config, self.config.sh_degree
         if self.warms_up:

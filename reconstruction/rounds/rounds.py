@@ -223,12 +223,12 @@ class Rounds:
         except FloatingPointError:
             record.post_gain = -math.inf
             return
-        record.post_gain = mean(
-            [
-                psnr(view.image, scene.image(i)) - psnr(view.pictures["render"], scene.image(i))
-                for i, view in zip(record.aside, views, strict=True)
-            ]
-        )
+        gains = []
+        for i, view in zip(record.aside, views, strict=True):
+            photo, mask = scene.image(i, self.trainer.background), scene.mask(i)
+            after, before = (psnr(x, photo, mask) for x in (view.image, view.pictures["render"]))
+            gains.append(after - before)
+        record.post_gain = mean(gains)
 
     def _write_pictures(self, views: list[Generated]) -> None:
         """The round's pictures: renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
