@@ -42,13 +42,22 @@ def training_background(scene: Scene, config: Config, device: torch.device) -> T
     return fixed_background(scene, config)
 
 
-def hide(image: Tensor, photo: Tensor, mask: Tensor | None) -> Tensor:
-    """An image [H, W, 3] that shows the photo where its mask [H, W] is False: no difference there,
-    and no gradient."""
-    return image if mask is None else torch.where(mask.to(image.device)[..., None], image, photo)
+def hide(image: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
+    """An image [H, W, 3] that shows the other one where a mask [H, W] is False."""
+    return image if mask is None else torch.where(mask.to(image.device)[..., None], image, other)
+
+
+def hide_from_loss(render: Tensor, photo: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Render and photo [H, W, 3], both showing the render where the mask [H, W] is False.
+
+    No gradient comes from there, and what the photo shows there has no influence, not even through
+    the windows of SSIM.
+    """
+    still = render.detach()
+    return hide(render, still, mask), hide(photo, still, mask)
 
 
 def masked_mse(image: Tensor, photo: Tensor, mask: Tensor | None) -> Tensor:
     """Mean squared error of images [H, W, 3] where the mask [H, W] is True."""
-    error = (hide(image, photo, mask) - photo).square().mean()
+    error = (hide(image, photo, mask) - photo).square().mean()  # 0 where it is False
     return error if mask is None else error * (mask.numel() / mask.sum().to(error))

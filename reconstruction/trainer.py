@@ -7,7 +7,12 @@ import torch
 from gsplat.strategy import MCMCStrategy
 from torch import Tensor
 
-from reconstruction.backgrounds import fixed_background, hide, masked_mse, training_background
+from reconstruction.backgrounds import (
+    fixed_background,
+    hide_from_loss,
+    masked_mse,
+    training_background,
+)
 from reconstruction.config import Config
 from reconstruction.densification import make_strategy
 from reconstruction.losses import photometric, regularisation
@@ -86,8 +91,8 @@ class Trainer:
         )
         losses = []
         if photo is not None:
-            seen = hide(colors, photo, mask)
-            losses.append(photo_weight * photometric(seen, photo, config.ssim_lambda))
+            pair = hide_from_loss(colors, photo, mask)
+            losses.append(photo_weight * photometric(*pair, config.ssim_lambda))
         for view in extra:
             if losses:  # else it is the view rendered above
                 colors = self._render(view.camera.to(self.device), self.background).colors[0]

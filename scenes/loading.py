@@ -86,6 +86,7 @@ def load(
     notes = [*video_notes, *capture.notes, *sources.notes, *notes, *skipped]
     check_view_count(len(views), "view", path, " with a readable photo")
     views = _drop_hidden(views, notes)
+    notes += _describe_alphas(views)
     check_view_count(len(views), "view", path, " whose mask leaves pixels")
 
     points, colors = _drop_far_points(capture, notes)
@@ -143,6 +144,16 @@ def _drop_hidden(views: list[View], notes: list[str]) -> list[View]:
         what = format_count(len(hidden), "view")
         notes.append(f"skipped {what} all black in the mask: {format_list(hidden, 3)}")
     return [view for view in views if view.name not in hidden]
+
+
+def _describe_alphas(views: list[View]) -> list[str]:
+    """How much of the photos with alpha is transparent."""
+    alphas = [view.alpha for view in views if view.alpha is not None]
+    if not alphas:
+        return []
+    share = 1 - sum(alpha.mean() for alpha in alphas) / 255 / len(alphas)
+    what = format_count(len(alphas), "photo")
+    return [f"{what} with alpha, {100 * share:.1f} % transparent: no splats are wanted there"]
 
 
 def _gather(views: list[View], layer: str) -> tuple[np.ndarray | None, ...] | None:

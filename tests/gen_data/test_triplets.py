@@ -1,4 +1,6 @@
 # Triplets of finished results: keys, references by pose and never the truth, warped references.
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -133,3 +135,28 @@ def test_a_broken_list_of_cameras_is_named(scene):
         file.write_text(text)
         with pytest.raises(ValueError, match=r"cameras.json"):
             module.read_frames(file)
+
+
+def test_what_masks_hide_is_neither_truth_nor_reference(captures, tmp_path, quick):
+    capture = tmp_path / "masked"
+    shutil.copytree(captures[1], capture)
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[:, : WIDTH // 2] = 0
+    (capture / "masks").mkdir()
+    for file in (capture / "images").iterdir():
+        photo = np.array(Image.open(file))
+        photo[mask == 0] = (255, 0, 0)
+        Image.fromarray(photo).save(file)
+        Image.fromarray(mask).save(capture / "masks" / file.name)
+    curate(capture, tmp_path / "scene", quick("sparse", render_iter=(4,)))
+    result = find_results(tmp_path / "scene")[0][0]
+    triplets = [add_warped_paths(t) for t in build_triplets(result, 4)]
+    write_warped(triplets)
+    for triplet in triplets:
+        truth, render = pixels(triplet.truth), pixels(triplet.render)
+        assert np.array_equal(truth[mask == 0], render[mask == 0])
+        assert (truth[mask > 0] != render[mask > 0]).any()
+        for reference in triplet.references:
+            red = pixels(reference.path)[mask == 0]
+            assert not ((red[:, 0] > 0.9) & (red[:, 1] < 0.1)).all()
+            assert pixels(reference.mask).mean() < 0.75

@@ -1,5 +1,6 @@
 # Render, then fix: the fixer gets what it needs, in order, and its answer is judged.
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fixers.fixer import Needs
 from generators import References, RenderThenFix
+from generators.guides import Guides, render_one
 from scenes.cameras import Cameras
 from splats.gaussians import from_points
 from splats.rasterize import rasterize
@@ -80,3 +82,27 @@ def test_a_fixer_that_answers_nan_is_named(scene, render, references):
 
 def test_no_camera_gives_no_view(scene, render, references):
     assert RenderThenFix(Recorder()).generate(references, scene.cameras[[]], render=render) == []
+
+
+def test_what_masks_hide_guides_nothing(scene, render):
+    mask = torch.ones(scene.images[0].shape[:2], dtype=torch.bool)
+    mask[:, :28] = False
+    red = torch.tensor([1.0, 0, 0])
+
+    def spoiled(references):
+        images = [torch.where(mask[..., None], photo, red) for photo in references.images]
+        return replace(references, images=images, masks=[mask] * len(images))
+
+    clean, view = References.from_scene(scene, (1, 3)), scene.cameras[[2]]
+    bare, masked = (
+        Guides(render, references).find(view, render_one(render, view), 2)
+        for references in (clean, spoiled(clean))
+    )
+    for guide, whole in zip(masked, bare, strict=True):
+        own = render(scene.cameras[scene.names.index(guide.name)]).colors[0].clamp(0, 1)
+        assert torch.equal(guide.photo[~mask], own[~mask])
+        assert torch.equal(guide.photo[mask], whole.photo[mask])
+        assert guide.valid.sum() < whole.valid.sum() and not (guide.valid & ~whole.valid).any()
+        torch.testing.assert_close(guide.warped[guide.valid], whole.warped[guide.valid])
+        assert not guide.warped[~guide.valid].any()
+    assert sum(guide.valid.sum() for guide in masked) > 100
