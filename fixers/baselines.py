@@ -4,7 +4,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fixers.fixer import FixerOptions, Needs, blend_by_confidence, validate_inputs
+from fixers.fixer import (
+    FixerOptions,
+    Needs,
+    blend_by_confidence,
+    finite_answer,
+    validate_inputs,
+)
 from runtime.arguments import ArgumentError
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ class Identity:
     def __init__(self, options: IdentityOptions | None = None):
         self.options = options or IdentityOptions()
 
+    @finite_answer
     def fix(
         self,
         renders: Tensor,
@@ -59,6 +66,7 @@ class Classical:
     def __init__(self, options: ClassicalOptions | None = None):
         self.options = options or ClassicalOptions()
 
+    @finite_answer
     def fix(
         self,
         renders: Tensor,

@@ -2,11 +2,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Protocol
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Self = TypeVar("Self")
+Arguments = ParamSpec("Arguments")
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class Fixer(Protocol):
         Floats in [0,1]. `confidence` [N,H,W] in [0,1] is how far to trust the render: 1 keeps it,
         0 takes the fixer's answer. `alphas` [N,H,W] in [0,1] are the renders' opacities where they
         are known: what is black because nothing is there. Raises ValueError for shapes that do not
-        fit and for NaN.
+        fit and for NaN, also in the answer (see `finite_answer`).
         """
         ...
 
@@ -123,6 +128,45 @@ def resize_references(references: Tensor, height: int, width: int) -> Tensor:
     sizes = "{}x{} to {}x{}".format(*reversed(references.shape[2:4]), width, height)
     log.info("references are resized from %s", sizes)
     return resize(references, height, width)
+
+
+class NotFiniteError(FloatingPointError, ValueError):
+    """A fixer's answer has NaN or infinity."""
+
+
+def finite_answer(
+    fix: Callable[Concatenate[Self, Arguments], Tensor],
+) -> Callable[Concatenate[Self, Arguments], Tensor]:
+    """Decorator of every fixer's `fix`: an answer with NaN or infinity never leaves it.
+
+    A fixer that computes in half precision and has `widen() -> bool` is asked again in float32,
+    with a warning. NotFiniteError where that does not help either.
+    """
+
+    @wraps(fix)
+    def fix_finite(self: Self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        fixed = fix(self, *args, **kwargs)
+        if fixed.isfinite().all():
+            return fixed
+        if hasattr(self, "widen") and self.widen():
+            log.warning(
+                "half precision gives NaN or infinity with these weights: going on in float32 "
+                "(--dtype float32 or bf16 does so from the start)"
+            )
+            fixed = fix(self, *args, **kwargs)
+        if not fixed.isfinite().all():
+            raise NotFiniteError(
+                "the fixer answers NaN or infinity, in float32 too: its weights are damaged; get "
+                "them again or take others"
+            )
+        return fixed
+
+    return fix_finite
+
+
+def mark_infinite(images: Tensor) -> Tensor:
+    """The images with NaN in place of infinity, which clamping would hide."""
+    return images.masked_fill(images.isinf(), float("nan"))
 
 
 def blend_by_confidence(renders: Tensor, fixed: Tensor, confidence: Tensor | None) -> Tensor:

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from fixers.colour import correct
-from fixers.fixer import Needs, blend_by_confidence, validate_inputs
+from fixers.fixer import (
+    Needs,
+    blend_by_confidence,
+    finite_answer,
+    mark_infinite,
+    validate_inputs,
+)
 from fixers.graphs import Graphs, Work
 from fixers.gsvar.options import GSVAROptions
 from fixers.gsvar.references import ReferenceMemories
@@ -94,12 +100,25 @@ class GSVARFixer:
             device = torch.device("cuda", torch.cuda.current_device())
         if self.model.device != device:
             self.model.to(device)
-            self.restorer = Restorer(self.model)
-            self.memories.clear()
-            if self.graphs is not None:
-                self.graphs.clear()
+            self._start_over()
         return self
 
+    def widen(self) -> bool:
+        """Compute in float32 from now on; whether it did not already."""
+        if self.model.word.weight.dtype not in (torch.float16, torch.bfloat16):
+            return False
+        self.model.set_precision(torch.float32)
+        self._start_over()
+        return True
+
+    def _start_over(self) -> None:
+        """Forget what was computed from weights that moved or changed."""
+        self.restorer = Restorer(self.model)
+        self.memories.clear()
+        if self.graphs is not None:
+            self.graphs.clear()
+
+    @finite_answer
     @torch.no_grad()
     def fix(
         self,
@@ -344,7 +363,7 @@ class Windows:
 
 def from_planes(images: Tensor) -> Tensor:
     """[N,3,H,W] in [-1,1] as [N,H,W,3] in [0,1], float32."""
-    return ((images.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+    return ((mark_infinite(images.float()) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def compile_parts(model: GSVAR) -> None:

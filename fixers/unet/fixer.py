@@ -4,7 +4,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fixers.fixer import Needs, blend_by_confidence, validate_inputs
+from fixers.fixer import (
+    Needs,
+    blend_by_confidence,
+    finite_answer,
+    mark_infinite,
+    validate_inputs,
+)
 from fixers.tiling import grid_of, pad
 from fixers.unet.options import UNetOptions
 from models.unet import UNet, load
@@ -24,6 +30,11 @@ class UNetFixer:
         config, guided = net.config, net.config.views > 1
         self.needs = Needs(references=guided, warped=guided and config.warped, alpha=config.alpha)
 
+    def widen(self) -> bool:
+        """Compute in float32 from now on; whether it did not already."""
+        was, self.dtype = self.dtype, torch.float32
+        return was != torch.float32
+
     @classmethod
     def load(cls, options: UNetOptions, device: torch.device | str | None = None) -> UNetFixer:
         """The fixer with the weights that the options name, on the best device by default."""
@@ -37,6 +48,7 @@ class UNetFixer:
         dtype = choose_dtype(options.dtype, device, force_bf16=options.force_bf16)
         return cls(load(options.checkpoint).to(device), dtype)
 
+    @finite_answer
     @torch.no_grad()
     def fix(
         self,
@@ -65,5 +77,6 @@ class UNetFixer:
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             fixed = torch.cat([self.net(image[None]) for image in images])
-        fixed = ((fixed[..., :H, :W].float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+        fixed = mark_infinite(fixed[..., :H, :W].float())
+        fixed = ((fixed + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
         return blend_by_confidence(renders, fixed.to(renders.device), confidence)

@@ -260,9 +260,11 @@ class GSVAR(nn.Module):
 
     def set_precision(self, dtype: torch.dtype) -> "GSVAR":
         """Cast the networks; the quantizer stays in float32 (or float64), since its sums must not
-        drift."""
+        drift, and so does the VQ-VAE under float16, whose range its decoder leaves."""
         self.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)
+        if dtype == torch.float16:
+            self.vqvae.to(exact)
         for part in (self.vqvae.quantizer, self.vqvae.quant_conv, self.vqvae.post_quant_conv):
             part.to(exact)
         return self

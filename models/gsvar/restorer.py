@@ -144,7 +144,7 @@ class Restorer:
         config's `sampler`) draw from `generator`, or the refiner's draw number k is
         `draw(k, shape)`. `observer(scale, hidden)` sees the last block's output [B,V,L,C] at each
         scale. Raises ValueError for sizes the scales cannot take, and for guidance, which these
-        networks have no condition for.
+        networks have no condition for. Outputs of the network that are not finite make f_hat NaN.
         """
         if sampling.guidance:
             raise ValueError("GS-VAR has no unconditional branch to be guided away from")
@@ -181,6 +181,8 @@ class Restorer:
         f_hat, indices = sampler.decode(
             scales, quantizer, predict, sampling=sampling, generator=generator
         )
+        # The likeliest of logits that are NaN is a token like any other: make the latent NaN too.
+        f_hat = f_hat + 0 * last.float().sum((1, 2))[:, None, None, None]
         if refiner == "none":
             return f_hat
         condition = model.refiner_condition(last, indices[-1], rest).flatten(0, 1)
