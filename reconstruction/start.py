@@ -12,7 +12,7 @@ from reconstruction.config import Config
 from reconstruction.rendering import measure
 from reconstruction.state import History
 from scenes.scene import Scene
-from splats.files import FORMATS, find_files, is_checkpoint, load
+from splats.files import FORMATS, find_files, find_ranks, is_checkpoint, join, load
 from splats.formats import checkpoint
 from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import estimate_focus
@@ -37,14 +37,30 @@ class Start:
     history: History = field(default_factory=History)
 
     @classmethod
-    def from_checkpoint(cls, path: Path | str) -> Start:
-        """From a .pt as gsplat's trainers write it; errors as `splats.formats.checkpoint.read`."""
-        path = Path(path)
-        if path.suffix in FORMATS and not is_checkpoint(path):
-            raise ValueError(f"{path} is a {path.suffix}, not a checkpoint; give it as --ply")
-        saved = checkpoint.load(path)
-        splats, step = checkpoint.parse(path, saved)
-        return cls(splats, step + 1, str(path.resolve()), History.from_checkpoint(saved))
+    def from_checkpoint(cls, *paths: Path | str) -> Start:
+        """From a .pt as gsplat's trainers write it, or the files of one step that several ranks
+        wrote. Those of other ranks beside a single file are read with it.
+
+        Errors as `splats.formats.checkpoint.read`, and ValueError for files of several steps.
+        """
+        files = [Path(path) for path in paths]
+        for file in files:
+            if file.suffix in FORMATS and not is_checkpoint(file):
+                raise ValueError(f"{file} is a {file.suffix}, not a checkpoint; give it as --ply")
+        if len(files) == 1:
+            files = find_ranks(files[0])
+            if len(files) > 1:
+                log.info("%s: the files of %d ranks are read together", files[0], len(files))
+        saved = [checkpoint.load(file) for file in files]
+        parts = [checkpoint.parse(*pair) for pair in zip(files, saved, strict=True)]
+        for file, (_, step) in zip(files, parts, strict=True):
+            if step != parts[0][1]:
+                raise ValueError(
+                    f"{file} is of step {step}, and {files[0]} of step {parts[0][1]}; give the "
+                    "files of all ranks of one step"
+                )
+        splats, step = join([splats for splats, _ in parts]), parts[0][1]
+        return cls(splats, step + 1, str(files[0].resolve()), History.from_checkpoint(saved[0]))
 
     @classmethod
     def from_ply(cls, path: Path | str) -> Start:
@@ -54,8 +70,8 @@ class Start:
     @classmethod
     def newest(cls, folder: Path | str) -> Start:
         """From the newest splats in a result folder."""
-        file = find_files(folder)[0]
-        return cls.from_checkpoint(file) if is_checkpoint(file) else cls.from_ply(file)
+        files = find_files(folder)
+        return cls.from_checkpoint(*files) if is_checkpoint(files[0]) else cls.from_ply(files[0])
 
 
 def initial_splats(scene: Scene, config: Config) -> Splats:

@@ -1,6 +1,7 @@
 # Splats on disk: a .ply, a .pt, or a result folder with them, its cameras and its settings.
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Callable
@@ -68,10 +69,27 @@ def load(path: Path | str) -> Splats:
     The parts that several GPUs saved (`ckpt_*_rank0.pt`, `_rank1.pt`, ...) are joined.
     FileNotFoundError or ValueError names the file and what is wrong.
     """
-    parts = [_load_file(file) for file in find_files(path)]
+    return join([_load_file(file) for file in find_files(path)])
+
+
+def join(parts: list[Splats]) -> Splats:
+    """All Gaussians of the parts, in order."""
     if len(parts) == 1:
         return parts[0]
     return Splats.from_gaussians(Gaussians.concatenate([part.gaussians for part in parts]))
+
+
+def find_ranks(file: Path) -> list[Path]:
+    """A checkpoint's file (`ckpt_6999_rank0.pt`), and those of the same step by other ranks beside
+    it, in order; other files alone."""
+    match = re.fullmatch(r"(.*_rank)(\d+)(\.\w+)", file.name)
+    if match is None or not file.is_file():
+        return [file]
+    ranks = {file}
+    for other in file.parent.glob(f"{glob.escape(match[1])}*{match[3]}"):
+        if re.fullmatch(r"\d+", other.name[len(match[1]) : -len(match[3])]):
+            ranks.add(other)
+    return sorted(ranks, key=lambda path: int(path.stem[len(match[1]) :]))
 
 
 def read_confidence(path: Path | str) -> Tensor | None:

@@ -80,8 +80,9 @@ class Flags:
     normalize_world_space: bool = True
     """Centre, align and scale the world; cfg.yml records the transform."""
 
-    ckpt: Path | None = None
-    """Start from this checkpoint's splats and step, with new optimizers."""
+    ckpt: tuple[Path, ...] | None = None
+    """Start from this checkpoint's splats and step, with new optimizers. Of a run on several GPUs
+    the files of all ranks (those beside a single one are read with it)."""
     ply: Path | None = None
     """Start from these splats at step 0, in the capture's own world or the normalised one."""
     eval_only: bool = False

@@ -101,7 +101,7 @@ def load_start(flags: Flags) -> Start | None:
     if flags.ckpt is not None and flags.ply is not None:
         raise ValueError("--ckpt and --ply both name splats to start from; give one")
     if flags.ckpt is not None:
-        return Start.from_checkpoint(flags.ckpt)
+        return Start.from_checkpoint(*flags.ckpt)
     if flags.ply is not None:
         return Start.from_ply(flags.ply)
     return Start.newest(flags.result_dir) if flags.eval_only else None

@@ -131,9 +131,28 @@ def test_existing_splats_are_measured_or_trained_on(capture, tmp_path, monkeypat
     measured = json.loads((second / f"stats/val_step{step:04d}.json").read_text())
     known = json.loads((first / "stats/val_step0009.json").read_text())
     assert measured["psnr"] == pytest.approx(known["psnr"], abs=1e-4)
+    if kind == "ckpt":
+        check_ranks(first / file, [*base, "--eval_only"], measured["psnr"], monkeypatch)
     arguments(monkeypatch, *base, *start, "--max_steps", 15)
     command.main()
     assert (second / "ckpts/ckpt_14_rank0.pt").exists()
+
+
+def check_ranks(file, evaluate, psnr, monkeypatch):
+    """The same splats in the files of two ranks are measured as one, however they are named."""
+    content = torch.load(file, weights_only=True)
+    folder = file.parents[2] / "ranks" / "ckpts"
+    folder.mkdir(parents=True)
+    files = [folder / f"ckpt_9_rank{rank}.pt" for rank in (0, 1)]
+    for rank, part in enumerate(files):
+        own = {name: values[rank::2].clone() for name, values in content["splats"].items()}
+        torch.save({"step": content["step"], "splats": own}, part)
+    for named in (["--ckpt", *files], ["--ckpt", files[0]], []):
+        stats = folder.parent / "stats" / "val_step0009.json"
+        stats.unlink(missing_ok=True)
+        arguments(monkeypatch, *evaluate, *named, "--result_dir", folder.parent)
+        command.main()
+        assert json.loads(stats.read_text())["psnr"] == pytest.approx(psnr, abs=1e-3)
 
 
 def test_splats_are_taken_in_the_world_they_lie_in(capture, tmp_path, monkeypatch, caplog):
