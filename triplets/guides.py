@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from triplets.manifest import Reference, Triplet
-from triplets.pictures import read_image, resize
+from triplets.pictures import read_image, read_render, resize
 
 VALID = 0.5  # of a mask
 UNKNOWN_ALPHA = 0.5  # what networks are given where the render's alpha is not known
@@ -38,12 +38,14 @@ class Guides:
         is not valid. Raises ValueError and OSError."""
         return [self._read_reference(r, render) for r in triplet.references[: self.count]]
 
-    def read_alpha(self, triplet: Triplet, render: Tensor) -> Tensor | None:
-        """The render's alpha [H,W], if it is used and there is one. Raises ValueError and
+    def read_render(self, triplet: Triplet) -> tuple[Tensor, Tensor | None]:
+        """The render [H,W,3], black where it is transparent, and its alpha [H,W] if that is used
+        and known: from a file of its own, else the render's own channel. Raises ValueError and
         OSError."""
-        if not self.alpha or triplet.alpha is None:
-            return None
-        return resize(read_image(triplet.alpha), *render.shape[:2])[..., 0]
+        render, alpha = read_render(triplet.render)
+        if self.alpha and triplet.alpha is not None:
+            alpha = resize(read_image(triplet.alpha), *render.shape[:2])[..., 0]
+        return render, alpha if self.alpha else None
 
     def _file(self, reference: Reference) -> Path | None:
         return reference.warped if self.warped else reference.path
@@ -70,9 +72,9 @@ class Pictures:
     @classmethod
     def read(cls, triplet: Triplet, guides: Guides) -> Pictures:
         """Raises ValueError and OSError for what cannot be read."""
-        render, truth = read_image(triplet.render), read_image(triplet.truth)
+        render, alpha = guides.read_render(triplet)
+        truth = read_image(triplet.truth)
         references = guides.read_references(triplet, render)
-        alpha = guides.read_alpha(triplet, render)
         return cls(render, truth, torch.stack(references) if references else None, alpha)
 
     @property

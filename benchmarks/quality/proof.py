@@ -33,7 +33,7 @@ from runtime.flags import parse_command
 from triplets import manifest
 from triplets.guides import Guides
 from triplets.manifest import Triplet
-from triplets.pictures import read_image
+from triplets.pictures import read_image, read_render
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def load_answer(spec: str, dtype: str) -> tuple[str, Answer]:
         guides.files(triplet)
         references = guides.read_references(triplet, render)
         references = torch.stack(references)[None] if references else None
-        alpha = guides.read_alpha(triplet, render)
+        alpha = guides.read_render(triplet)[1]
         return fixer.fix(render[None], references, alphas=None if alpha is None else alpha[None])[0]
 
     return name, answer
@@ -188,7 +188,7 @@ def measure(
                     continue
             judge, rows, seconds = FixingMetrics(Metrics("alex")), {}, []
             for triplet in triplets:
-                render, truth = read_image(triplet.render), read_image(triplet.truth)
+                render, truth = read_render(triplet.render)[0], read_image(triplet.truth)
                 began = time.perf_counter()
                 fixed = answer(triplet, render)
                 seconds.append(time.perf_counter() - began)
@@ -263,7 +263,7 @@ def write_sheets(name: str, groups: dict[Group, list[Triplet]], out: Path) -> No
         lines = []
         for key in keys:
             triplet = triplets[key]
-            render, truth = read_image(triplet.render), read_image(triplet.truth)
+            render, truth = read_render(triplet.render)[0], read_image(triplet.truth)
             fixed = read_image(out / name / "fixed" / f"{key}.png")
             warped = all(r.warped for r in triplet.references)
             guides = Guides(1, warped).read_references(triplet, render)

@@ -58,3 +58,20 @@ def test_pictures_of_a_triplet_have_the_render_s_size(tmp_path):
     with pytest.raises(ValueError, match=r"photo\.txt"):
         (tmp_path / "photo.txt").write_text("x")
         read_size(tmp_path / "photo.txt")
+
+
+def test_a_render_s_own_transparency_is_its_alpha(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 256, (6, 8, 4)).astype(np.uint8)
+    render = save(tmp_path / "render.png", pixels)
+    truth = save(tmp_path / "gt.png", pixels[..., :3])
+    own = torch.from_numpy(pixels).float() / 255
+
+    triplet = Triplet("k", render, truth, None, ())
+    read = Pictures.read(triplet, Guides(0, alpha=True))
+    assert torch.equal(read.alpha, own[..., 3])
+    assert torch.equal(read.render, own[..., :3] * own[..., 3:])  # over black, as splats render
+    assert Pictures.read(triplet, Guides(0)).alpha is None
+
+    file = save(tmp_path / "alpha.png", pixels[..., 0])
+    named = Pictures.read(Triplet("k", render, truth, None, (), file), Guides(0, alpha=True))
+    assert torch.equal(named.alpha, own[..., 0])
