@@ -497,7 +497,7 @@ def test_a_reference_of_another_size_is_no_fault(tmp_path):
 
 
 def test_pictures_of_other_kinds(tmp_path):
-    """Turned by EXIF, grey, with transparency (over white), 16 bit, palette."""
+    """Turned by EXIF, grey, with transparency (a photo over white, a render over black), 16 bit."""
     pixels = mapped(48, 64, 50)
     grey = pixels[..., 1]
     clear = np.dstack((pixels, np.where(np.arange(64) < 32, 255, 0)[None].repeat(48, 0)))
@@ -505,21 +505,21 @@ def test_pictures_of_other_kinds(tmp_path):
     exif[0x0112] = 6  # to be turned right
     turned_file = tmp_path / "turned.png"
     Image.fromarray(np.rot90(pixels).copy()).save(turned_file, exif=exif)
-    over_white = pixels.copy()
-    over_white[:, 32:] = 255
+    over_white, over_black = pixels.copy(), pixels.copy()
+    over_white[:, 32:], over_black[:, 32:] = 255, 0
     threefold = np.repeat(grey[..., None], 3, 2)
     expected = {
-        turned_file: pixels,
-        save(tmp_path / "grey.png", grey): threefold,
-        save(tmp_path / "clear.png", clear.astype(np.uint8)): over_white,
-        save(tmp_path / "deep.png", grey.astype(np.uint16) * 257): threefold,
+        turned_file: (pixels, pixels),
+        save(tmp_path / "grey.png", grey): (threefold, threefold),
+        save(tmp_path / "clear.png", clear.astype(np.uint8)): (over_black, over_white),
+        save(tmp_path / "deep.png", grey.astype(np.uint16) * 257): (threefold, threefold),
     }
     plain = save(tmp_path / "plain.png", pixels)
-    for file, content in expected.items():
+    for file, contents in expected.items():
         one = Triplet("a", file, plain, references=(Reference(file),))
         assert select_usable([one], references=1, warped=False, skip_bad=False)
         sample = TripletDataset([one], (48, 64))[0, 0]
-        for picture in sample.views:
+        for picture, content in zip(sample.views, contents, strict=True):
             assert torch.equal((picture * 255).round().byte(), torch.from_numpy(content))
         assert torch.equal((sample.truth * 255).round().byte(), torch.from_numpy(pixels))
 
