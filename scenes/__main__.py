@@ -17,10 +17,10 @@ from runtime.flags import parse_command
 
 @dataclass(frozen=True)
 class Options:
-    """Show what is in a capture (COLMAP, transforms.json, DL3DV-Benchmark, photos only)."""
+    """Show what is in a capture (COLMAP, transforms.json, DL3DV-Benchmark, photos, video)."""
 
     path: tyro.conf.Positional[Path]
-    """Folder of the capture."""
+    """Folder of the capture, or a video."""
     json: bool = False
     """Print only JSON."""
     data_factor: int = 1
@@ -34,7 +34,9 @@ class Options:
     split_file: Path | None = None
     """JSON file with lists of names, for the rule json."""
     image_folder: Path | None = None
-    """Folder of the photos, if not the usual one."""
+    """Folder of the photos, if not the usual one; relative to PATH."""
+    video_frames: int | None = None
+    """Number of frames taken of a video (default: 3 a second, 60 to 150)."""
     normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Recentre, align and scale the world."""
     contact_sheet: Path | None = None
@@ -62,10 +64,11 @@ def main(options: Options) -> None:
         test_every=options.test_every,
         split_file=options.split_file,
         image_folder=options.image_folder,
+        video_frames=options.video_frames,
         normalize=options.normalize,
         progress=not options.json,
     )
-    sheet = write_contact_sheet(scene, options.contact_sheet or _default_sheet(options.path))
+    sheet = write_contact_sheet(scene, options.contact_sheet or _default_sheet(scene.path))
     summary = summarize(scene) | {"contact_sheet": str(sheet)}
     print(json.dumps(summary, indent=2) if options.json else describe(scene, sheet))
 

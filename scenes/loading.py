@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -50,6 +51,7 @@ def load(
     split, test_every, split_file: see `scenes.split.make_split`; without them the rule is
         detected, and `test_every` alone means Difix3D's: every N-th view trains.
     image_folder: the photos' folder, if not the usual one (absolute or relative to `path`).
+        `images_N` needs the data factor N, or 1 for its photos as they are.
     video_frames: how many frames of a video are taken (default: 3 a second, 60 to 150).
     normalize: recentre, align and scale the world. Without it, a world stays as it is, unless it
         lies so far from its origin that it must be shifted. `Scene.transform` is what was applied.
@@ -62,12 +64,7 @@ def load(
         raise FileNotFoundError(f"{path} {reason}; give the folder of a capture, or a video")
     data_factor = _whole("--data_factor", data_factor, 0)
     longest_side = _whole("longest_side", longest_side, SHORTEST_SIDE)
-    folder = None
-    if image_folder is not None:
-        folder = path / image_folder
-        if not folder.is_dir():
-            reason = "is not a folder" if folder.exists() else "does not exist"
-            raise FileNotFoundError(f"--image_folder {folder} {reason}")
+    folder = _choose_photo_folder(path, image_folder, data_factor)
     split_of = partial(make_split, rule=split, test_every=test_every, split_file=split_file)
 
     capture = read_capture(path, folder, split_of, progress)
@@ -160,6 +157,27 @@ def _gather(views: list[View], layer: str) -> tuple[np.ndarray | None, ...] | No
     """`alpha` or `mask` of each view; None if none has it."""
     values = tuple(getattr(view, layer) for view in views)
     return None if all(value is None for value in values) else values
+
+
+def _choose_photo_folder(
+    path: Path, image_folder: Path | str | None, data_factor: int
+) -> Path | None:
+    """The photos' folder, or None for the usual one; images_N with factor N is a usual one."""
+    if image_folder is None:
+        return None
+    folder = path / image_folder
+    if not folder.is_dir():
+        reason = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"--image_folder {folder} {reason}")
+    smaller = re.fullmatch(r"images_(\d+)", folder.name)
+    if not smaller or data_factor < 2:
+        return folder
+    if int(smaller[1]) != data_factor:
+        raise ValueError(
+            f"--image_folder {folder} has photos at 1/{smaller[1]} of their size, which "
+            f"--data_factor {data_factor} would shrink again; use --data_factor {smaller[1]}"
+        )
+    return None
 
 
 def _whole(name: str, value: object, least: int) -> int:

@@ -102,12 +102,12 @@ def _read_note(capture: Path, source: dict[str, object], count: int | None) -> s
         same = source.items() <= marker.items() and count in (None, marker["count"])
         if same and isinstance(marker["note"], str):
             return marker["note"]
-        what = f"{marker['frames']} frames of a video {marker['video']}"
+        what = f"{marker['frames']} frames of an earlier time"
     except (OSError, ValueError, KeyError, AttributeError):
         what = "photos of unknown origin"
     raise ValueError(
-        f"{capture / 'images'} holds {what}, not those of {source['video']} that are wanted now; "
-        "delete it, and sparse beside it, to take frames anew"
+        f"{capture / 'images'} holds {what}, not the frames of {source['video']} that are wanted "
+        "now; delete it, and sparse beside it, to take them anew"
     )
 
 

@@ -25,6 +25,7 @@ def work_folder(folder: Path, key: dict[str, object], job: str) -> Iterator[Path
     in it.
     """
     capture = folder.parent
+    new = not capture.exists()
     try:
         check_writable(folder)
         make_writable_folder(folder)
@@ -40,6 +41,8 @@ def work_folder(folder: Path, key: dict[str, object], job: str) -> Iterator[Path
             yield folder
         except ValueError:
             shutil.rmtree(folder, ignore_errors=True)
+            if new:
+                shutil.rmtree(capture, ignore_errors=True)
             raise
         except BaseException:  # Ctrl-C too
             log.warning("%s stopped; the same command continues it (%s)", job, folder)

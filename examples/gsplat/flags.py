@@ -64,11 +64,16 @@ class Flags:
     """Reconstruct a capture: posed photos become Gaussian splats, measured on held-out views."""
 
     data_dir: Path
-    """Folder of the capture: COLMAP, transforms.json, DL3DV's gaussian_splat, or only photos."""
+    """Folder of the capture: COLMAP, transforms.json, DL3DV's gaussian_splat, or only photos; or a
+    video."""
     result_dir: Path = Path("results/garden")
     """Where all results go. The same command resumes a stopped run."""
     data_factor: int = 4
     """Use photos at 1/N of their size; 0: at most 1600 pixels a side, 500 on a CPU."""
+    image_folder: Path | None = None
+    """Folder of the photos, if not the usual one; relative to --data_dir."""
+    video_frames: int | None = None
+    """Number of frames taken of a video (default: 3 a second, 60 to 150)."""
     test_every: int | None = None
     """Train on every N-th view and test on the others, as Difix3D does (1: split by `_train_` and
     `_eval_` in the names; 0: train on all). With --split gsplat: test on every N-th view. Without

@@ -116,6 +116,8 @@ def load_scene(flags: Flags, device: torch.device) -> scenes.Scene:
         split=flags.split,
         test_every=flags.test_every,
         split_file=flags.split_file,
+        image_folder=flags.image_folder,
+        video_frames=flags.video_frames,
         normalize=flags.normalize_world_space,
     )
 
