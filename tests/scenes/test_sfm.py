@@ -1,6 +1,6 @@
+import json
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import pycolmap
 import pytest
@@ -8,75 +8,128 @@ from PIL import Image
 
 import scenes
 from scenes.formats import unposed
-from scenes.sfm import matching, pipeline
+from scenes.formats.registry import find_captures
+from scenes.sfm import features, mapping, matching, pipeline, similarity
+from scenes.work import work_folder
 from tests.scenes.captures import photo
+from tests.scenes.corner import FOCAL, HEIGHT, WIDTH, corner_views
 
-WIDTH, HEIGHT, FOCAL = 320, 240, 300.0
 
-
-def texture(seed):
-    """Blobs of many sizes, so that there are corners at any distance."""
-    rng = np.random.default_rng(seed)
-    layers = [
-        cv2.resize(rng.random((n, n, 3)), (512, 512), interpolation=cv2.INTER_CUBIC)
-        for n in (12, 40, 110)
+def max_rotation_error(scene, viewmats):
+    """Degrees; rotations relative to the first view need no alignment."""
+    R, expected = scene.cameras.viewmats[:, :3, :3].double().numpy(), viewmats[:, :3, :3]
+    cosines = [
+        (np.trace(R[i] @ R[0].T @ (expected[i] @ expected[0].T).T) - 1) / 2 for i in range(len(R))
     ]
-    return (255 * np.clip(0.5 + 1.1 * (sum(layers) / 3 - 0.5) * 2, 0, 1)).astype(np.uint8)
+    return np.degrees(np.arccos(np.clip(cosines, -1, 1))).max()
 
 
-def corner_views(n):
-    """Photos of three textured walls that meet in a corner, and their viewmats [n, 4, 4]."""
-    walls = [  # origin and two edges; the corner is at (0, 0, 3), y is down
-        (np.array([-3.0, 1, 3]), np.array([6.0, 0, 0]), np.array([0.0, 0, -6])),
-        (np.array([0.0, -4, 3]), np.array([4.0, 0, -4]), np.array([0.0, 5, 0])),
-        (np.array([0.0, -4, 3]), np.array([-4.0, 0, -4]), np.array([0.0, 5, 0])),
-    ]
-    K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
-    textures = [texture(seed) for seed in range(3)]
-    pictures, viewmats = [], []
-    for angle in np.linspace(-0.35, 0.35, n):
-        position = np.array([2.5 * np.sin(angle), -0.8 + 0.5 * np.cos(3 * angle), -1.2])
-        z = np.array([0, -0.2, 2.0]) - position
-        z /= np.linalg.norm(z)
-        x = np.cross([0.0, 1, 0], z)
-        x /= np.linalg.norm(x)
-        R = np.stack([x, np.cross(z, x), z])
-        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        for (origin, u, v), pixels in zip(walls, textures, strict=True):
-            plane = np.stack([u / 512, v / 512, origin - position], 1)
-            homography = K @ R @ plane
-            warped = cv2.warpPerspective(pixels, homography, (WIDTH, HEIGHT))
-            seen = cv2.warpPerspective(np.ones((512, 512), np.uint8), homography, (WIDTH, HEIGHT))
-            picture[seen > 0] = warped[seen > 0]
-        pictures.append(picture)
-        viewmats.append(np.block([[R, -(R @ position)[:, None]], [np.zeros(3), 1]]))
-    return pictures, np.stack(viewmats)
-
-
-@pytest.mark.parametrize("below", ["images", "."])
-def test_photos_only_are_posed_once_and_the_model_is_reused(tmp_path, monkeypatch, below):
+def test_photos_only_are_posed_once_and_the_model_is_reused(tmp_path, monkeypatch):
     pictures, viewmats = corner_views(7)
-    (tmp_path / below).mkdir(exist_ok=True)
+    (tmp_path / "images").mkdir()
     for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / below / f"photo {i}.png")
-    (tmp_path / below / "photo 9.png").write_bytes(b"")
+        Image.fromarray(picture).save(tmp_path / f"images/photo {i}.png")
+    (tmp_path / "images/photo 9.png").write_bytes(b"")
     scene = scenes.load(tmp_path, progress=False)
     assert scene.names == tuple(f"photo {i}.png" for i in range(7))
     assert scene.cameras.size == (WIDTH, HEIGHT) and len(scene.points) > 200
     assert any("photo 9.png is empty" in note for note in scene.notes)
     assert (scene.cameras.Ks[:, 0, 0] / FOCAL - 1).abs().max() < 0.05
-    R = scene.cameras.viewmats[:, :3, :3].double().numpy()
-    expected = viewmats[:, :3, :3]
-    for i in range(1, 7):  # relative rotations need no alignment
-        error = R[i] @ R[0].T @ (expected[i] @ expected[0].T).T
-        assert np.degrees(np.arccos(np.clip((np.trace(error) - 1) / 2, -1, 1))) < 0.7
-    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix != ".png") == (
-        ["images", "sparse"] if below == "images" else ["sparse"]
-    )
+    assert max_rotation_error(scene, viewmats) < 0.7
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "sparse"]
+    marker = json.loads((tmp_path / "sparse/0" / pipeline.MARKER).read_text())
+    assert marker["posed"] == 7 and marker["unreadable"] == ["photo 9.png is empty"]
+    assert marker["settings"]["pairs"] == 21 and marker["notes"]
 
     monkeypatch.setattr(unposed, "structure_from_motion", lambda *_: pytest.fail("ran again"))
     again = scenes.load(tmp_path, progress=False)
     assert again.names == scene.names and again.cameras.Ks.equal(scene.cameras.Ks)
+
+
+def test_photos_in_folders_share_a_camera_by_folder_and_a_stopped_run_continues(
+    tmp_path, monkeypatch
+):
+    """Photos in random order, of which not every pair is matched."""
+    pictures, viewmats = corner_views(8, focals=(FOCAL, 1.2 * FOCAL))
+    order = [5, 2, 7, 0, 4, 1, 6, 3]  # of each picture's name
+    for i, picture in enumerate(pictures):
+        (tmp_path / f"cam{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / f"cam{i % 2}/{order[i]}.png")
+    monkeypatch.setattr(matching, "EXHAUSTIVE_PHOTOS", 4)
+    monkeypatch.setattr(matching, "SIMILAR", 4)
+    monkeypatch.setattr(matching, "NEXT", 1)
+    monkeypatch.setattr(mapping, "SNAPSHOT_SECONDS", 0)
+
+    def stop_at(module, name, call):
+        """The `call`-th call of a function of a module is Ctrl-C."""
+        original, calls = getattr(module, name), []
+
+        def function(*arguments, **options):
+            calls.append(0)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, function)
+            with pytest.raises(KeyboardInterrupt):
+                scenes.load(tmp_path, progress=False)
+
+    def read(what):
+        with pycolmap.Database.open(tmp_path / ".sfm/database.db") as store:
+            return getattr(store, what)()
+
+    stop_at(features.pycolmap, "extract_features", 2)
+    assert 0 < read("num_images") < 8
+    stop_at(matching.pycolmap, "match_image_pairs", 2)
+    monkeypatch.setattr(features.pycolmap, "extract_features", lambda *_: pytest.fail("again"))
+    assert read("num_images") == 8 and read("num_cameras") == 2
+    assert 0 < read("num_matched_image_pairs") < 8 * 5
+    stop_at(mapping, "_save", 3)
+    monkeypatch.setattr(similarity, "compute_vlad", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr(matching.pycolmap, "match_image_pairs", lambda *_: pytest.fail("again"))
+    assert 2 < pycolmap.Reconstruction(tmp_path / ".sfm/snapshot").num_reg_images() < 8
+    assert not (tmp_path / "sparse").exists()
+
+    scene = scenes.load(tmp_path, progress=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cam0", "cam1", "sparse"]
+    names = [f"cam{i % 2}/{order[i]}.png" for i in range(8)]
+    assert scene.names == tuple(sorted(names))
+    assert max_rotation_error(scene, viewmats[[names.index(name) for name in scene.names]]) < 0.7
+    focals = scene.cameras.Ks[:, 0, 0]
+    assert len(focals.unique()) == 2 and abs(focals[-1] / focals[0] - 1.2) < 0.02
+    assert any("2 cameras, photos by folder: cam0 (4), cam1 (4)" in note for note in scene.notes)
+    assert any("sub-folders only; they are taken as one capture" in note for note in scene.notes)
+    assert find_captures(tmp_path) == [tmp_path]
+
+
+def test_changed_photos_start_anew_and_a_second_process_waits(tmp_path):
+    folder, key = tmp_path / ".work", {"photos": (1, 2)}
+    with pytest.raises(KeyboardInterrupt), work_folder(folder, key, "mapping"):
+        (folder / "done").touch()
+        with (
+            pytest.raises(ValueError, match=r"another process .* \(mapping\); wait"),
+            work_folder(folder, key, "mapping"),
+        ):
+            pass
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), work_folder(folder, {"photos": [1, 2]}, "mapping"):
+        assert (folder / "done").exists()
+        raise KeyboardInterrupt
+    with work_folder(folder, {"photos": [1, 3]}, "mapping"):
+        assert not (folder / "done").exists()
+    assert not folder.exists()
+
+
+def test_several_captures_are_not_taken_as_one(tmp_path, capture):
+    tmp_path = tmp_path / "captures"
+    for name in ("attic", "cellar"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(photo(64, 48, 0)).save(tmp_path / name / "0.jpg")
+        (tmp_path / name / "sparse").symlink_to(capture / "sparse")
+    assert [folder.name for folder in find_captures(tmp_path)] == ["attic", "cellar"]
+    with pytest.raises(ValueError, match="holds several captures; name one: attic, cellar"):
+        scenes.load(tmp_path, progress=False)
 
 
 def test_photos_that_cannot_be_posed_leave_nothing_behind(tmp_path):
@@ -108,6 +161,16 @@ def test_the_commentary_of_colmap_is_silent_even_on_ctrl_c(capfd):
     with pipeline._quiet():
         pycolmap.logging.error("Stopping thread...")  # what it says then
     assert capfd.readouterr().err == ""
+
+
+def test_photos_of_the_same_things_look_alike():
+    rng = np.random.default_rng(0)
+    things = [rng.standard_normal((40, 16)).astype(np.float32) for _ in range(2)]
+    words = np.concatenate([thing[:8] for thing in things])
+    a, b = (similarity.compute_vlad(rng.permutation(things[0])[:35], words) for _ in range(2))
+    c = similarity.compute_vlad(things[1], words)
+    assert abs(a @ a - 1) < 1e-5 and a @ b > 0.85 > 0.6 > a @ c
+    assert similarity.compute_vlad(np.zeros((0, 16), np.float32), words) @ a == 0
 
 
 def test_many_photos_are_matched_with_their_next_and_most_similar_ones():
