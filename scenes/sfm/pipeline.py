@@ -22,6 +22,7 @@ from scenes.work import work_folder
 log = logging.getLogger(__name__)
 
 MARKER = "structure_from_motion.json"  # in the model's folder: its poses are ours
+WORK = ".structure_from_motion"  # folder of unfinished work beside `sparse`
 SEED = 0
 
 
@@ -37,7 +38,7 @@ def structure_from_motion(
     """
     begin = time.monotonic()
     key = _key(photo_folder, names)
-    with work_folder(scene_folder / ".sfm", key, "structure from motion") as work, _quiet():
+    with work_folder(scene_folder / WORK, key, "structure from motion") as work, _quiet():
         log.info("no poses in %s: structure from motion on %d photos", scene_folder, len(names))
         copies, database = work / "photos", work / "database.db"
         photos, unreadable = copy_photos(photo_folder, names, copies, progress)

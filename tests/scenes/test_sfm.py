@@ -76,7 +76,7 @@ def test_photos_in_folders_share_a_camera_by_folder_and_a_stopped_run_continues(
                 scenes.load(tmp_path, progress=False)
 
     def read(what):
-        with pycolmap.Database.open(tmp_path / ".sfm/database.db") as store:
+        with pycolmap.Database.open(tmp_path / pipeline.WORK / "database.db") as store:
             return getattr(store, what)()
 
     stop_at(features.pycolmap, "extract_features", 2)
@@ -88,7 +88,7 @@ def test_photos_in_folders_share_a_camera_by_folder_and_a_stopped_run_continues(
     stop_at(mapping, "_save", 3)
     monkeypatch.setattr(similarity, "compute_vlad", lambda *_: pytest.fail("again"))
     monkeypatch.setattr(matching.pycolmap, "match_image_pairs", lambda *_: pytest.fail("again"))
-    assert 2 < pycolmap.Reconstruction(tmp_path / ".sfm/snapshot").num_reg_images() < 8
+    assert 2 < pycolmap.Reconstruction(tmp_path / pipeline.WORK / "snapshot").num_reg_images() < 8
     assert not (tmp_path / "sparse").exists()
 
     scene = scenes.load(tmp_path, progress=False)
