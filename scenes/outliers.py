@@ -57,8 +57,8 @@ def describe_outliers(names: tuple[str, ...], positions: np.ndarray) -> str | No
     distances = _measure_distances(positions, positions[~outlying])
     unit = np.median(distances[~outlying])
     listed = [
-        f"{names[i]} ({distances[i] / unit:.3g} times as far as the median, "
-        f"{distances[i]:.6g} units)"
+        f"{names[i]} ({distances[i] / unit:,.0f} times the median distance, "
+        f"{distances[i]:,.6g} units)"
         for i in np.flatnonzero(outlying)
     ]
     return (

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from reconstruction import FixConfig, original
-from reconstruction.rounds.targets import choose_targets, perturb, read_trajectory, towards
+from reconstruction.rounds.targets import (
+    check_inside,
+    choose_targets,
+    perturb,
+    read_trajectory,
+    towards,
+)
 from scenes.nearest import measure_spacing
 from scenes.scene import Split
 
@@ -77,6 +83,35 @@ def test_a_trajectory_of_your_own(scene, tmp_path):
     normal = replace(scene, transform=moved)
     away = read_trajectory(file, normal).positions
     torch.testing.assert_close(away, cameras.positions * 0.5 + torch.tensor([1.0, 2, 3]))
+
+
+def test_a_trajectory_far_from_the_origin_keeps_its_digits(scene, tmp_path):
+    file = tmp_path / "transforms.json"
+    offset = torch.tensor([448000.0, 5411000.0, 300.0]).double()
+    poses = scene.cameras.camtoworlds.double() * torch.tensor([1.0, -1, -1, 1])
+    poses[:, :3, 3] += offset
+    file.write_text(json.dumps({"frames": [{"transform_matrix": p.tolist()} for p in poses]}))
+    shift = torch.eye(4).double()
+    shift[:3, 3] = -offset
+    cameras = read_trajectory(file, replace(scene, transform=shift))
+    torch.testing.assert_close(cameras.viewmats, scene.cameras.viewmats, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["test", "interp", "perturb"])
+def test_novel_views_stay_away_from_outlying_cameras(scene, kind):
+    viewmats = scene.cameras.viewmats.clone()
+    viewmats[5, :3, 3] += 1e4  # held out
+    thrown = replace(scene, cameras=replace(scene.cameras, viewmats=viewmats))
+    assert thrown.outliers == (5,)
+    targets = choose_targets(thrown, FixConfig(targets=kind), 0, 20)
+    assert targets.positions.norm(dim=1).max() < 10
+    viewmats[1, :3, 3] += 1e4
+    viewmats[5] = scene.cameras.viewmats[5]
+    thrown = replace(scene, cameras=replace(scene.cameras, viewmats=viewmats))
+    targets = choose_targets(thrown, FixConfig(targets=kind), 0, 20)
+    assert targets.positions.norm(dim=1).max() < 10
+    with pytest.raises(ValueError, match="times as far"):
+        check_inside(thrown.cameras[1], thrown, "path.json")
 
 
 @pytest.mark.parametrize(

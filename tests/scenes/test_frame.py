@@ -8,7 +8,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 import scenes
-from scenes.frame import list_worlds
+from scenes.frame import choose_frame, list_worlds
 from scenes.normalize import transform_points
 from tests.scenes.known import measure_color_error, write_moved_capture
 
@@ -104,3 +104,14 @@ def test_the_worlds_of_splats(known, tmp_path):
     assert torch.allclose(moved.points, normalised.points, atol=1e-5)
     assert not torch.allclose(gsplat, normal, atol=1e-2)  # it measures from the origin
     assert moved.in_world(normal) is moved
+
+
+def test_poses_that_were_rounded_to_float32_are_told(known):
+    viewmats = known.cameras.viewmats.double().numpy()
+    poses = np.linalg.inv(viewmats)
+    poses[:, :3, 3] += FAR["UTM"]
+    for rounded in (False, True):
+        if rounded:
+            poses[:, :3, 3] = poses[:, :3, 3].astype(np.float32)
+        _, notes = choose_frame(known.names, np.linalg.inv(poses), np.zeros((0, 3)), False)
+        assert any("poses were rounded to float32" in note for note in notes) == rounded

@@ -28,7 +28,7 @@ def test_they_are_named_with_their_distances(thrown, known):
     assert "2 cameras far from all others" in note
     for view in thrown.outliers:
         pair = re.search(rf"{thrown.names[view]} \((\S+) times .*?, (\S+) units\)", note)
-        times, units = map(float, pair.groups())
+        times, units = (float(number.replace(",", "")) for number in pair.groups())
         far = (thrown.cameras.positions[view] - known.cameras.positions.mean(0)).norm().item()
         assert units == pytest.approx(far, rel=1e-2)
         assert times == pytest.approx(1.1 * far / known.scale, rel=0.3)
