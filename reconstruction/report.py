@@ -65,7 +65,7 @@ def write_path_video(
     background = fixed_background(scene, config)
     device = splats["means"].device
     make_path = {"interp": interpolate_path, "ellipse": orbit_path}[kind]
-    path = make_path(scene.cameras[list(scene.split.train)], VIDEO_FRAMES)
+    path = make_path(scene.cameras[scene.drop_outliers(scene.split.train)], VIDEO_FRAMES)
 
     def frames():
         for i in range(len(path)):

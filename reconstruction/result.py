@@ -4,12 +4,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+
+from scenes.scene import Scene
+
+SAME = 1e-3  # of a scene's scale: how far apart equal cameras may be
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,17 @@ class ResultFolder:
         """The capture's cameras and split, for the viewer and for --trajectory."""
         return self.path / "cameras.json"
 
-    def read_transform(self, names: Sequence[str]) -> Tensor | None:
-        """The transform [4, 4] float64 from the capture's world to that of the run's splats; None
-        if no run is here, or one of a capture whose photos have other names."""
+    def find_world(self, scene: Scene) -> Scene | None:
+        """The scene in the world of the run's splats; None if no run of its views is here."""
         try:
             content = json.loads(self.cameras.read_text(encoding="utf-8"))
-            transform = torch.tensor(content["transform"], dtype=torch.float64)
-            same = list(content["names"]) == list(names)
+            world = scene.in_world(torch.tensor(content["transform"], dtype=torch.float64))
+            theirs = replace(world.cameras, viewmats=torch.tensor(content["viewmats"])).positions
+            same = list(content["names"]) == list(scene.names)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
             return None
-        regular = transform.shape == (4, 4) and torch.linalg.det(transform) > 0
-        return transform if same and regular else None
+        away = (world.cameras.positions - theirs).norm(dim=1).median()
+        return world if same and away < SAME * world.scale else None
 
     @property
     def resume(self) -> Path:

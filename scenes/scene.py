@@ -1,6 +1,7 @@
 # A capture in memory: undistorted photos, their cameras, sparse points and the train/test split.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +104,11 @@ class Scene:
         """The views whose cameras lie far from all others (`scenes.outliers`)."""
         outlying = find_outliers(self.cameras.positions.double().numpy())
         return tuple(np.flatnonzero(outlying).tolist())
+
+    def drop_outliers(self, views: Sequence[int]) -> list[int]:
+        """The views without outliers; all, if none is left."""
+        outliers = set(self.outliers)
+        return [view for view in views if view not in outliers] or list(views)
 
     @property
     def scale(self) -> float:

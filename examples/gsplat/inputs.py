@@ -129,10 +129,9 @@ def load_scene_of(start: Start | None, flags: Flags, device: torch.device) -> sc
     scene = load_scene(flags, device)
     if flags.ckpt is not None or flags.ply is not None:
         return choose_world(scene, start, flags, device) if scene.split.train else scene
-    stored = ResultFolder(flags.result_dir).read_transform(scene.names)
-    if stored is None or not (flags.eval_only or flags.resume):
+    other = ResultFolder(flags.result_dir).find_world(scene)
+    if other is None or not (flags.eval_only or flags.resume):
         return scene
-    other = scene.in_world(stored)
     # A run with the other flag is refused when it is resumed.
     return other if flags.eval_only or other.is_normalized == scene.is_normalized else scene
 
@@ -143,9 +142,8 @@ def choose_world(
     """The scene in the world of given splats: that which their result folder states, else the
     flags', or another one (own, normalised, gsplat's) where they show more of the photos."""
     splats, config = start.splats.to(device), flags.optimisation
-    stored = ResultFolder(Path(start.source).parents[1]).read_transform(scene.names)
-    if stored is not None:
-        scene = scene.in_world(stored)
+    stored = ResultFolder(Path(start.source).parents[1]).find_world(scene)
+    scene = scene if stored is None else stored
     fit = measure_fit(splats, scene, config)
     if stored is None or fit[1] < GOOD_PSNR:
         worlds = {name: scene.in_world(move) for name, move in list_worlds(scene).items()}

@@ -25,7 +25,7 @@ def choose_targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cam
     ValueError for a trajectory that cannot be read or leaves the scene, and for "test" without
     held-out views.
     """
-    train = scene.cameras[_without_outliers(scene, scene.split.train)]
+    train = scene.cameras[scene.drop_outliers(scene.split.train)]
     kind = config.targets
     if kind == "auto":
         if config.trajectory is not None:
@@ -35,7 +35,7 @@ def choose_targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cam
     if kind == "test":
         if not scene.split.test:
             raise ValueError("--targets test: no view is held out; use interp, or another --split")
-        cameras = scene.cameras[_without_outliers(scene, scene.split.test)]
+        cameras = scene.cameras[scene.drop_outliers(scene.split.test)]
     elif kind == "interp":
         cameras = interpolate_path(train, min(most, 2 * len(train)), keyframes=len(train))
     elif kind == "perturb":
@@ -46,12 +46,6 @@ def choose_targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cam
     if len(cameras) > most:
         cameras = cameras[torch.linspace(0, len(cameras) - 1, most).round().long()]
     return cameras
-
-
-def _without_outliers(scene: Scene, views: tuple[int, ...]) -> list[int]:
-    """The views whose cameras are not far from all others; all, if none is left."""
-    outliers = set(scene.outliers)
-    return [view for view in views if view not in outliers] or list(views)
 
 
 def towards(
@@ -145,7 +139,7 @@ def world_to_camera(poses: Tensor) -> Tensor:
 
 def check_inside(cameras: Cameras, scene: Scene, path: Path) -> None:
     """ValueError if a camera of the file lies far outside of the scene."""
-    train = scene.cameras[_without_outliers(scene, scene.split.train)].positions.double()
+    train = scene.cameras[scene.drop_outliers(scene.split.train)].positions.double()
     middle = train.mean(0)
     reach = FAR * max((train - middle).norm(dim=1).max().item(), 1e-9)
     away = (cameras.positions.double() - middle).norm(dim=1)

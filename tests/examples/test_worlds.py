@@ -67,10 +67,10 @@ def test_the_world_of_a_result_goes_with_its_splats(capture, tmp_path, monkeypat
     run(monkeypatch, "--data_dir", capture, "--max_steps", 3, "--result_dir", result)
     file = result / "cameras.json"
     content = json.loads(file.read_text())
-    content["transform"] = (1.5 * torch.eye(4).double()).tolist()
-    content["transform"][3][3] = 1.0
+    stored = torch.diag(torch.tensor([1.5, 1.5, 1.5, 1])).double()
+    world = scenes.load(capture, progress=False).in_world(stored)
+    content |= {"transform": stored.tolist(), "viewmats": world.cameras.viewmats.tolist()}
     file.write_text(json.dumps(content))
-    stored = torch.tensor(content["transform"]).double()
     own = torch.eye(4).double()
     for options, world in (
         ({"eval_only": True}, stored),
@@ -80,6 +80,14 @@ def test_the_world_of_a_result_goes_with_its_splats(capture, tmp_path, monkeypat
     ):
         flags = Flags(capture, data_factor=1, result_dir=result, **options)
         assert torch.equal(load_scene_of(None, flags, torch.device("cpu")).transform, world)
+    content["viewmats"][0][0][3] = 9.0  # one camera elsewhere, and then all: another capture
+    file.write_text(json.dumps(content))
+    flags = Flags(capture, data_factor=1, result_dir=result)
+    assert torch.equal(load_scene_of(None, flags, torch.device("cpu")).transform, stored)
+    for viewmat in content["viewmats"]:
+        viewmat[0][3] += 9.0
+    file.write_text(json.dumps(content))
+    assert not torch.equal(load_scene_of(None, flags, torch.device("cpu")).transform, stored)
 
 
 def test_splats_in_gsplats_world_are_found_there(capture, tmp_path, monkeypatch, caplog):
