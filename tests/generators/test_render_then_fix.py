@@ -86,7 +86,7 @@ def test_no_camera_gives_no_view(scene, render, references):
 
 def test_what_masks_hide_guides_nothing(scene, render):
     mask = torch.ones(scene.images[0].shape[:2], dtype=torch.bool)
-    mask[:, :28] = False
+    mask[:20] = False
     red = torch.tensor([1.0, 0, 0])
 
     def spoiled(references):
@@ -105,4 +105,4 @@ def test_what_masks_hide_guides_nothing(scene, render):
         assert guide.valid.sum() < whole.valid.sum() and not (guide.valid & ~whole.valid).any()
         torch.testing.assert_close(guide.warped[guide.valid], whole.warped[guide.valid])
         assert not guide.warped[~guide.valid].any()
-    assert sum(guide.valid.sum() for guide in masked) > 100
+    assert sum(guide.valid.sum() for guide in masked) > 30
