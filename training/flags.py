@@ -13,6 +13,8 @@ class Triplets:
     json_path: str = "data/data.json"
     """Triplets (data/README.md), or several lists of them, comma-separated; train and val. The
     entries of LIST.json*3 are sampled three times as often."""
+    root: Path | None = None
+    """Folder below which the list's pictures lie, where its absolute paths are of another place."""
     use_ref: bool = True
     """Give reference views to the model."""
     num_refs: int = 1

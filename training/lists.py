@@ -31,9 +31,9 @@ def load_entries(
         learnt = [t for i, t in enumerate(entries) if i % every] or entries
         held = entries[::every]
     else:
-        learnt = read_lists(flags.json_path, ("train",))
+        learnt = read_lists(flags.json_path, ("train",), flags.root)
         try:
-            held = read_lists(flags.json_path, ("val", "test"))
+            held = read_lists(flags.json_path, ("val", "test"), flags.root)
         except ValueError:
             log.warning("%s has no val split: validating on training entries", flags.json_path)
             held = learnt
@@ -43,17 +43,17 @@ def load_entries(
     return learnt, select_usable(spread(held, flags.num_samples_eval), **options)
 
 
-def read_lists(path: str, splits: tuple[str, ...]) -> list[Triplet]:
+def read_lists(path: str, splits: tuple[str, ...], root: Path | None = None) -> list[Triplet]:
     """The lists' entries; whether their pictures are there is looked at later. In training those
     of FILE*3 count three times. Raises ValueError and OSError."""
     files = [part.strip().partition("*") for part in path.split(",")]
     wrong = [file for file, star, times in files if star and not (times.isdigit() and int(times))]
     if wrong:
         raise ValueError(f"--json_path: {wrong[0]}*N wants a number of at least 1 behind the star")
-    entries = manifest.read(",".join(file for file, _, _ in files), splits, check=False)
+    entries = manifest.read(",".join(file for file, _, _ in files), splits, False, root)
     for file, star, times in files:
         if star and "train" in splits:
-            entries += manifest.read(file, splits, check=False) * (int(times) - 1)
+            entries += manifest.read(file, splits, False, root) * (int(times) - 1)
     return entries
 
 

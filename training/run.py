@@ -31,7 +31,7 @@ DTYPES = {0: torch.float32, 1: torch.float16, 2: torch.bfloat16}
 # what a resumed run may change without a warning
 FREE = {"resume", "minutes", "save_minutes", "keep", "log_every", "workers", "device", "exp_name"}
 FREE |= {"results", "wandb_flag", "wandb_id", "wandb_mode", "num_samples_eval", "eval_freq"}
-FREE |= {"afuse", "tf32", "cache_dir", "force_bf16", "backbones"}
+FREE |= {"afuse", "tf32", "cache_dir", "force_bf16", "backbones", "root"}
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from runtime.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 Dialect = Literal["difix", "gsvar", "splatent"]
 NAMES = {  # of render, truth and reference; Splatent lists several references
@@ -24,6 +28,7 @@ REFERENCE = ("ref_image", "ref", "ref_feature")
 LISTED = "ref_features"
 PROMPT = "remove degradation"
 LATENT = ".pt"
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")  # also as Windows writes them
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -86,11 +91,18 @@ class Triplet:
         return [f for f in (self.render, self.truth, *others, self.alpha) if f is not None]
 
 
-def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[Triplet]:
+def read(
+    source: str | Path,
+    splits: Sequence[str],
+    check: bool = True,
+    root: Path | str | None = None,
+) -> list[Triplet]:
     """The triplets of the first of `splits` that is there, in the file's order.
 
     `source`: a JSON file, a folder with {split}_A and {split}_B (Fixer's), or several of either,
     comma-separated. Relative paths are looked up from the working directory, then from the JSON's.
+    Backslashes are read as slashes. Absolute paths that are not there are looked up below `root`,
+    the JSON's folder and the working directory without what they begin with, which is logged.
     check: that all the pictures are there. Raises FileNotFoundError and ValueError, in one
     sentence that names file, entry and key.
     """
@@ -99,7 +111,9 @@ def read(source: str | Path, splits: Sequence[str], check: bool = True) -> list[
         path = Path(part.strip())
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file (--json_path)")
-        for triplet in _folder(path, splits) if path.is_dir() else _file(path, splits):
+        listed = _folder(path, splits) if path.is_dir() else _file(path, splits)
+        roots = [Path(place) for place in (root, path.parent, ".") if place is not None]
+        for triplet in relocate(listed, roots):
             if triplet.key in triplets:
                 raise ValueError(f"{path}: the entry {triplet.key!r} is there twice")
             triplets[triplet.key] = triplet
@@ -280,8 +294,53 @@ def _value(
         raise ValueError(
             f"{path}: the entry {key!r} has a {names[0]} that is no path: {value!r:.40}"
         )
+    if not Path(value).exists():  # on Linux a backslash may be part of a name
+        value = value.replace("\\", "/")
     beside = path.parent / value
     return beside if not Path(value).exists() and beside.exists() else Path(value)
+
+
+def relocate(triplets: list[Triplet], roots: Sequence[Path]) -> list[Triplet]:
+    """The triplets of a list that was written elsewhere: what the absolute paths of missing files
+    begin with is replaced by the root below which the rest is there, and logged."""
+    moves: dict[str, Path] = {}
+
+    def move(file: Path | None) -> Path | None:
+        if file is None or not ABSOLUTE.match(str(file)) or file.is_file():
+            return file
+        for start, root in moves.items():
+            if str(file).startswith(start):
+                return root / str(file)[len(start) :]
+        parts = file.as_posix().split("/")
+        for count in range(1, len(parts)):  # the longest rest first
+            rest = "/".join(parts[count:])
+            root = next((root for root in roots if (root / rest).is_file()), None)
+            if root is not None:
+                start = "/".join(parts[:count]) + "/"
+                moves[start] = root
+                log.info("pictures listed below %s are read from %s", start, root.absolute())
+                return root / rest
+        return file
+
+    def move_reference(reference: Reference) -> Reference:
+        return replace(
+            reference,
+            path=move(reference.path),
+            warped=move(reference.warped),
+            mask=move(reference.mask),
+        )
+
+    return [
+        replace(
+            triplet,
+            render=move(triplet.render),
+            truth=move(triplet.truth),
+            alpha=move(triplet.alpha),
+            reference=None,
+            references=tuple(map(move_reference, triplet.references)),
+        )
+        for triplet in triplets
+    ]
 
 
 def _folder(path: Path, splits: Sequence[str]) -> list[Triplet]:

@@ -54,7 +54,9 @@ def select_triplets(flags: TestFlags, tested: TestedFixer) -> Sequence[Triplet]:
         raise ValueError(f"--limit (--eval_img_num) must be at least 1, not {limit}")
     if flags.data.num_refs < 1:
         raise ValueError(f"--num_refs must be at least 1, not {flags.data.num_refs}")
-    triplets = manifest.read(flags.data.json_path, ("val", "test"))[:limit]
+    triplets = manifest.read(
+        flags.data.json_path, ("val", "test"), root=flags.results.testset_path
+    )[:limit]
     lacking = [t.key for t in triplets if not t.references]
     if lacking and flags.data.use_ref and tested.needs.references:
         raise ValueError(

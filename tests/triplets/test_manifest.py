@@ -173,3 +173,29 @@ def test_no_json_and_no_file(pictures):
         read(pictures / "x.json", ("val",))
     with pytest.raises(FileNotFoundError, match=r"none.json.*--json_path"):
         read(pictures / "none.json", ("val",))
+
+
+@pytest.mark.parametrize("start", ["/elsewhere/set", "D:\\data\\set"])
+def test_a_list_written_elsewhere_finds_its_pictures(pictures, tmp_path, caplog, start):
+    (pictures / "moved" / "x").mkdir(parents=True)
+    for name in "abc":
+        (pictures / f"{name}.png").rename(pictures / "moved" / "x" / f"{name}.png")
+    slash = "\\" if "\\" in start else "/"
+    names = zip(("image", "target_image", "ref_image"), "abc", strict=True)
+    entry = {key: slash.join((start, "x", f"{name}.png")) for key, name in names}
+    path = listed(tmp_path, {"val": {"k": entry, "l": entry}})
+    with caplog.at_level("INFO"):
+        triplets = read(path, ("val",), root=pictures / "moved")
+    inside = pictures / "moved" / "x"
+    assert triplets[1].files == [inside / "a.png", inside / "b.png", inside / "c.png"]
+    assert caplog.text.count("are read from") == 1 and "set/ are read" in caplog.text
+    with pytest.raises(FileNotFoundError, match="6 of its pictures are not there"):
+        read(path, ("val",))
+
+
+def test_backslashes_are_slashes(pictures):
+    (pictures / "x").mkdir()
+    (pictures / "a.png").rename(pictures / "x" / "a.png")
+    entry = {"image": r"x\a.png", "target_image": r".\b.png"}
+    (triplet,) = read(listed(pictures, {"val": {"k": entry}}), ("val",))
+    assert triplet.render == pictures / "x" / "a.png"
