@@ -17,9 +17,15 @@ NOT_FINITE = f"that are not finite or beyond {LARGEST:g}"
 class Lens:
     """The intrinsics of one view, as the capture states them.
 
-    K: [3, 3] float64 in pixels of a width x height photo, pixel centres at half-integers.
-    distortion: OpenCV's order; k1 k2 p1 p2 [k3] of the polynomial model, or k1 k2 k3 k4 of the
-        fisheye model if `fisheye`. Empty or zeros: a pinhole (unless `fisheye`).
+    K: [3, 3] float64 in pixels of a width x height photo, pixel centres at half-integers. It may
+        have a skew, K[0, 1].
+    distortion: OpenCV's order; k1 k2 p1 p2 [k3 [k4 k5 k6]] of its polynomial or rational model, or
+        k1 k2 k3 k4 of its fisheye model if `fisheye`. Empty or zeros: a pinhole (unless `fisheye`).
+    model: empty for OpenCV's models. BROWN: k1 k2 p1 p2 k3 k4, where k4 belongs to r^8, as in
+        Metashape and nerfstudio. EQUIRECTANGULAR: a panorama of the whole sphere, K[0, 0] pixels a
+        radian, from which `scenes.panoramas` cuts the view whose yaw and pitch in degrees
+        `distortion` is. Else the name of a camera model of COLMAP whose parameters after fx, fy,
+        cx, cy are `distortion`.
     """
 
     width: int
@@ -27,11 +33,19 @@ class Lens:
     K: np.ndarray
     distortion: tuple[float, ...] = ()
     fisheye: bool = False
+    model: str = ""
 
     @property
     def is_pinhole(self) -> bool:
         """Whether photos need no undistortion."""
-        return not self.fisheye and not any(self.distortion)
+        plain = self.model in ("", "BROWN") and not self.fisheye
+        return plain and not any(self.distortion) and self.K[0, 1] == 0
+
+    @property
+    def key(self) -> tuple:
+        """The values that decide its undistortion, to be compared and hashed."""
+        size = (self.width, self.height)
+        return *size, self.K.tobytes(), self.distortion, self.fisheye, self.model
 
     def resized(self, width: int, height: int) -> Lens:
         """The same lens on a photo of another resolution."""
@@ -51,6 +65,9 @@ class Capture:
     masks: the file of each photo's mask, where the format names them (else see `scenes.masks`).
     background: "white" or "black", the colour on which the capture's benchmark shows photos with
         alpha; None if it does not say.
+    split: "train" or "test" by name, if the capture states which views are held out; others are
+        unused.
+    photos: the photos' names, if they are not those of the views (a panorama has several).
     """
 
     kind: str
@@ -64,6 +81,8 @@ class Capture:
     needs_points: bool = True
     masks: tuple[Path | None, ...] | None = None
     background: str | None = None
+    split: dict[str, str] | None = None
+    photos: tuple[str, ...] | None = None
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:

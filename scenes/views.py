@@ -58,13 +58,14 @@ def decode_views(
     """The views with a readable photo, in order, and notes on the others. masks: of each photo."""
     # Views that share a lens share its maps; a few suffice, since views come in order.
     maps_of = _memo(compute_undistortion)
+    photos = capture.photos or capture.names
 
     def decode_view(i: int) -> View | str:
         path = sources.paths[i]
         if path is None:
             return ""
         try:
-            photo = _read_photo(capture.names[i], path, sources, i)
+            photo = _read_photo(photos[i], path, sources, i)
             mask = masks[i] and read_mask(masks[i], photo.size, photo.orientation)
             return _view(
                 *(capture.names[i], path, photo, mask, capture.lenses[i], capture.viewmats[i]),
@@ -112,9 +113,8 @@ def _memo(function: Callable) -> Callable[[Lens], tuple]:
         return function(lenses.pop(key))
 
     def of_lens(lens: Lens) -> tuple:
-        key = (lens.width, lens.height, lens.K.tobytes(), lens.distortion, lens.fisheye)
-        lenses[key] = lens
-        return by_key(key)
+        lenses[lens.key] = lens
+        return by_key(lens.key)
 
     return of_lens
 

@@ -114,10 +114,11 @@ def make_lens(
     K = np.array([[focal[0], skew, cx], [0, focal[1], cy], [0, 0, 1]], np.float64)
     terms = tuple(float(term) for term in distortion)
     terms += (0.0,) * (4 - len(terms))
-    if skew or (len(terms) == 6 and terms[5]):
-        raise ValueError("the distortion k4 and skew are not supported; export undistorted photos")
+    size = (round(width), round(height))
+    if len(terms) == 6 and terms[5]:
+        return Lens(*size, K, terms, model="BROWN")
     terms = terms[:5]
-    return Lens(round(width), round(height), K, terms if any(terms) or fisheye else (), fisheye)
+    return Lens(*size, K, terms if any(terms) or fisheye else (), fisheye)
 
 
 def read_size(photo: Path) -> tuple[int, int]:

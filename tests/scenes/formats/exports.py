@@ -166,7 +166,6 @@ def fisheye(k1=0.0, k2=0.0, k3=0.0, k4=0.0) -> Distort:
 
 
 TERMS = {"k1": -0.12, "k2": 0.05, "p1": 0.004, "p2": -0.006, "k3": -0.02}
-K4 = False
 ODD = {"aspect": 0.96, "offset": (5.0, -4.0)}  # a lens with nothing in the middle
 
 
@@ -422,7 +421,7 @@ def write_metashape(
     points: the frame of the .ply beside, "chunk" or "world".
     """
     if kind == "frame":
-        terms = {**TERMS, "k4": 0.03} if K4 else TERMS
+        terms = {**TERMS, "k4": 0.03}
         views = retake(known, root / "photos", **ODD, distort=brown(**terms))
         p1, p2 = terms["p2"], terms["p1"]  # Metashape's P1 belongs to r^2 + 2 x^2
         terms = {**terms, "p1": p1, "p2": p2}
@@ -484,7 +483,7 @@ def write_ply(file: Path, points: np.ndarray, colors: np.ndarray) -> None:
 
 def write_realitycapture(root: Path, known: Scene, counted: bool = False) -> Views:
     """The csv of RealityCapture: 35 mm film, degrees, principal point by the longer side."""
-    terms = {**TERMS, "k4": 0.03} if K4 else TERMS
+    terms = {**TERMS, "k4": 0.03}
     views = retake(known, root / "images", offset=ODD["offset"], distort=brown(**terms))
     unit = max(views.width, views.height)
     px, py = (views.K[:2, 2] - [views.width / 2, views.height / 2]) / unit
