@@ -1,8 +1,11 @@
 # COLMAP models, binary and text: https://colmap.github.io/format.html
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,99 +13,180 @@ import pycolmap
 from torch import Tensor
 
 from runtime.files import make_writable_folder, replace_folder, write_json
-from runtime.text import format_count
+from runtime.text import format_count, format_list
 from scenes.cameras import Cameras
-from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses, make_no_points
-from scenes.formats.colmap_check import check_binary, check_text
+from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses
+from scenes.formats.colmap_files import ModelCamera, count_views, find_files, read_files
+from scenes.panoramas import make_panorama_lens
 from scenes.photos import list_photos
 
-# Where a model lies below the folder a user names: COLMAP and gsplat, Difix, DL3DV-Benchmark.
-MODEL_FOLDERS = (
-    *("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse"),
-    *("gaussian_splat/sparse/0", "gaussian_splat/sparse"),
+# Where models lie below the folder a user names: in these or in their sub-folders (0, 1, ...).
+# COLMAP and gsplat, nerfstudio, Difix and DL3DV-Benchmark, COLMAP's undistorter and automatic
+# reconstructor, Inria's convert.py before it undistorts, instant-ngp, hloc.
+PLACES = (
+    *("sparse", "colmap/sparse", "gaussian_splat/sparse", ".", "colmap"),
+    *("dense/0/sparse", "dense/sparse", "dense/0", "dense", "undistorted/sparse", "undistorted"),
+    *("colmap/dense/0/sparse", "colmap/dense/sparse"),
+    *("distorted/sparse", "distorted", "colmap_text", "sfm"),
 )
+# Where their photos lie, in a folder above the model; Inria's convert.py has the second.
+PHOTO_FOLDERS = ("images", "input")
+MARKER = "structure_from_motion.json"  # in the folder of a model of our own
+
+
+def find_models(folder: Path) -> list[Path]:
+    """The folders with the files of a model, the one to be read first.
+
+    A place of PLACES goes before the next one, but models that the project itself found by
+    structure from motion go last. At one place, the model with the most images goes first.
+    """
+    models: list[Path] = []
+    for place in PLACES:
+        here = folder / place
+        inner = sorted(here.glob("[!.]*")) if here.is_dir() else []
+        if place == ".":  # its sub-folders might be other captures
+            inner = [f for f in inner if f.name.isdigit() and not (f / "images").exists()]
+        parts_needed = 1 if "sparse" in place else 2
+        there = [f for f in (*inner, here) if _count_parts(f) >= parts_needed and f not in models]
+        models += sorted(there, key=lambda model: -count_views(model))
+    return sorted(models, key=is_own)
 
 
 def find_model(folder: Path) -> Path | None:
     """The folder with the cameras, images or points files of a model, or None."""
-    for place in MODEL_FOLDERS:
-        model = folder / place
-        parts = ("cameras", "images", "points3D")
-        if any((model / f"{part}.{end}").is_file() for part in parts for end in ("bin", "txt")):
-            return model
-    return None
+    return next(iter(find_models(folder)), None)
 
 
-def find_photo_folder(path: Path, model: Path) -> Path:
-    """`images` beside the sparse folder or in the scene's folder, else the one with photos."""
-    sparse = model if model.name == "sparse" else model.parent
-    for folder in (sparse.parent, path):
-        if (folder / "images").is_dir() or any(folder.glob("images_[0-9]*")):
-            return folder / "images"
-    return next((folder for folder in (sparse.parent, path) if list_photos(folder)), path)
+def _count_parts(folder: Path) -> int:
+    """How many of the files cameras and images are there, or 1 if there are only points."""
+    there = {f.stem for end in ("bin", "txt") for f in _part_files(folder, end) if f.is_file()}
+    return len(there - {"points3D"}) or len(there)
 
 
-def read(model: Path, photo_folder: Path) -> Capture:
-    """The posed views and points of a model; photos are looked up in `photo_folder`.
+def _part_files(folder: Path, end: str) -> list[Path]:
+    return [folder / f"{part}.{end}" for part in ("cameras", "images", "points3D")]
 
+
+def is_own(model: Path) -> bool:
+    """Whether structure from motion of this project computed the poses, and they are the same."""
+    return bool(read_marker(model))
+
+
+def read_marker(model: Path) -> dict:
+    """The facts that structure from motion of this project left with its poses.
+
+    Empty for the poses of others, also if those were copied over.
+    """
+    try:
+        marker = json.loads((model / MARKER).read_text(encoding="utf-8"))
+        return marker if marker["images_sha256"] == _digest(model) else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
+def _digest(model: Path) -> str:
+    with find_files(model)[1].open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_photo_folder(path: Path, model: Path, names: tuple[str, ...] = ()) -> Path:
+    """The first folder of PHOTO_FOLDERS, from the model's up to `path`, with one of the photos.
+
+    Without any: any folder in `path` with the first photo, else the first of PHOTO_FOLDERS that
+    exists, also as `images_N`, else one with photos.
+    """
+    folders = [folder for folder in (model, *model.parents) if folder.is_relative_to(path)]
+    named = path.absolute()
+    if "sparse" in (named.name, named.parent.name):  # the user named the model, not the capture
+        folders += named.parents[: 1 if named.name == "sparse" else 2]
+    places = [folder / place for folder in folders for place in PHOTO_FOLDERS]
+    if "distorted" in model.relative_to(path).parts:  # `images` are undistorted, `input` not yet
+        places.sort(key=lambda place: place.name != "input")
+    for place in (*places, *folders):
+        if any((place / name).is_file() for name in names):
+            return place
+    for place in places:
+        if place.is_dir() or any(place.parent.glob(f"{place.name}_[0-9]*")):
+            return place
+    for name in names[:1]:
+        for photo in path.glob(f"*/{escape(name)}"):
+            return path / photo.relative_to(path).parts[0]
+    return next((folder for folder in folders if list_photos(folder)), path)
+
+
+def read(model: Path, photo_folder: Path | None = None, path: Path | None = None) -> Capture:
+    """The posed views and points of a model.
+
+    Photos are looked up in `photo_folder`, or where `find_photo_folder` finds them below `path`.
     Raises ValueError or FileNotFoundError, naming the file, if it is incomplete or damaged.
     """
-    cameras, images, points = _files(model)
-    check = check_binary if cameras.suffix == ".bin" else check_text
-    check(cameras, images, points)
-    # Read without rigs and frames: images files hold every pose, and older programs write no rigs.
-    with tempfile.TemporaryDirectory() as staging:
-        for file in (cameras, images):
-            (Path(staging) / file.name).symlink_to(file.absolute())
-        staged_points = Path(staging) / f"points3D{cameras.suffix}"
-        if points is None:
-            staged_points.write_bytes(bytes(8) if cameras.suffix == ".bin" else b"")
-        else:
-            staged_points.symlink_to(points.absolute())
-        try:
-            model_read = pycolmap.Reconstruction(staging)
-        except Exception as error:  # pycolmap raises whatever its C++ threw
-            reason = str(error).replace(staging, str(model)).splitlines()
-            raise ValueError(
-                f"the COLMAP model in {model} is damaged ({reason[0] if reason else 'unreadable'})"
-            ) from None
-
-    views = sorted(model_read.images.values(), key=lambda image: image.name)
+    notes = _note_others(model, path)
+    cameras, images, points = find_files(model)
+    files = read_files(cameras, images, points)
+    views = sorted(files.views, key=lambda view: view.name)
     names = tuple(view.name for view in views)
     if len(set(names)) < len(names):
         raise ValueError(f"{images} lists the same photo twice")
     lenses = {
-        number: check_lens(_lens(camera, cameras), f"{cameras}: camera {number}")
-        for number, camera in model_read.cameras.items()
+        number: check_lens(make_lens(camera), f"{cameras}: camera {number}")
+        for number, camera in files.cameras.items()
     }
     viewmats = np.tile(np.eye(4), (len(views), 1, 1))
     for viewmat, view in zip(viewmats, views, strict=True):
-        viewmat[:3] = view.cam_from_world().matrix()
+        w, x, y, z = np.array(view.pose[:4]) / np.linalg.norm(view.pose[:4])
+        viewmat[:3, :3] = pycolmap.Rotation3d(np.array([x, y, z, w])).matrix()
+        viewmat[:3, 3] = view.pose[4:]
     check_poses(viewmats, names, images)
 
-    notes = []
-    xyz, colors = make_no_points()
+    xyz, colors = files.xyz, files.rgb.astype(np.float32) / 255
     if points is None:
         notes.append(f"{model} has no points3D file, so the scene has no points")
-    elif len(model_read.points3D):
-        cloud = [point for _, point in sorted(model_read.points3D.items())]
-        xyz = np.array([point.xyz for point in cloud])
-        colors = np.array([point.color for point in cloud]).astype(np.float32) / 255
-        good = (np.abs(xyz) < LARGEST).all(1)
-        if not good.all():
-            skipped = format_count(int((~good).sum()), "point")
-            notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
-        xyz, colors = xyz[good], colors[good]
+    good = (np.abs(xyz) < LARGEST).all(1)
+    if not good.all():
+        skipped = format_count(int((~good).sum()), "point")
+        notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
+    split = _read_test_list(model, names, notes)
     return Capture(
         kind="COLMAP",
-        photo_folder=photo_folder,
+        photo_folder=photo_folder or find_photo_folder(path or model, model, names),
         names=names,
         lenses=tuple(lenses[view.camera_id] for view in views),
         viewmats=viewmats,
-        points=xyz,
-        colors=colors,
+        points=xyz[good],
+        colors=colors[good],
         notes=tuple(notes),
+        split=split,
     )
+
+
+def _note_others(model: Path, path: Path | None) -> list[str]:
+    """A note if there are more models at the place of the one that is read."""
+    models = [m for m in find_models(path or model) if m != model]
+    others = [m for m in models if m.parent in (model, model.parent) or m == model.parent]
+    if not others:
+        return []
+    here = model if any(m.parent == model for m in others) else model.parent
+    named = format_list([_name_with_count(m) for m in others], 5)
+    used = _name_with_count(model)
+    return [f"{here} has {len(others) + 1} COLMAP models; {used} is read, not {named}"]
+
+
+def _name_with_count(model: Path) -> str:
+    return f"{model.name} ({format_count(count_views(model), 'photo')})"
+
+
+def _read_test_list(model: Path, names: tuple[str, ...], notes: list[str]) -> dict[str, str] | None:
+    """The split by a `test.txt` beside the model, one name a line, as Inria's readers use it."""
+    file = model / "test.txt"
+    if not file.is_file():
+        return None
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    listed = {line.strip() for line in lines} - {""}
+    split = {name: "test" if name in listed else "train" for name in names}
+    if set(split.values()) != {"train", "test"}:
+        notes.append(f"{file} lists no photo of the model, or all of them; it is not used")
+        return None
+    return split
 
 
 def write(
@@ -157,47 +241,49 @@ def write(
 
 
 def write_model(
-    model: pycolmap.Reconstruction, scene_folder: Path, beside: dict[str, object] | None = None
+    model: pycolmap.Reconstruction, scene_folder: Path, own: dict[str, object] | None = None
 ) -> Path:
     """Write a model to `scene_folder`/sparse/0, whole or not at all.
 
-    beside: data of further JSON files in that folder, by file name.
+    own: facts about poses that structure from motion of this project computed; they are saved as
+        MARKER, by which the poses of users outrank them.
     """
     sparse = make_writable_folder(scene_folder / "sparse")
     temporary = Path(tempfile.mkdtemp(prefix=".0-", dir=sparse))
     try:
         temporary.chmod(0o755)
         model.write_binary(temporary)
-        for name, data in (beside or {}).items():
-            write_json(temporary / name, data)
+        if own is not None:
+            write_json(temporary / MARKER, {**own, "images_sha256": _digest(temporary)})
         return replace_folder(temporary, sparse / "0")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _files(model: Path) -> tuple[Path, Path, Path | None]:
-    """cameras, images and, if there is one, points3D of the same format."""
-    for end in ("bin", "txt"):
-        cameras, images, points = (
-            model / f"{part}.{end}" for part in ("cameras", "images", "points3D")
-        )
-        if cameras.is_file() and images.is_file():
-            return cameras, images, points if points.is_file() else None
-    missing = "cameras" if not list(model.glob("cameras.*")) else "images"
-    raise FileNotFoundError(
-        f"{model} has no {missing}.bin (or .txt); a COLMAP model needs cameras and images files"
-    )
+# COLMAP's models with one focal length, in the terms of those with two.
+_WITH_TWO = {
+    "SIMPLE_PINHOLE": "PINHOLE",
+    "SIMPLE_RADIAL": "OPENCV",
+    "RADIAL": "OPENCV",
+    "SIMPLE_FISHEYE": "OPENCV_FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE": "OPENCV_FISHEYE",
+    "RADIAL_FISHEYE": "OPENCV_FISHEYE",
+    "SIMPLE_DIVISION": "DIVISION",
+}
 
 
-def _lens(camera: pycolmap.Camera, file: Path) -> Lens:
-    model, params = camera.model.name, [float(value) for value in camera.params]
-    if model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"):
-        fx, fy, cx, cy = params[0], *params[:3]
-        radial = [*params[3:], 0.0, 0.0][:2]
-        extra = [*radial, 0.0, 0.0]
-    elif model in ("PINHOLE", "OPENCV", "OPENCV_FISHEYE"):
-        (fx, fy, cx, cy), extra = params[:4], params[4:]
-    else:
-        raise ValueError(f"{file} uses the camera model {model}, which is not supported")
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return Lens(camera.width, camera.height, K, tuple(extra), fisheye=model == "OPENCV_FISHEYE")
+def make_lens(camera: ModelCamera) -> Lens:
+    """The lens in OpenCV's terms, or in COLMAP's where OpenCV has no such model."""
+    model, params = camera.model, list(camera.params)
+    if model == "EQUIRECTANGULAR":  # its two parameters are the photo's width and height
+        return make_panorama_lens(camera.width, camera.height)
+    if model in _WITH_TWO:
+        model, params = _WITH_TWO[model], [params[0], *params]
+    fx, fy, cx, cy, *extra = params
+    fisheye = model in ("FISHEYE", "OPENCV_FISHEYE")
+    if fisheye or model == "OPENCV":
+        extra = [*extra, *[0.0] * 4][:4]
+    in_opencv = fisheye or model in ("PINHOLE", "OPENCV", "FULL_OPENCV")
+    K = np.array([[fx, 0.0, cx], [0, fy, cy], [0, 0, 1]])
+    size = (camera.width, camera.height)
+    return Lens(*size, K, tuple(extra), fisheye, "" if in_opencv else model)

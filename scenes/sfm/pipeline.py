@@ -21,7 +21,6 @@ from scenes.work import work_folder
 
 log = logging.getLogger(__name__)
 
-MARKER = "structure_from_motion.json"  # in the model's folder: its poses are ours
 WORK = ".structure_from_motion"  # folder of unfinished work beside `sparse`
 SEED = 0
 
@@ -32,7 +31,7 @@ def structure_from_motion(
     """Pose the photos, write `scene_folder`/sparse/0, and return notes on photos left out.
 
     Photos of one folder and size share a camera. The model refers to pixels as stored (EXIF
-    orientation is not applied), as COLMAP's own does; MARKER beside it holds settings and result.
+    orientation is not applied), as COLMAP's own does; a marker beside it holds settings and result.
     A stopped run continues where it was, see `scenes.work`. Raises PermissionError if the
     folder cannot be written, ValueError if fewer than three photos can be posed.
     """
@@ -74,7 +73,7 @@ def structure_from_motion(
         settings = {**_settings(), "pairs": pairs}
         result = {"posed": posed, "without_pose": left_out, "unreadable": unreadable}
         marker = {"settings": settings, **result, "seconds": seconds, "notes": notes}
-        target = write_model(model, scene_folder, {MARKER: marker})
+        target = write_model(model, scene_folder, own=marker)
     log.info("structure from motion posed %d photos in %.0f s; see %s", posed, seconds, target)
     return notes
 

@@ -73,11 +73,68 @@ def test_several_cameras_of_different_sizes(tmp_path):
         assert K[0, 2] == width / 2
 
 
-def test_an_unsupported_camera_model_is_named(tmp_path):
-    params = [60, 61, 32, 24, *[0.0] * 8]
-    write_capture(tmp_path, cameras=[("FULL_OPENCV", 64, 48, params)])
-    with pytest.raises(ValueError, match=r"cameras\.bin uses the camera model FULL_OPENCV"):
+def test_an_unknown_camera_model_is_named(tmp_path):
+    write_capture(tmp_path, text=True)
+    file = tmp_path / "sparse/0/cameras.txt"
+    file.write_text(file.read_text().replace("PINHOLE", "KALEIDOSCOPE"))
+    with pytest.raises(ValueError, match=r"cameras\.txt, line 4: 'KALEIDOSCOPE' is no"):
         load(tmp_path)
+
+
+def test_full_opencv_without_distortion_is_a_pinhole(tmp_path):
+    params = [60, 61, 32, 24, *[0.0] * 8]
+    names = write_capture(tmp_path, cameras=[("FULL_OPENCV", 64, 48, params)])
+    scene = load(tmp_path)
+    assert scene.cameras.Ks[0].tolist() == [[60, 0, 32], [0, 61, 24], [0, 0, 1]]
+    assert np.array_equal(scene.images[0], np.array(Image.open(tmp_path / "images" / names[0])))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_names_with_spaces(tmp_path, text):
+    names = [f"my photo {i} (copy).png" for i in range(5)]
+    write_capture(tmp_path, names, text=text)
+    scene = load(tmp_path)
+    assert scene.names == tuple(names) and scene.notes == ()
+    assert np.allclose(scene.cameras.viewmats, camera_ring(5), atol=1e-6)
+
+
+OBSERVATIONS = "12 30 -1 1.5 2.5 7 12 30 3 4 5 -1"  # as long as a pose with a name of three words
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n", f"\n{OBSERVATIONS}\n"])
+def test_text_with_empty_and_without_lines_of_observations(tmp_path, between):
+    write_capture(tmp_path, [f"{i} of 3.png" for i in range(4)], text=True)
+    file = tmp_path / "sparse/0/images.txt"
+    poses = [line for line in file.read_text().splitlines() if line.endswith(".png")]
+    file.write_text("# made by hand\n" + between.join(poses) + "\n")
+    points = tmp_path / "sparse/0/points3D.txt"  # tracks of observations that are not there
+    points.write_text("9 0.5 0 0 255 0 0 0.1 1 0 2 1\n3 0 0.5 0 0 255 0 0.1 1 1 2 0\n")
+    scene = load(tmp_path)
+    assert np.allclose(scene.cameras.viewmats, camera_ring(4), atol=1e-6)
+    assert scene.points.tolist() == [[0, 0.5, 0], [0.5, 0, 0]]  # in the order of their ids
+    assert scene.point_colors.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_a_line_that_is_neither_a_pose_nor_observations_is_named(tmp_path):
+    write_capture(tmp_path, text=True)
+    file = tmp_path / "sparse/0/images.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:5], "1 2 3 4", *lines[6:]]))
+    with pytest.raises(ValueError, match=r"images\.txt, line 6: a view needs 10 fields"):
+        load(tmp_path)
+
+
+def test_quaternions_need_not_be_normalised(tmp_path):
+    write_capture(tmp_path, text=True)
+    file = tmp_path / "sparse/0/images.txt"
+    lines = file.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if line.endswith(".png"):
+            number, *q = line.split()[:5]
+            q = [str(1.3 * float(value)) for value in q]
+            lines[i] = " ".join([number, *q, *line.split()[5:]])
+    file.write_text("\n".join(lines) + "\n")
+    assert np.allclose(load(tmp_path).cameras.viewmats, camera_ring(8), atol=1e-6)
 
 
 def test_a_model_without_points_file_has_no_points_and_says_so(capture, caplog):
