@@ -25,7 +25,7 @@ class Options:
     """Print only JSON."""
     data_factor: int = 1
     """Load photos at 1/N of their size."""
-    split: Literal["gsplat", "difix", "filename", "json", "all"] | None = None
+    split: Literal["gsplat", "difix", "filename", "json", "capture", "all"] | None = None
     """Rule of the train/test split (default: detected)."""
     test_every: int | None = None
     """Train on every N-th view and test on the others, as in Difix3D (1: `_train_` and `_eval_` in

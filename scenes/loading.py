@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from scenes.masks import describe_masks, find_masks
 from scenes.normalize import transform_points, transform_viewmats
 from scenes.outliers import FAR_POINT, find_outlying_points
 from scenes.photos import Sources, UnreadablePhoto, find_sources, read_header, shrink_size
-from scenes.scene import Scene
+from scenes.scene import Scene, Split
 from scenes.split import make_split
 from scenes.views import View, decode_views
 
@@ -70,15 +71,22 @@ def load(
     capture = read_capture(path, folder, split_of, progress)
     check_view_count(len(capture.names), "view", path, " with a pose")
     data_factor = data_factor or _fitting_factor(capture, longest_side)
-    sources = find_sources(capture.photo_folder, capture.names, data_factor)
+    photos = capture.photos or capture.names
+    photo_of = dict(zip(capture.names, photos, strict=True)) if capture.photos else {}
+
+    def split_views(names: tuple[str, ...]) -> Split:
+        of_views = tuple(photo_of[name] for name in names) if photo_of else None
+        return split_of(names, stated=capture.split, photos=of_views)
+
+    sources = find_sources(capture.photo_folder, photos, data_factor)
     pairs = zip(capture.names, sources.paths, strict=True)
     names = tuple(name for name, photo in pairs if photo)
     check_view_count(len(names), "view", path, " with a photo")
-    split_of(names)  # raises errors before photos are decoded
+    split_views(names)  # raises errors before photos are decoded
     _check_sizes(sources, data_factor)
     masks, notes = capture.masks, []
     if masks is None:
-        masks, notes = find_masks(path, capture.photo_folder, capture.names, data_factor)
+        masks, notes = find_masks(path, capture.photo_folder, photos, data_factor)
     views, skipped = decode_views(capture, sources, list(masks), data_factor, progress)
     notes = [*video_notes, *capture.notes, *sources.notes, *notes, *skipped]
     check_view_count(len(views), "view", path, " with a readable photo")
@@ -103,7 +111,7 @@ def load(
         images=tuple(view.image for view in views),
         points=torch.from_numpy(transform_points(transform, points)).float(),
         point_colors=torch.from_numpy(colors),
-        split=split_of(names),
+        split=split_views(names),
         data_factor=data_factor,
         transform=torch.from_numpy(transform),
         notes=tuple(notes),
@@ -187,9 +195,15 @@ def _whole(name: str, value: object, least: int) -> int:
 
 
 def _fitting_factor(capture: Capture, longest_side: int) -> int:
-    """The smallest factor at which no side of a readable photo is over `longest_side` pixels."""
-    paths = find_sources(capture.photo_folder, capture.names, 1).paths
+    """The smallest factor at which no side of a readable photo is over `longest_side` pixels.
+
+    Of a panorama, the sides of the views that are cut from it.
+    """
+    photos = capture.photos or capture.names
+    paths = find_sources(capture.photo_folder, photos, 1).paths
     longest = max((max(size) for _, *size in _sizes(paths)), default=1)
+    if any(lens.model == "EQUIRECTANGULAR" for lens in capture.lenses):
+        longest = round(longest / math.pi)
     return -(-longest // longest_side)
 
 

@@ -18,7 +18,7 @@ from scenes.outliers import drop_outliers, find_outliers
 class Split:
     """Which views train and which are held out, by index, and the rule that decided it.
 
-    rule: one of gsplat, difix, filename, json, all; text: a sentence about it for users.
+    rule: one of gsplat, difix, filename, json, capture, all; text: a sentence about it for users.
     """
 
     rule: str

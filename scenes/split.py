@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from scenes.scene import Split
 
-RULES = ("gsplat", "difix", "filename", "json", "all")
+RULES = ("gsplat", "difix", "filename", "json", "capture", "all")
 
 
 def make_split(
@@ -16,19 +17,25 @@ def make_split(
     rule: str | None = None,
     test_every: int | None = None,
     split_file: Path | str | None = None,
+    stated: Mapping[str, str] | None = None,
+    photos: tuple[str, ...] | None = None,
 ) -> Split:
     """Split views, given in sorted order, by one of RULES.
 
     Without a rule, `split_file` means json and `test_every` difix, as in Difix3D's commands;
-    otherwise names with `_train_` and `_eval_` mean filename, others gsplat with 8.
+    otherwise a split that the capture states (`stated`: "train" or "test" by name) means capture,
+    names with `_train_` and `_eval_` mean filename, others gsplat with 8.
     gsplat: view i is held out if i % test_every == 0. difix: the opposite, view i *trains* if
     i % test_every == 0; 1 means the filename rule and 0 means all. filename: `_train_` and
     `_eval_` in the name. json: lists of names in `split_file`, {"train", "test" or "val"} or
-    GenFusion's {"train_ids", "test_ids"}. all: every view trains.
+    GenFusion's {"train_ids", "test_ids"}. capture: as stated. all: every view trains.
+    photos: the photo of each view, if views share some; the views of one stay together.
     Raises ValueError if no view trains, or none is held out (except for `all`).
     """
+    if photos is not None and len(set(photos)) < len(names):
+        return _split_by_photo(names, photos, rule, test_every, split_file, stated)
     if rule is None:
-        rule = _detect_rule(names, test_every, split_file)
+        rule = _detect_rule(names, test_every, split_file, stated)
     if rule not in RULES:
         raise ValueError(f"--split {rule} is not known; choose one of {', '.join(RULES)}")
     if split_file is not None and rule != "json":
@@ -43,6 +50,18 @@ def make_split(
         if split_file is None:
             raise ValueError("--split json needs --split_file with the lists of names")
         return _make_nonempty(rule, names, *_split_by_file(names, Path(split_file)))
+    if rule == "capture":
+        if stated is None:
+            raise ValueError(
+                "--split capture needs a capture that states a split: transforms_train.json and "
+                "transforms_test.json, train_filenames and test_filenames in transforms.json, or a "
+                "test.txt beside a COLMAP model; use another --split"
+            )
+        parts = [
+            tuple(i for i, name in enumerate(names) if stated.get(name) == part)
+            for part in ("train", "test")
+        ]
+        return _make_nonempty(rule, names, *parts, "the capture states which views are held out")
     if test_every < 2:
         raise ValueError(
             f"--test_every {test_every} leaves no split; use 2 or more, or --split all"
@@ -57,16 +76,46 @@ def make_split(
 
 
 def _detect_rule(
-    names: tuple[str, ...], test_every: int | None, split_file: Path | str | None
+    names: tuple[str, ...],
+    test_every: int | None,
+    split_file: Path | str | None,
+    stated: Mapping[str, str] | None,
 ) -> str:
     """The rule that the other arguments imply."""
     if split_file is not None:
         return "json"
     if test_every is not None:
         return "difix"
+    if stated is not None:
+        return "capture"
     has_train = any("_train_" in name for name in names)
     has_eval = any("_eval_" in name for name in names)
     return "filename" if has_train and has_eval else "gsplat"
+
+
+def _split_by_photo(
+    names: tuple[str, ...],
+    photos: tuple[str, ...],
+    rule: str | None,
+    test_every: int | None,
+    split_file: Path | str | None,
+    stated: Mapping[str, str] | None,
+) -> Split:
+    """The split of the photos, given to all views of each."""
+    unique = tuple(sorted(set(photos)))
+    part_of = {
+        photo: stated[name]
+        for name, photo in zip(names, photos, strict=True)
+        if stated is not None and name in stated
+    }
+    split = make_split(unique, rule, test_every, split_file, None if stated is None else part_of)
+    train, test = ({unique[i] for i in part} for part in (split.train, split.test))
+    return Split(
+        split.rule,
+        tuple(i for i, photo in enumerate(photos) if photo in train),
+        tuple(i for i, photo in enumerate(photos) if photo in test),
+        f"{split.text} (photos, of which {len(names)} views are cut)",
+    )
 
 
 def _make_nonempty(

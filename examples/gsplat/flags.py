@@ -78,7 +78,7 @@ class Flags:
     """Train on every N-th view and test on the others, as Difix3D does (1: split by `_train_` and
     `_eval_` in the names; 0: train on all). With --split gsplat: test on every N-th view. Without
     --test_every and --split, every 8th view is held out."""
-    split: Literal["gsplat", "difix", "filename", "json", "all"] | None = None
+    split: Literal["gsplat", "difix", "filename", "json", "capture", "all"] | None = None
     """Rule that splits training from test views (default: detected)."""
     split_file: Path | None = None
     """Lists of names for --split json: {"train": [...], "test": [...]}."""

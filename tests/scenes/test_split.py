@@ -101,5 +101,27 @@ def test_splits_that_cannot_be(arguments, sentence):
         make_split(NAMES, *arguments)
 
 
+def test_the_capture_may_state_its_split():
+    stated = {NAMES[0]: "train", NAMES[3]: "test", NAMES[4]: "train"}
+    split = make_split(NAMES, stated=stated)
+    assert (split.rule, split.train, split.test) == ("capture", (0, 4), (3,))
+    assert "7 unused" in split.text
+    assert make_split(NAMES, "gsplat", stated=stated).rule == "gsplat"
+    with pytest.raises(ValueError, match="--split capture needs a capture that states a split"):
+        make_split(NAMES, "capture")
+
+
+def test_views_of_one_photo_stay_together(tmp_path):
+    names = tuple(f"{photo}_{view}" for photo in "abcd" for view in range(3))
+    photos = tuple(name[0] for name in names)
+    split = make_split(names, "gsplat", 3, photos=photos)
+    assert split.test == (0, 1, 2, 9, 10, 11) and split.train == (3, 4, 5, 6, 7, 8)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["a", "b"], "test": ["d"]}))
+    assert make_split(names, split_file=file, photos=photos).test == (9, 10, 11)
+    stated = dict.fromkeys(names[:6], "train") | dict.fromkeys(names[6:], "test")
+    assert make_split(names, stated=stated, photos=photos).test == (6, 7, 8, 9, 10, 11)
+
+
 def test_all_may_have_no_test_view():
     assert make_split(NAMES, "all").test == ()
