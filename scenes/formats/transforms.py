@@ -1,11 +1,14 @@
 # transforms.json of nerfstudio and instant-ngp: OpenGL camera-to-world poses, one or many lenses.
 # Format: https://docs.nerf.studio/quickstart/data_conventions.html
+# NeRF's synthetic scenes have a file for each part of the split, transforms_train.json and so on:
+# https://github.com/bmild/nerf/blob/master/load_blender.py
 from __future__ import annotations
 
 import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -24,49 +27,74 @@ from scenes.capture import (
 )
 from scenes.formats.conversions import measure_visibility
 from scenes.formats.ply_points import read_ply_points
+from scenes.panoramas import make_panorama_lens
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 
+PARTS = ("train", "test", "val")
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def find(folder: Path) -> Path | None:
-    """The transforms.json of a capture, or None."""
-    files = (folder / "transforms.json", folder / "nerfstudio" / "transforms.json")
-    return next((file for file in files if file.is_file()), None)  # DL3DV-Benchmark has the second
+    """The transforms.json of a capture, else its transforms_train.json, or None."""
+    places = (folder, folder / "nerfstudio")  # DL3DV-Benchmark has the second
+    names = ("transforms.json", *(f"transforms_{part}.json" for part in PARTS))
+    files = (place / name for name in names for place in places)
+    return next((file for file in files if file.is_file()), None)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame and where it comes from: its file, that file's shared values and its part."""
+
+    values: dict
+    file: Path
+    shared: dict
+    part: str
 
 
 def read(file: Path, photo_folder: Path | None = None) -> Capture:
     """The posed views and points of a transforms.json, in the world frame of the file.
 
-    Frames without a photo are skipped with a note. `photo_folder` overrides the folder in the
-    frames' paths. Raises ValueError or FileNotFoundError, naming the file.
+    Of a transforms_train.json, the views to test on are those of transforms_test.json beside it,
+    else of transforms_val.json. Frames without a photo are skipped with a note. `photo_folder`
+    overrides the folder in the frames' paths. Raises ValueError or FileNotFoundError, naming the
+    file.
     """
-    shared = _json(file)
-    frames = shared.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise ValueError(f'{file} has no "frames"; a transforms.json lists its photos there')
-    paths = [_file_path(frame, i, file) for i, frame in enumerate(frames)]
+    notes: list[str] = []
+    files = _find_parts(file, notes)
+    frames: list[_Frame] = []
+    for part, of_part in files.items():
+        shared = _json(of_part)
+        listed = shared.get("frames")
+        if not isinstance(listed, list) or not listed:
+            raise ValueError(f'{of_part} has no "frames"; a {of_part.name} lists its photos there')
+        frames += [_Frame(values, of_part, shared, part) for values in listed]
+    shared = frames[0].shared
+    paths = [_file_path(frame.values, i, frame.file) for i, frame in enumerate(frames)]
     folder, names = _common_folder(paths)
     folder = file.parent / folder if photo_folder is None else photo_folder
 
-    seen: dict[str, tuple[Path, dict]] = {}
+    seen: dict[str, tuple[Path, _Frame]] = {}
+    paths_of_names: dict[str, str] = {}
     missing, twice = [], 0
-    for name, frame, path in zip(names, frames, _existing(folder, names), strict=True):
+    folder, photos = _existing(folder, names, photo_folder or file.parent / "images")
+    for name, frame, path, stated in zip(names, frames, photos, paths, strict=True):
         if path is None:
             missing.append(name)
             continue
         # The file may omit the suffix; the name of the view includes it.
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
         name = str(PurePosixPath(name).with_name(path.name))
         twice += name in seen
         seen.setdefault(name, (path, frame))
+        paths_of_names.setdefault(name, stated)
     if not seen:
         raise FileNotFoundError(
             f"none of the {format_count(len(missing), 'photo')} that {file} names is there "
             f"({folder / missing[0]})"
         )
-    notes = []
     if missing:
         notes.append(
             f"{file.name} names {format_count(len(missing), 'photo')} not to be found "
@@ -78,19 +106,24 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         )
 
     names = tuple(sorted(seen))
-    masks = _masks([seen[name][1] for name in names], file, notes)
+    masks = _masks([seen[name][1].values for name in names], file, notes)
     lenses = []
     viewmats = np.zeros((len(names), 4, 4))
     for i, name in enumerate(names):
         path, frame = seen[name]
-        lenses.append(_lens(frame, shared, path, file))
-        viewmats[i] = _viewmat(frame, name, file)
+        lenses.append(_lens(frame.values, frame.shared, path, frame.file))
+        viewmats[i] = _viewmat(frame.values, name, frame.file)
     check_poses(viewmats, names, file)
+    if len(files) > 1:
+        split = {name: frame.part for name, (_, frame) in seen.items()}
+        split = split if len(set(split.values())) > 1 else None  # the photos of a part are missing
+    else:
+        split = _listed_split(shared, {paths_of_names[name]: name for name in names}, file, notes)
 
     points, colors = _points(shared, file, notes)
     points = _in_file_frame(points, shared, file, viewmats, lenses, notes)
     return Capture(
-        kind="transforms.json",
+        kind="transforms.json" if file.name == "transforms.json" else "NeRF-synthetic",
         photo_folder=folder,
         names=names,
         lenses=tuple(lenses),
@@ -100,7 +133,62 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         notes=tuple(notes),
         needs_points=False,
         masks=masks,
+        split=split,
+        background=None if file.name == "transforms.json" else "white",  # as its benchmark
     )
+
+
+def _find_parts(file: Path, notes: list[str]) -> dict[str, Path]:
+    """The files to be read by the part of the split that they are."""
+    beside = {part: file.with_name(f"transforms_{part}.json") for part in PARTS}
+    there = {part: other for part, other in beside.items() if other.is_file()}
+    if file.name == "transforms.json":
+        if there:
+            unread = format_list([other.name for other in there.values()])
+            notes.append(f"{file.name} has the poses; {unread} beside it not read")
+        return {"": file}
+    if "train" not in there:
+        notes.append(f"there is no {beside['train'].name} beside {file.name}, so it has all views")
+        return {"": file}
+    test = next((part for part in ("test", "val") if part in there), None)
+    if test == "test" and "val" in there:
+        notes.append(
+            f"{there['val'].name} is not read: the views of {there['test'].name} are held out"
+        )
+    return {"train": there["train"]} | ({"test": there[test]} if test else {})
+
+
+def _listed_split(
+    shared: dict, name_of: dict[str, str], file: Path, notes: list[str]
+) -> dict[str, str] | None:
+    """The split by nerfstudio's train_filenames, test_filenames and val_filenames, or None.
+
+    val_filenames are held out if there are no test_filenames. A list that is missing is the rest.
+    """
+    listed: dict[str, set[str]] = {}
+    for part in PARTS:
+        entries = shared.get(f"{part}_filenames")
+        if entries is None:
+            continue
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise ValueError(f'{file}: "{part}_filenames" is not a list of names')
+        stated = {os.path.normpath(entry.replace("\\", "/")) for entry in entries}
+        listed[part] = {name_of[path] for path in stated if path in name_of}
+        unknown = len(stated) - len(listed[part])
+        if unknown:
+            notes.append(f"{unknown} entries of {part}_filenames in {file.name} match no photo")
+    if not listed:
+        return None
+    rest = set(name_of.values()) - set().union(*listed.values())
+    test = listed.get("test") or listed.get("val") or (rest if "train" in listed else set())
+    train = listed.get("train", rest) - test
+    if "train" in listed and listed["train"] & test:
+        n = format_count(len(listed["train"] & test), "photo")
+        notes.append(f"{file.name} lists {n} to train and to test on; they are held out")
+    if not train or not test:
+        notes.append(f"the filenames in {file.name} leave nothing to train or test on; not used")
+        return None
+    return dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
 
 
 def write(
@@ -184,13 +272,22 @@ def _masks(frames: list[dict], file: Path, notes: list[str]) -> tuple[Path | Non
     return tuple(masks)
 
 
-def _existing(folder: Path, names: list[str]) -> list[Path | None]:
-    """The photo of each name, in the folder or else in an images_N beside it."""
+def _existing(folder: Path, names: list[str], other: Path) -> tuple[Path, list[Path | None]]:
+    """The folder and the photo of each name: in the folder, an images_N beside it, or `other`.
+
+    Photos that someone moved to `other` may have lost their folders (train/r_0 -> r_0).
+    """
     for place in (folder, *sorted(folder.parent.glob(f"{folder.name}_[0-9]*"))):
         paths = find_photos(place, names)
         if any(paths):
-            return paths
-    return paths
+            return folder, paths
+    bare = [PurePosixPath(name).name for name in names]
+    for tried in (names, bare):
+        if other.is_dir() and len(set(tried)) == len(set(names)):
+            paths = find_photos(other, tried)
+            if any(paths):
+                return other, paths
+    return folder, [None] * len(names)
 
 
 def _number(key: str, source: Mapping, file: Path) -> float | None:
@@ -222,6 +319,9 @@ def _lens(frame: dict, shared: dict, photo: Path, file: Path) -> Lens:
     if width < 1 or height < 1:
         raise ValueError(f'{file}: "w" and "h" must be at least 1')
 
+    if values.get("camera_model") == "EQUIRECTANGULAR":
+        lens = make_panorama_lens(round(width), round(height))
+        return check_lens(lens, f"{file}: the camera of {photo.name}")
     fx = fy = None
     for source in (frame, shared):  # a frame's field of view precedes a shared focal length
         fx = _focal(source, "x", width, file)
@@ -240,8 +340,7 @@ def _lens(frame: dict, shared: dict, photo: Path, file: Path) -> Lens:
     cx = width / 2 if cx is None else cx
     cy = height / 2 if cy is None else cy
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    fisheye, distortion = _distortion(values, get, file)
-    lens = Lens(round(width), round(height), K, distortion, fisheye)
+    lens = _distorted(values, get, (round(width), round(height)), K, file)
     return check_lens(lens, f"{file}: the camera of {photo.name}")
 
 
@@ -257,26 +356,28 @@ def _focal(source: Mapping, axis: str, length: float, file: Path) -> float | Non
     return 0.5 * length / math.tan(0.5 * angle)
 
 
-def _distortion(values: dict, get, file: Path) -> tuple[bool, tuple[float, ...]]:
+def _distorted(values: dict, get, size: tuple[int, int], K: np.ndarray, file: Path) -> Lens:
+    """The lens by `camera_model` and its coefficients.
+
+    k4 without a fisheye belongs to r^8, as in nerfstudio's `Cameras` and Metashape.
+    """
     model = values.get("camera_model", "OPENCV")
     if values.get("is_fisheye") is True:  # instant-ngp
         model = "OPENCV_FISHEYE"
     k1, k2, k3, k4, p1, p2 = (get(key) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
     if model == "OPENCV_FISHEYE":
-        return True, (k1, k2, k3, k4)
+        return Lens(*size, K, (k1, k2, k3, k4), fisheye=True)
     if model in PINHOLES:
-        return False, ()
+        return Lens(*size, K)
     if model not in POLYNOMIALS:
-        known = ", ".join((*PINHOLES, *POLYNOMIALS, "OPENCV_FISHEYE"))
+        known = ", ".join((*PINHOLES, *POLYNOMIALS, "OPENCV_FISHEYE", "EQUIRECTANGULAR"))
         raise ValueError(
             f"{file} uses the camera_model {str(model)[:40]}, which is not supported; "
             f"use one of {known}"
         )
     if k4:
-        raise ValueError(
-            f'{file}: "k4" belongs to the fisheye model; set "camera_model" to "OPENCV_FISHEYE"'
-        )
-    return False, (k1, k2, p1, p2, k3)
+        return Lens(*size, K, (k1, k2, p1, p2, k3, k4), model="BROWN")
+    return Lens(*size, K, (k1, k2, p1, p2, k3))
 
 
 def _viewmat(frame: dict, name: str, file: Path) -> np.ndarray:

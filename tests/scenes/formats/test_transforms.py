@@ -148,8 +148,8 @@ NAN_POSE = [[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         (lambda c: c.pop("fl_x") and c.pop("fl_y"), "no intrinsics"),
         (lambda c: c.update(fl_x="wide"), '"fl_x" is wide, not a number'),
         (lambda c: c.update(fl_x=0), "focal length"),
-        (lambda c: c.update(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR"),
-        (lambda c: c.update(k4=0.1), '"k4" belongs to the fisheye model'),
+        (lambda c: c.update(camera_model="VR180_L"), "camera_model VR180_L"),
+        (lambda c: c.update(test_filenames="1.png"), '"test_filenames" is not a list of names'),
         (lambda c: c.pop("frames"), 'has no "frames"'),
         (lambda c: c["frames"].__setitem__(0, 7), 'frame 0 has no "file_path"'),
         (bad_pose(NAN_POSE), r"pose of 1\.png has values that are not finite"),
@@ -198,6 +198,38 @@ def test_a_file_whose_photos_are_all_missing(tmp_path):
         FileNotFoundError, match=r"none of the 5 photos that .*transforms\.json names"
     ):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lists", "train", "test"),
+    [
+        ({"train": [0, 1, 2], "test": [3], "val": [4]}, (0, 1, 2), (3,)),
+        ({"train": [0, 1, 2], "val": [4]}, (0, 1, 2), (4,)),
+        ({"train": [0, 1], "test": [], "val": [4]}, (0, 1), (4,)),
+        ({"train": [0, 1]}, (0, 1), (2, 3, 4)),
+        ({"test": [1]}, (0, 2, 3, 4), (1,)),
+    ],
+)
+def test_a_split_given_by_lists_of_filenames_is_used(tmp_path, lists, train, test):
+    def edit(content):
+        for part, views in lists.items():
+            content[f"{part}_filenames"] = [f"./images/{i}.png" for i in views]
+
+    write(tmp_path, edit=edit)
+    split = load(tmp_path).split
+    assert (split.rule, split.train, split.test) == ("capture", train, test)
+    assert load(tmp_path, split="capture").split == split
+    assert load(tmp_path, test_every=2).split.rule == "difix"
+
+
+def test_lists_of_filenames_that_make_no_split_are_told(tmp_path):
+    def edit(content):
+        content["train_filenames"] = [f"images/{i}.png" for i in range(5)]
+        content["test_filenames"] = ["images/9.png"]
+
+    scene = load(write(tmp_path, edit=edit))
+    assert scene.split.rule == "gsplat" and "test_filenames in transforms.json" in scene.notes[0]
+    assert "leave nothing to train or test on" in scene.notes[1]
 
 
 def test_smaller_photos_alone_are_found_at_their_factor(tmp_path):
