@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scenes.capture import Capture
@@ -21,6 +21,8 @@ from scenes.formats import (
     transforms,
     unposed,
 )
+from scenes.formats.findings import describe_findings
+from scenes.panoramas import cut_panoramas
 from scenes.photos import list_photos
 from scenes.scene import Split
 from scenes.video import list_videos
@@ -59,7 +61,7 @@ def _is_capture(folder: Path) -> bool:
 
 
 def _read_colmap(model: Path, path: Path, photos: Path | None) -> Capture:
-    return colmap.read(model, photos or colmap.find_photo_folder(path, model))
+    return colmap.read(model, photos, path)
 
 
 def _read_transforms(file: Path, path: Path, photos: Path | None) -> Capture:
@@ -68,8 +70,8 @@ def _read_transforms(file: Path, path: Path, photos: Path | None) -> Capture:
 
 # All formats with poses, the first that is there is read.
 FORMATS = (
-    Format("COLMAP model (sparse/0)", colmap.find_model, _read_colmap),
-    Format("transforms.json", transforms.find, _read_transforms),
+    Format("COLMAP model (such as sparse/0)", colmap.find_model, _read_colmap),
+    Format("transforms.json or transforms_train.json", transforms.find, _read_transforms),
     Format("Metashape cameras.xml", metashape.find, metashape.read),
     Format("RealityCapture csv", realitycapture.find, realitycapture.read),
     Format("OpenSfM reconstruction.json", opensfm.find, opensfm.read),
@@ -84,9 +86,17 @@ FORMATS = (
 
 
 def find_format(folder: Path) -> tuple[Format, Path] | None:
-    """The first format with poses that is there, and its file or folder."""
-    places = ((format, format.find(folder)) for format in FORMATS)
-    return next(((format, place) for format, place in places if place is not None), None)
+    """The first format with poses that is there, and its file or folder.
+
+    Poses that the project itself found by structure from motion count only if there are no others.
+    """
+    own = None
+    for format in FORMATS:
+        place = format.find(folder)
+        if place is not None and not colmap.is_own(place):
+            return format, place
+        own = own or (place and (format, place))
+    return own
 
 
 def read_capture(
@@ -94,13 +104,15 @@ def read_capture(
 ) -> Capture:
     """The capture in a folder, by the first format that is there, else from its photos."""
     match = find_format(path)
-    if match is not None:
-        format, place = match
-        return format.read(place, path, folder)
-    capture = unposed.read(path, folder, split_of, progress)
-    if capture is None:
-        raise FileNotFoundError(
-            f"{path} holds no capture: {', '.join(f'no {format.name}' for format in FORMATS)} and "
-            "no photos (.jpg, .jpeg, .png, .webp; in it or in its folder images)"
-        )
-    return capture
+    if match is None:
+        capture = unposed.read(path, folder, split_of, progress)
+        if capture is None:
+            raise FileNotFoundError(describe_findings(path, FORMATS))
+        return cut_panoramas(capture)
+    format, place = match
+    capture = format.read(place, path, folder)
+    notes = [str(note) for note in colmap.read_marker(place).get("notes") or []]
+    own = next(filter(colmap.is_own, colmap.find_models(path)), None)
+    if own not in (None, place):
+        notes.append(f"the poses are those of {place}, not those of structure from motion in {own}")
+    return cut_panoramas(replace(capture, notes=(*capture.notes, *notes)))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import scenes
-from scenes.formats import unposed
+from scenes.formats import colmap, unposed
 from scenes.formats.registry import find_captures
 from scenes.sfm import features, mapping, matching, pipeline, similarity
 from scenes.work import work_folder
@@ -37,7 +37,7 @@ def test_photos_only_are_posed_once_and_the_model_is_reused(tmp_path, monkeypatc
     assert (scene.cameras.Ks[:, 0, 0] / FOCAL - 1).abs().max() < 0.05
     assert max_rotation_error(scene, viewmats) < 0.7
     assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "sparse"]
-    marker = json.loads((tmp_path / "sparse/0" / pipeline.MARKER).read_text())
+    marker = json.loads((tmp_path / "sparse/0" / colmap.MARKER).read_text())
     assert marker["posed"] == 7 and marker["unreadable"] == ["photo 9.png is empty"]
     assert marker["settings"]["pairs"] == 21 and marker["notes"]
 
