@@ -12,8 +12,9 @@ from reconstruction.config import Config
 from reconstruction.rendering import measure
 from reconstruction.state import History
 from scenes.scene import Scene
-from splats.files import FORMATS, find_files, find_ranks, is_checkpoint, join, load
+from splats.files import find_files, find_ranks, is_checkpoint, join, load
 from splats.formats import checkpoint
+from splats.formats.registry import find_format
 from splats.gaussians import Splats, from_points, random_splats
 from splats.paths import estimate_focus
 
@@ -45,8 +46,8 @@ class Start:
         """
         files = [Path(path) for path in paths]
         for file in files:
-            if file.suffix in FORMATS and not is_checkpoint(file):
-                raise ValueError(f"{file} is a {file.suffix}, not a checkpoint; give it as --ply")
+            if find_format(file) is not None and not is_checkpoint(file):
+                raise ValueError(f"{file} is splats, but not a checkpoint; give it as --ply")
         if len(files) == 1:
             files = find_ranks(files[0])
             if len(files) > 1:

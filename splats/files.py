@@ -1,66 +1,19 @@
-# Splats on disk: a .ply, a .pt, or a result folder with them, its cameras and its settings.
+# Splats on disk: a file in one of the formats of splats.formats.registry, or a result folder with
+# such files, its cameras and its settings.
 from __future__ import annotations
 
 import glob
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from scenes.cameras import Cameras
-from splats.formats import checkpoint, ply
+from splats.formats import checkpoint
+from splats.formats.registry import FORMATS, find_format, list_written
 from splats.gaussians import Gaussians, Splats
-
-
-@dataclass(frozen=True)
-class Format:
-    """A file format of splats.
-
-    read: the splats in a file. write: splats and their step to a file; None: it is only read.
-    patterns: where trainers put such files in a result folder. is_checkpoint: such files are
-    checkpoints of `splats.formats.checkpoint`, with a step, and perhaps a history and a confidence.
-    """
-
-    read: Callable[[Path], Splats]
-    write: Callable[[Path, Splats, int], None] | None = None
-    patterns: tuple[str, ...] = ()
-    is_checkpoint: bool = False
-
-
-def _read_checkpoint(path: Path) -> Splats:
-    return checkpoint.read(path)[0]
-
-
-def _write_ply(path: Path, splats: Splats, step: int) -> None:
-    ply.write(path, splats)  # which has no place for a step
-
-
-# All formats by suffix. Of files of the same step in a folder, the first pattern's counts.
-FORMATS = {
-    ".pt": Format(
-        _read_checkpoint,
-        checkpoint.write,
-        ("ckpts/ckpt_*_rank*.pt", "ckpt_*_rank*.pt"),
-        is_checkpoint=True,
-    ),
-    ".pth": Format(_read_checkpoint, is_checkpoint=True),
-    ".ckpt": Format(_read_checkpoint, is_checkpoint=True),
-    ".ply": Format(
-        ply.read,
-        _write_ply,
-        (  # gsplat's and ours, Inria's, and a bare folder
-            "ply/point_cloud_*.ply",
-            "point_cloud_*.ply",
-            "point_cloud/iteration_*/point_cloud.ply",
-            "iteration_*/point_cloud.ply",
-            "point_cloud.ply",
-        ),
-    ),
-}
 
 
 def load(path: Path | str) -> Splats:
@@ -122,19 +75,23 @@ def read_antialiased(path: Path | str) -> bool:
 
 
 def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
-    """Write splats in the format of the path's suffix, a .pt with its `step`; ValueError for
-    another suffix."""
+    """Write splats in the format of the name's ending, a .pt with its `step`; ValueError for
+    another ending, and for values that the format cannot hold."""
     path = Path(path)
-    format = FORMATS.get(path.suffix)
+    check_written(path)
+    find_format(path).write(path, splats, step)
+
+
+def check_written(path: Path) -> None:
+    """ValueError unless the name's ending is that of a format that can be written."""
+    format = find_format(path)
     if format is None or format.write is None:
-        suffixes = " or ".join(_list_written())
-        raise ValueError(f"cannot save splats as {path}; end its name in {suffixes}")
-    format.write(path, splats, step)
+        raise ValueError(f"cannot save splats as {path}; end its name in {_join(list_written())}")
 
 
 def is_checkpoint(path: Path | str) -> bool:
-    """Whether the suffix is that of checkpoints, which `splats.formats.checkpoint` reads."""
-    format = FORMATS.get(Path(path).suffix)
+    """Whether the ending is that of checkpoints, which `splats.formats.checkpoint` reads."""
+    format = find_format(path)
     return format is not None and format.is_checkpoint
 
 
@@ -152,8 +109,8 @@ def find_files(path: Path | str) -> list[Path]:
     matches = [(_step(file), -i, file) for i, p in enumerate(patterns) for file in path.glob(p)]
     if not matches:
         raise FileNotFoundError(
-            f"no splats in {path}; give {', '.join(f'a {suffix}' for suffix in _list_written())} "
-            "or a result folder with ckpts/ or ply/ in it"
+            f"no splats in {path}; give a file of splats ({_join(sorted(FORMATS))}) or a result "
+            "folder with ckpts/ or ply/ in it"
         )
     newest = max(matches)[:2]
     return sorted(file for *key, file in matches if tuple(key) == newest)
@@ -204,20 +161,19 @@ def _cameras_from_list(content: list[dict]) -> Cameras:
 
 
 def _load_file(path: Path) -> Splats:
-    if path.suffix not in FORMATS:
-        suffixes = " or ".join(f"a {suffix}" for suffix in _list_written())
-        raise ValueError(f"{path} is not splats; give {suffixes}")
-    return FORMATS[path.suffix].read(path)
+    format = find_format(path)
+    if format is None:
+        raise ValueError(f"{path} is not splats; give {_join(sorted(FORMATS))}")
+    return format.read(path)
 
 
-def _list_written() -> list[str]:
-    """The suffixes that can be written, which users are pointed to."""
-    return sorted(suffix for suffix, format in FORMATS.items() if format.write is not None)
+def _join(endings: list[str]) -> str:
+    return f"{', '.join(endings[:-1])} or {endings[-1]}"
 
 
 def _step(path: Path) -> int:
     """The step in a file's name, or in its folder's (iteration_30000/point_cloud.ply)."""
-    match = re.search(r"_(\d+)(?:_rank\d+)?$", path.stem) or re.search(
+    match = re.search(r"(?:_|chkpnt|step-)(\d+)(?:_rank\d+)?$", path.stem) or re.search(
         r"^iteration_(\d+)$", path.parent.name
     )
     return int(match[1]) if match else -1

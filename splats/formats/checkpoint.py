@@ -1,10 +1,8 @@
 # Splats as gsplat's checkpoints: {"step": int, "splats": {means, scales, quats, opacities, sh0,
 # shN}} of raw parameters in a .pt file. Other keys (optimizer state, poses) are passed through.
+# Those of Inria's trainer (chkpnt30000.pth) and of nerfstudio's splatfacto (.ckpt) are read too.
 from __future__ import annotations
 
-import pickletools
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ import torch
 from torch import Tensor
 
 from runtime.files import atomic_path
+from splats.formats import pickled
+from splats.formats.foreign import translate
 from splats.gaussians import NAMES, Splats
 
 
@@ -35,23 +35,17 @@ def read(path: Path | str) -> tuple[Splats, int]:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """All of a checkpoint's keys, on the CPU, without running code from it; errors as in `read`."""
+    """All of a checkpoint's keys, on the CPU, without running code from it; errors as in `read`.
+
+    Another trainer's checkpoint comes in the layout of gsplat's.
+    """
     path = Path(path)
     with path.open("rb"):  # a missing or unreadable file is an OSError
         pass
-    try:
-        with warnings.catch_warnings():  # about pickles that other tools wrote
-            warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises nearly anything
-        if _names_code(path):
-            text = f"{path} contains code, not only tensors; refused"
-        else:
-            text = f"{path} is truncated or not a checkpoint; save or copy it again"
-        raise ValueError(text) from error
-    if not isinstance(checkpoint, dict):
+    content = translate(pickled.load(path))
+    if not isinstance(content, dict):
         raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
-    return checkpoint
+    return content
 
 
 def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
@@ -96,23 +90,3 @@ def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
         return Splats(**splats), step
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _names_code(path: Path) -> bool:
-    """Whether the pickle in `path` names anything but tensors; reads it without running it."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-                pickled = archive.read(name)
-        else:
-            pickled = path.read_bytes()
-        for opcode, argument, _ in pickletools.genops(pickled):
-            if opcode.name == "STACK_GLOBAL":
-                return True
-            known = ("torch", "collections")
-            if opcode.name in ("GLOBAL", "INST") and not str(argument).startswith(known):
-                return True
-    except Exception:  # damaged before it named any
-        pass
-    return False

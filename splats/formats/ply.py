@@ -1,6 +1,8 @@
 # Splats as .ply files in the layout of Inria's 3D Gaussian Splatting (Kerbl et al. 2023):
 # x y z [nx ny nz] f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3, raw values, f_rest
-# channel-major (all of red's coefficients, then green's, then blue's).
+# channel-major (all of red's coefficients, then green's, then blue's). Relatives of it are read as
+# well: 2D Gaussian Splatting (Huang et al. 2024) has no scale_2, Mip-Splatting (Yu et al. 2024)
+# adds filter_3D, and nerfstudio can write red, green and blue in place of f_dc.
 from __future__ import annotations
 
 import warnings
@@ -12,9 +14,12 @@ import numpy as np
 import torch
 
 from runtime.files import atomic_path
-from splats.gaussians import NAMES, Splats
+from splats.formats.finite import THIN, build
+from splats.gaussians import NAMES, SH_C0, Splats
 
 REST_COUNTS = (0, 9, 24, 45)  # of f_rest for SH degrees 0 to 3
+RGB = ("red", "green", "blue")
+FILTER = "filter_3D"
 HEADER_LIMIT = 1 << 16  # bytes; a header of splats has about 1,500
 TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -78,25 +83,67 @@ def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
         table.astype("<f4", copy=False).tofile(file)
 
 
-def read(path: Path | str) -> Splats:
+def read(path: Path | str, *, name: Path | str | None = None) -> Splats:
     """Splats of SH degree 0 to 3 from an ascii or binary file, with columns in any order and type.
 
-    Columns that splats do not have are ignored. ValueError names the file and what is wrong:
-    not a .ply, not splats, truncated, NaN or infinite values, no Gaussians.
+    Columns that splats do not have are ignored. Without scale_2 Gaussians are 1e-6 thick; red,
+    green and blue become harmonics of degree 0; filter_3D is fused as Mip-Splatting's authors do.
+    Values that are not finite: `splats.formats.finite.build`. ValueError names the file (or `name`)
+    and what is wrong: not a .ply, not splats, truncated, no Gaussians.
     """
+    path, name = Path(path), Path(name or path)
+    with path.open("rb") as file:
+        layout, elements = _read_header(name, file)
+        names, vertex = _splat_columns(name, elements)
+        left = path.stat().st_size - file.tell()
+        table = _read_table(name, file, left, layout, elements, vertex, names)
+    return build(name, _split_columns(torch.from_numpy(table), names, dict(vertex.properties)))
+
+
+def is_compressed(path: Path | str) -> bool:
+    """Whether the header is that of SuperSplat's compressed .ply; ValueError as `read`."""
     path = Path(path)
     with path.open("rb") as file:
-        layout, elements = _read_header(path, file)
-        names, vertex = _splat_columns(path, elements)
-        table = _read_table(path, file, layout, elements, vertex, names)
-    _check_finite(path, table, "are damaged; export the file again")
+        _, elements = _read_header(path, file)
+    return any(name == "packed_position" for e in elements for name, _ in e.properties)
 
-    values = torch.from_numpy(table)
-    n, K = len(values), (len(names) - len(property_names(0, normals=False))) // 3
-    means, sh0, rest, opacities, scales, quats = values.split([3, 3, 3 * K, 1, 3, 4], dim=1)
-    shN = rest.reshape(n, 3, K).transpose(1, 2)
-    parts = (means, scales, quats, opacities[:, 0], sh0[:, None], shN)
-    return Splats(*(part.contiguous() for part in parts))
+
+def _split_columns(
+    table: torch.Tensor, names: list[str], kinds: dict[str, str]
+) -> dict[str, torch.Tensor]:
+    """The columns of the table by the names of `Splats`; kinds: of the columns in the file."""
+    n = len(table)
+    rest = sum(name.startswith("f_rest_") for name in names)
+    thickness = sum(name.startswith("scale_") for name in names)
+    sizes = [3, 3, rest, 1, thickness, 4, int(FILTER in names)]
+    means, colors, rest, opacities, scales, quats, smoothing = table.split(sizes, dim=1)
+    opacities = opacities[:, 0]
+    if RGB[0] in names:
+        whole = {"u1": 255, "u2": 65535}.get(kinds[RGB[0]], 1)
+        colors = (colors / whole - 0.5) / SH_C0
+    if thickness == 2:
+        scales = torch.cat([scales, torch.full((n, 1), THIN)], dim=1)
+    if FILTER in names:
+        scales, opacities = _fuse_filter(scales, opacities, smoothing)
+    return {
+        "means": means.contiguous(),
+        "scales": scales.contiguous(),
+        "quats": quats.contiguous(),
+        "opacities": opacities.contiguous(),
+        "sh0": colors[:, None].contiguous(),
+        "shN": rest.reshape(n, 3, -1).transpose(1, 2).contiguous(),
+    }
+
+
+def _fuse_filter(
+    scales: torch.Tensor, opacities: torch.Tensor, smoothing: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log scales [N,3] and logits [N] with the 3D filter [N,1] in them: Gaussians are convolved
+    with it, and fainter as they are larger (`save_fused_ply` in mip-splatting)."""
+    squares, added = (2 * scales.double()).exp(), smoothing.double().square()
+    total = squares + added
+    dimming = (0.5 * (2 * scales.double() - total.log()).sum(1)).exp()
+    return (0.5 * total.log()).float(), torch.logit(opacities.double().sigmoid() * dimming).float()
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[Element]]:
@@ -143,10 +190,12 @@ def _splat_columns(path: Path, elements: list[Element]) -> tuple[list[str], Elem
     if vertex is None:
         raise ValueError(f"{path} is not a .ply of splats: it has no vertices")
     present = dict(vertex.properties)
-    if "packed_position" in present:
-        raise ValueError(f"{path} is a compressed .ply; export it uncompressed from your viewer")
     rest = sum(name.startswith("f_rest_") for name in present)
     names = property_names(rest, normals=False)
+    if "f_dc_0" not in present and all(name in present for name in RGB):
+        names[3:6] = RGB
+    if "scale_2" not in present and "scale_1" in present:
+        names.remove("scale_2")
     missing = [name for name in names if name not in present]
     if missing:
         text = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
@@ -155,10 +204,14 @@ def _splat_columns(path: Path, elements: list[Element]) -> tuple[list[str], Elem
             "give a .ply that 3D Gaussian Splatting wrote"
         )
     if rest not in REST_COUNTS:
+        degree = {72: " (degree 4)"}.get(rest, "")
         raise ValueError(
-            f"{path} has {rest} f_rest properties; SH degrees 0 to 3 have "
+            f"{path} has {rest} f_rest properties{degree}; SH degrees 0 to 3 have "
             + ", ".join(map(str, REST_COUNTS))
+            + "; export it with harmonics of degree 3 or less"
         )
+    if FILTER in present:
+        names.append(FILTER)
     before = elements[: elements.index(vertex) + 1]
     if any(kind == "list" for element in before for _, kind in element.properties):
         raise ValueError(f"{path} is not a .ply of splats: it has lists in or before its vertices")
@@ -170,14 +223,15 @@ def _splat_columns(path: Path, elements: list[Element]) -> tuple[list[str], Elem
 def _read_table(
     path: Path,
     file: BinaryIO,
+    left: int,
     layout: str,
     elements: list[Element],
     vertex: Element,
     names: list[str],
 ) -> np.ndarray:
-    """float32 [N, len(names)] of the vertex element, whose columns are read in any type."""
+    """float32 [N, len(names)] of the vertex element, whose columns are read in any type; `left` is
+    the number of bytes after the header."""
     start = file.tell()
-    left = path.stat().st_size - start
     before = elements[: elements.index(vertex)]
     order = BYTE_ORDERS[layout]
     types = {

@@ -1,0 +1,135 @@
+# Splats in formats that store less than 32 bits a value: SuperSplat's compressed .ply, .splat, .spz
+# and .sog. GaussForge, a native library, converts them from and to a plain .ply. It runs in a
+# process of its own, because it does not check all that a damaged file can hold.
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from runtime.files import atomic_path
+from splats.formats import ply
+from splats.gaussians import Splats
+
+SPZ_REACH = 2047.0  # 24 bits of which 12 are a fraction
+LEAST_MEMORY, MEMORY_FACTOR = 4 << 30, 400  # bytes, and bytes for each byte of the file
+LEAST_SECONDS, SECONDS_PER_BYTE = 120, 20e-6
+CONVERT = """
+import sys
+source, kind, target, target_kind, memory = sys.argv[1:]
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
+import gaussforge
+with open(source, "rb") as file:
+    result = gaussforge.GaussForge().convert(file.read(), kind, target_kind)
+if not result.get("data"):
+    sys.stderr.write("\\nreason: " + " ".join(result.get("error", "no splats").split()))
+    sys.exit(3)
+with open(target, "wb") as file:
+    file.write(result["data"])
+"""
+
+
+def read(path: Path | str, kind: str) -> Splats:
+    """Splats of a file of a `kind`: "compressed.ply", "splat", "spz" or "sog".
+
+    ValueError names the file and what is wrong, also where the decoder itself fails on it.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "splats.ply"
+        _convert(path, path, kind, plain, "ply")
+        return ply.read(plain, name=path)
+
+
+def read_unpacked_sog(path: Path | str) -> Splats:
+    """Splats of a meta.json of SOG, with the pictures that it names beside it; as `read`."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lists = [part["files"] for part in content.values() if isinstance(part, dict)
+                 and "files" in part]  # fmt: skip
+        names = [str(name) for files in lists for name in files]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a meta.json of SOG ({error!r})") from error
+    if not names:
+        raise ValueError(f"{path} is not a meta.json of SOG: it names no pictures")
+    for name in names:
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise ValueError(
+                f"{path} names {name!r}, which is not beside it; copy the whole folder"
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "splats.sog"
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(path, "meta.json")
+            for name in dict.fromkeys(names):
+                archive.write(path.parent / name, name)
+        plain = Path(folder) / "splats.ply"
+        _convert(path, packed, "sog", plain, "ply")
+        return ply.read(plain, name=path)
+
+
+def write(path: Path | str, splats: Splats, kind: str) -> None:
+    """Write splats as a file of a `kind`, atomically; .spz in version 3.
+
+    ValueError for values that are not finite, and for what the format cannot hold.
+    """
+    path = Path(path)
+    reach = float(splats["means"].detach().abs().max())
+    if kind == "spz" and reach > SPZ_REACH:
+        raise ValueError(
+            f"{path}: .spz holds positions up to {SPZ_REACH:,.0f} from the origin, these reach "
+            f"{reach:,.0f}; write a .ply or move them"
+        )
+    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
+        plain = Path(folder) / "splats.ply"
+        if kind == "compressed.ply":  # GaussForge 0.6.0 mixes up the harmonics of this one
+            ply.write(plain, splats.with_sh_degree(0))
+            _convert(path, plain, "ply", temporary, kind)
+            _append_harmonics(temporary, splats["shN"].detach().cpu().numpy())
+        else:
+            ply.write(plain, splats)
+            _convert(path, plain, "ply", temporary, kind)
+
+
+def _append_harmonics(path: Path, shN: np.ndarray) -> None:
+    """Add the element `sh` of a compressed .ply: shN [N,K,3] in bytes, channel-major, of which 0
+    and 255 are -4 and 4 and the others centres of 256 steps."""
+    n, K, _ = shN.shape
+    if K == 0:
+        return
+    header, data = path.read_bytes().split(b"end_header\n", 1)
+    names = "".join(f"property uchar f_rest_{i}\n" for i in range(3 * K))
+    steps = np.floor((shN.transpose(0, 2, 1) / 8 + 0.5) * 256).clip(0, 255).astype(np.uint8)
+    element = f"element sh {n}\n{names}end_header\n".encode()
+    path.write_bytes(header + element + data + steps.tobytes())
+
+
+def _convert(name: Path, source: Path, kind: str, target: Path, target_kind: str) -> None:
+    """Convert one file to another in a process of its own; errors name `name`."""
+    size = source.stat().st_size
+    if find_spec("gaussforge") is None:
+        raise ValueError(f"{name} needs the package gaussforge; pip install gaussforge")
+    memory = LEAST_MEMORY + MEMORY_FACTOR * size
+    seconds = LEAST_SECONDS + SECONDS_PER_BYTE * size
+    command = [sys.executable, "-c", CONVERT, source, kind, target, target_kind, str(memory)]
+    advice = "is damaged or not of its format; copy or export it again"
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{name} {advice} (no result after {seconds:.0f} s)") from error
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        reason = "".join(last).removeprefix("reason: ")[:200] or f"exit code {done.returncode}"
+        raise ValueError(f"{name} {advice} (gaussforge: {reason})")
