@@ -95,11 +95,11 @@ def write(path: Path | str, splats: Splats, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
         plain = Path(folder) / "splats.ply"
         if kind == "compressed.ply":  # GaussForge 0.6.0 mixes up the harmonics of this one
-            ply.write(plain, splats.with_sh_degree(0))
+            ply.write(plain, splats.with_sh_degree(0), name=path)
             _convert(path, plain, "ply", temporary, kind)
             _append_harmonics(temporary, splats["shN"].detach().cpu().numpy())
         else:
-            ply.write(plain, splats)
+            ply.write(plain, splats, name=path)
             _convert(path, plain, "ply", temporary, kind)
 
 
@@ -124,12 +124,13 @@ def _convert(name: Path, source: Path, kind: str, target: Path, target_kind: str
     memory = LEAST_MEMORY + MEMORY_FACTOR * size
     seconds = LEAST_SECONDS + SECONDS_PER_BYTE * size
     command = [sys.executable, "-c", CONVERT, source, kind, target, target_kind, str(memory)]
-    advice = "is damaged or not of its format; copy or export it again"
+    reads = target_kind == "ply"
+    failed = "is damaged or not of its format; export it again" if reads else "cannot be written"
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{name} {advice} (no result after {seconds:.0f} s)") from error
+        raise ValueError(f"{name} {failed} (no result after {seconds:.0f} s)") from error
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         reason = "".join(last).removeprefix("reason: ")[:200] or f"exit code {done.returncode}"
-        raise ValueError(f"{name} {advice} (gaussforge: {reason})")
+        raise ValueError(f"{name} {failed} (gaussforge: {reason})")

@@ -56,15 +56,18 @@ def property_names(rest: int, normals: bool = True) -> list[str]:
     ]
 
 
-def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
+def write(
+    path: Path | str, splats: Splats, *, normals: bool = True, name: Path | str | None = None
+) -> None:
     """Write splats as binary little-endian float32, atomically; signals are not written.
 
     The normals are zeros that viewers with a fixed layout expect; without them the bytes are those
-    of `gsplat.export_splats(format="ply")`. ValueError for non-finite values.
+    of `gsplat.export_splats(format="ply")`. ValueError, naming the file (or `name`), for values
+    that are not finite.
     """
     n = splats.count
     values = {name: splats[name].detach().cpu().float() for name in NAMES}
-    columns = [
+    parts = [
         values["means"],
         *([torch.zeros(n, 3)] if normals else []),
         values["sh0"].reshape(n, 3),
@@ -73,11 +76,11 @@ def write(path: Path | str, splats: Splats, *, normals: bool = True) -> None:
         values["scales"],
         values["quats"],
     ]
-    table = torch.cat(columns, dim=1).numpy()
-    _check_finite(path, table, "cannot be written; stop the optimisation earlier")
-    names = property_names(3 * values["shN"].shape[1], normals)
+    table = torch.cat(parts, dim=1).numpy()
+    _check_finite(name or path, table, "cannot be written; stop the optimisation earlier")
+    columns = property_names(3 * values["shN"].shape[1], normals)
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {n}"]
-    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    header += [f"property float {column}" for column in columns] + ["end_header", ""]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("\n".join(header).encode())
         table.astype("<f4", copy=False).tofile(file)

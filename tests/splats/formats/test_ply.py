@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from splats.formats import ply
-from splats.gaussians import NAMES, Splats
+from splats.gaussians import NAMES, SH_C0, Splats
 
 
 def some_splats(count: int = 7, degree: int = 3, seed: int = 0) -> Splats:
@@ -140,13 +140,99 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
         assert "\n" not in str(error.value), name
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_counted(tmp_path, value):
-    good = bytearray(gsplat_bytes(some_splats()))
-    good[-4:] = np.float32(value).tobytes()
-    good[-12:-8] = np.float32(value).tobytes()
-    (tmp_path / "a.ply").write_bytes(good)
-    with pytest.raises(ValueError, match=r"1 of 7 Gaussians .*\(2 values\)"):
+def write_columns(path, values: dict[str, np.ndarray], kinds: dict[str, str] | None = None):
+    """A .ply with these columns [N], float32 unless `kinds` has another type."""
+    kinds = kinds or {}
+    n = len(next(iter(values.values())))
+    rows = np.empty(n, [(name, kinds.get(name, "f4")) for name in values])
+    for name, value in values.items():
+        rows[name] = value
+    plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")]).write(path)
+
+
+def columns(splats: Splats) -> dict[str, np.ndarray]:
+    rows = shuffled(splats, "f4")
+    return {name: rows[name].copy() for name in rows.dtype.names if name != "label"}
+
+
+def test_opacities_of_exactly_0_and_1_and_scales_of_0_are_finite(tmp_path):
+    values = columns(some_splats())
+    values["opacity"][:2] = np.inf, -np.inf
+    values["scale_1"][3] = -np.inf
+    write_columns(tmp_path / "a.ply", values)
+    back = ply.read(tmp_path / "a.ply")
+    assert back.count == 7
+    torch.testing.assert_close(back["opacities"][:2], torch.tensor([13.8155, -13.8155]))
+    assert (back["opacities"][:2].sigmoid() - torch.tensor([1.0, 0.0])).abs().max() < 2e-6
+    assert back["scales"][3, 1].exp().item() == pytest.approx(1e-6)
+
+
+def test_gaussians_with_nan_are_left_out_and_counted(tmp_path, caplog):
+    splats = some_splats()
+    values = columns(splats)
+    values["x"][2] = np.nan
+    values["scale_0"][5] = np.inf
+    values["f_rest_7"][5] = np.nan
+    write_columns(tmp_path / "a.ply", values)
+    back = ply.read(tmp_path / "a.ply")
+    assert torch.equal(back["means"], splats["means"][[0, 1, 3, 4, 6]])
+    assert "a.ply: 2 of 7 Gaussians have NaN or infinite values and are left out" in caplog.text
+    values["y"][:] = np.nan
+    write_columns(tmp_path / "a.ply", values)
+    with pytest.raises(ValueError, match=r"a\.ply: all 7 Gaussians have NaN .* export the file"):
+        ply.read(tmp_path / "a.ply")
+
+
+def test_2d_gaussians_are_thin(tmp_path):
+    splats = some_splats(degree=1)
+    values = columns(splats)
+    del values["scale_2"]
+    write_columns(tmp_path / "a.ply", values)
+    back = ply.read(tmp_path / "a.ply")
+    assert torch.equal(back["scales"][:, :2], splats["scales"][:, :2])
+    torch.testing.assert_close(back["scales"][:, 2].exp(), torch.full((7,), 1e-6))
+    assert torch.equal(back["shN"], splats["shN"])
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("u1", 255), ("u2", 65535), ("f4", 1)])
+def test_rgb_in_place_of_harmonics(tmp_path, kind, whole):
+    """As `ns-export gaussian-splat --ply-color-mode rgb` writes it (bytes)."""
+    values = columns(some_splats(degree=0))
+    colors = np.random.default_rng(0).random((7, 3)) if whole == 1 else None
+    if colors is None:
+        colors = np.random.default_rng(0).integers(0, whole + 1, (7, 3))
+    for i, name in enumerate(("red", "green", "blue")):
+        del values[f"f_dc_{i}"]
+        values[name] = colors[:, i]
+    write_columns(tmp_path / "a.ply", values, dict.fromkeys(("red", "green", "blue"), kind))
+    back = ply.read(tmp_path / "a.ply")
+    expected = torch.from_numpy(colors / whole).float()
+    torch.testing.assert_close(back["sh0"][:, 0] * SH_C0 + 0.5, expected, atol=1e-6, rtol=0)
+
+
+def test_a_3d_filter_is_fused(tmp_path):
+    """`save_fused_ply` of Mip-Splatting: s -> sqrt(s^2 + f^2), and the opacity falls by the root of
+    the ratio of the determinants."""
+    splats = some_splats()
+    values = columns(splats)
+    values["filter_3D"] = smoothing = np.linspace(0, 0.5, 7, dtype=np.float32)
+    write_columns(tmp_path / "a.ply", values)
+    back = ply.read(tmp_path / "a.ply")
+    squares = splats["scales"].detach().double().exp() ** 2
+    total = squares + torch.from_numpy(smoothing).double()[:, None] ** 2
+    torch.testing.assert_close(back["scales"].double().exp(), total.sqrt(), rtol=1e-5, atol=0)
+    dimming = (squares.prod(1) / total.prod(1)).sqrt()
+    expected = splats["opacities"].double().sigmoid() * dimming
+    torch.testing.assert_close(back["opacities"].double().sigmoid(), expected, rtol=1e-5, atol=0)
+    assert torch.allclose(back["scales"][0], splats["scales"][0], atol=1e-6)
+    assert dimming.min() < 0.7  # the test sees the filter
+
+
+def test_harmonics_of_degree_4_are_refused(tmp_path):
+    values = columns(some_splats(degree=3))
+    values |= {f"f_rest_{i}": np.zeros(7) for i in range(72)}
+    write_columns(tmp_path / "a.ply", values)
+    with pytest.raises(ValueError, match=r"72 f_rest properties \(degree 4\).*degree 3 or less"):
         ply.read(tmp_path / "a.ply")
 
 
