@@ -18,6 +18,7 @@ COMMANDS = (
     ("-m", "fixers", "--help"),
     ("-m", "examples.gsplat.simple_trainer_difix3d", "--help"),
     ("-m", "models.checkpoints", "--help"),
+    ("-m", "splats", "convert", "--help"),
     ("-m", "splats.view", "--help"),
     ("-m", "gen_data.gen_data", "--help"),
     ("-m", "gen_data.gen_data_json", "--help"),

@@ -110,7 +110,7 @@ def main() -> None:
     """Print the table; ValueError or OSError for a wrong flag."""
     options = parse_command(Options, "python -m benchmarks.quality.splat_formats")
     if options.count < 2:
-        raise ValueError(f"--count {options.count}: at least 2 Gaussians are needed")
+        raise ValueError(f"--count {options.count}: give at least 2")
     command = options.splat_transform
     if command is not None and shutil.which(command) is None:
         raise ValueError(f"--splat_transform {command} is not a command")

@@ -147,7 +147,7 @@ def _find_primitives(
     waiting = [
         (i, torch.eye(4, dtype=torch.float64)) for i in scenes[content.get("scene", 0)]["nodes"]
     ]
-    found: list[tuple[torch.Tensor, dict[str, Any]]] = []
+    primitives: list[tuple[torch.Tensor, dict[str, Any]]] = []
     seen: set[int] = set()
     while waiting:
         i, parent = waiting.pop(0)
@@ -166,8 +166,8 @@ def _find_primitives(
             kernel = extension.get("kernel", "ellipse")
             if kernel != "ellipse":
                 raise ValueError(f"{path} has Gaussians of the kernel {kernel!r}; ellipse is read")
-            found.append((matrix, primitive))
-    return found
+            primitives.append((matrix, primitive))
+    return primitives
 
 
 def _node_matrix(node: dict[str, Any]) -> torch.Tensor:
@@ -195,21 +195,27 @@ def _read_primitive(
         raise ValueError(f"{path} has splats without {', '.join(missing)}; export it again")
     if f"{NAME}:SH_DEGREE_4_COEF_0" in attributes:
         raise ValueError(f"{path} has harmonics of degree 4; export it with degree 3 or less")
-    values = [_read_accessor(path, content, data, attributes[name]) for name in needed]
+    widths = (3, 4, 3, 1, *[3] * (len(needed) - 4))
+    values = [
+        _read_accessor(path, content, data, attributes[name], width)
+        for name, width in zip(needed, widths, strict=True)
+    ]
     if len({len(value) for value in values}) != 1:
         raise ValueError(f"{path} is damaged: its attributes have different numbers of Gaussians")
     means, rotations, scales, opacities, *harmonics = values
     return {
-        "means": means.reshape(-1, 3),
-        "scales": scales.reshape(-1, 3).log(),
-        "quats": rotations.reshape(-1, 4).roll(1, dims=1),
-        "opacities": opacities.reshape(-1).logit(),
-        "sh0": harmonics[0].reshape(-1, 1, 3),
+        "means": means,
+        "scales": scales.log(),
+        "quats": rotations.roll(1, dims=1),
+        "opacities": opacities[:, 0].logit(),
+        "sh0": harmonics[0][:, None],
         "shN": torch.stack(harmonics[1:], 1) if degree else means.new_zeros(len(means), 0, 3),
     }
 
 
-def _read_accessor(path: Path, content: dict[str, Any], data: bytes, index: int) -> torch.Tensor:
+def _read_accessor(
+    path: Path, content: dict[str, Any], data: bytes, index: int, width: int
+) -> torch.Tensor:
     """float32 [count, width] of an accessor; integers are normalised where it says so."""
     accessor = content["accessors"][index]
     if "sparse" in accessor or "bufferView" not in accessor:
@@ -219,7 +225,9 @@ def _read_accessor(path: Path, content: dict[str, Any], data: bytes, index: int)
         raise ValueError(
             f"{path} is compressed by {', '.join(view['extensions'])}; export it without"
         )
-    kind, width = np.dtype(TYPES[accessor["componentType"]]), WIDTHS[accessor["type"]]
+    kind = np.dtype(TYPES[accessor["componentType"]])
+    if WIDTHS[accessor["type"]] != width:
+        raise ValueError(f"{path} is damaged: a {accessor['type']} is where {width} values belong")
     count, item = accessor["count"], kind.itemsize * width
     stride = view.get("byteStride", item)
     start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)

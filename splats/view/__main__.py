@@ -1,4 +1,4 @@
-# python -m splats.view RESULT_OR_PLY: look around in splats in the browser.
+# python -m splats.view PATH: look around in splats in the browser.
 from __future__ import annotations
 
 import errno
@@ -21,7 +21,7 @@ class Config:
     """Show splats in the browser."""
 
     path: Annotated[Path, tyro.conf.Positional]
-    """A .ply, a .pt, or a result folder (the newest splats in it)."""
+    """A file of splats (.ply, .pt, .spz, .sog, .glb, ...), or a result folder."""
     before: Path | None = None
     """Other splats of the same world to switch to (default: `vanilla` in the result folder)."""
     port: int = 8080

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from benchmarks import run, timing
+from benchmarks.quality import splat_formats
 from benchmarks.speed import engine, growth, scaling
 
 
-@pytest.mark.parametrize("module", [engine, growth, run, scaling])
+@pytest.mark.parametrize("module", [engine, growth, run, scaling, splat_formats])
 def test_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     with pytest.raises(SystemExit) as stop:
@@ -27,6 +28,8 @@ def test_help(module, monkeypatch, capsys):
         (run, "--quick --threads 0", "--threads 0: give at least 1"),
         (run, "--quick --rounds 0", "--rounds 0: give at least 1"),
         (scaling, "--steps 2", "--steps 2: give at least 4"),
+        (splat_formats, "--count 1", "--count 1: give at least 2"),
+        (splat_formats, "--splat_transform none", "--splat_transform none is not a command"),
     ],
 )
 def test_mistakes_are_told_first(module, arguments, sentence, monkeypatch, capsys):

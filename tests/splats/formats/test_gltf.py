@@ -63,8 +63,8 @@ def test_values_are_those_of_the_specification(tmp_path):
     assert angles.max() < 1e-3
     np.testing.assert_array_equal(values(prefix + "SH_DEGREE_0_COEF_0"), raw["sh0"][:, 0])
     for k, sign in enumerate((-1, 1, -1)):  # of y, z and x
-        found = values(f"{prefix}SH_DEGREE_1_COEF_{k}")
-        np.testing.assert_allclose(found, sign * raw["shN"][:, k], atol=1e-6)
+        actual = values(f"{prefix}SH_DEGREE_1_COEF_{k}")
+        np.testing.assert_allclose(actual, sign * raw["shN"][:, k], atol=1e-6)
 
 
 def test_nodes_move_splats_and_a_gltf_may_hold_its_data_in_text(tmp_path):
