@@ -10,6 +10,7 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -52,7 +53,9 @@ def read(path: Path | str) -> Splats:
         RecursionError,
         OverflowError,
     ) as error:
-        raise ValueError(f"{path} is a damaged glTF file ({error!r}); export it again") from error
+        raise ValueError(
+            f"{path} is a damaged glTF file ({repr(error)[:200]}); export it again"
+        ) from error
     if not parts:
         raise ValueError(f"{path} is glTF without splats: no primitive has {NAME}")
     return Splats.from_gaussians(Gaussians.concatenate(parts))
@@ -255,6 +258,9 @@ def _read_buffer(path: Path, buffer: dict[str, Any], data: bytes) -> bytes:
             raise ValueError(
                 f"{path} is damaged: its data is not base64; export it again"
             ) from error
-    if Path(uri).name != uri or not (path.parent / uri).is_file():
-        raise ValueError(f"{path} names {uri!r}, which is not beside it; copy the whole folder")
-    return (path.parent / uri).read_bytes()
+    name = unquote(uri)
+    if len(name) > 255 or Path(name).name != name or not (path.parent / name).is_file():
+        raise ValueError(
+            f"{path} names {name[:80]!r}, which is not beside it; copy the whole folder"
+        )
+    return (path.parent / name).read_bytes()

@@ -61,13 +61,13 @@ def read_unpacked_sog(path: Path | str) -> Splats:
                  and "files" in part]  # fmt: skip
         names = [str(name) for files in lists for name in files]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a meta.json of SOG ({error!r})") from error
+        raise ValueError(f"{path} is not a meta.json of SOG ({repr(error)[:200]})") from error
     if not names:
         raise ValueError(f"{path} is not a meta.json of SOG: it names no pictures")
     for name in names:
-        if Path(name).name != name or not (path.parent / name).is_file():
+        if len(name) > 255 or Path(name).name != name or not (path.parent / name).is_file():
             raise ValueError(
-                f"{path} names {name!r}, which is not beside it; copy the whole folder"
+                f"{path} names {name[:80]!r}, which is not beside it; copy the whole folder"
             )
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "splats.sog"
