@@ -32,6 +32,7 @@ ALL = (
     "benchmarks.speed.fixer",
     "benchmarks.speed.rasterize",
     "benchmarks.speed.procedural",
+    "benchmarks.speed.loading",
     "benchmarks.speed.training",
     "benchmarks.speed.growth",
     "benchmarks.speed.scaling",
