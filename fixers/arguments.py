@@ -5,7 +5,7 @@ import inspect
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -61,6 +61,9 @@ class Arguments:
     alpha: Path | None = None
     """Grey pictures of the renders' opacity, or a folder of them, paired by name: what is black
     because nothing is there (default: the pictures' own transparency, where they have one)."""
+    holes: Literal["none", "auto"] = "none"
+    """Of pictures without alpha: none, they are opaque; or auto, large regions that are black
+    throughout are taken for holes, which unlit parts of a scene may be, too."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["--output"])] = Path("output")
     """Where the fixed pictures go."""
     fixer: Annotated[FixerName, tyro.conf.arg(help=describe_fixers())] = "gsvar"

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation.metrics import mse_to_psnr
 from evaluation.pictures import join_side_by_side, save_png, to_uint8
 from evaluation.video import write_video
 from fixers.arguments import Arguments
 from fixers.fixer import Fixer
+from fixers.holes import contradicts, guess_alpha
 from fixers.sources import Pair, Video, find_pairs, is_video
 from runtime.files import make_writable_folder
 from triplets.pictures import read_image, read_render, resize
 
 log = logging.getLogger(__name__)
+
+VISIBLE = 4 / 255
 
 
 def fix_path(arguments: Arguments) -> None:
@@ -50,7 +54,12 @@ def load_fixer(arguments: Arguments) -> Fixer:
             "picture's view (add --warped if yours are)"
         )
     if fixer.needs.alpha and arguments.alpha is None:
-        log.info("pictures without transparency are fixed without alpha (--alpha), with less gain")
+        log.info(
+            "pictures without transparency are taken as %s (--alpha names their opacity)",
+            "opaque but for black regions"
+            if arguments.holes == "auto"
+            else "opaque: their holes are left alone; --holes auto looks for black ones",
+        )
     return fixer
 
 
@@ -70,8 +79,29 @@ def fix(
         reference = torch.where(reference.amax(-1, keepdim=True) > 0, reference, small)
     used = reference is not None and (arguments.warped or not fixer.needs.warped)
     guide = reference[None, None] if used else None
-    alphas = None if alpha is None else resize(alpha[..., None], *size)[None, ..., 0]
+    if alpha is None:
+        alpha = guess_alpha(image, arguments.holes)
+    alphas = resize(alpha[..., None], *size)[None, ..., 0]
     return resize(fixer.fix(small[None], guide, alphas=alphas)[0].cpu(), H, W)
+
+
+class Changes:
+    """How much pictures are changed: in words by str()."""
+
+    def __init__(self) -> None:
+        self.squared, self.visible, self.count = 0.0, 0, 0
+
+    def add(self, image: Tensor, fixed: Tensor) -> None:
+        """Count a picture [H,W,3] and its answer."""
+        difference = (fixed - image).abs()
+        self.squared += difference.square().sum().item()
+        self.visible += int((difference.amax(-1) > VISIBLE).sum())
+        self.count += difference[..., 0].numel()
+
+    def __str__(self) -> str:
+        psnr = mse_to_psnr(self.squared / max(1, 3 * self.count))
+        share = 100 * self.visible / max(1, self.count)
+        return f"changed {share:.1f} % of the pixels visibly ({psnr:.1f} dB from what they were)"
 
 
 def fix_pictures(arguments: Arguments, pairs: list[Pair], alphas: dict[str, Path | None]) -> None:
@@ -89,6 +119,8 @@ def fix_pictures(arguments: Arguments, pairs: list[Pair], alphas: dict[str, Path
     fixer = load_fixer(arguments) if todo else None
     references: dict[Path, Tensor] = {}
     broken: list[str] = []
+    doubtful: list[Path] = []
+    changes = Changes()
     for pair in tqdm(todo, "fixing", unit="picture", disable=None if len(todo) > 1 else True):
         try:
             (image, alpha), guide = read_render(pair.image), None
@@ -96,12 +128,15 @@ def fix_pictures(arguments: Arguments, pairs: list[Pair], alphas: dict[str, Path
             broken.append(str(error))
             continue
         if alphas[pair.name] is not None:
-            alpha = read_image(alphas[pair.name])[..., 0]
+            alpha = resize(read_image(alphas[pair.name]), *image.shape[:2])[..., 0]
+            if contradicts(image, alpha):
+                doubtful.append(alphas[pair.name])
         if pair.reference is not None:
             if pair.reference not in references:
                 references = {pair.reference: read_image(pair.reference)}
             guide = references[pair.reference]
         fixed = fix(fixer, arguments, image, guide, alpha)
+        changes.add(image, fixed)
         if arguments.compare:
             shown = [image, *([] if guide is None else [resize(guide, *image.shape[:2])]), fixed]
             save_png(
@@ -109,6 +144,14 @@ def fix_pictures(arguments: Arguments, pairs: list[Pair], alphas: dict[str, Path
                 join_side_by_side(shown, 4),
             )
         save_png(targets[pair.name], fixed)
+    if doubtful:
+        log.warning(
+            "%s and %d more are white where the pictures are black, and black elsewhere: --alpha "
+            "wants opacity, and these look like pictures of holes",
+            *(doubtful[0], len(doubtful) - 1),
+        )
+    if todo:
+        log.info("%s", changes)
     if broken:
         raise ValueError(
             f"{len(broken)} of {len(todo)} could not be read, the others are fixed: {broken[0]}"

@@ -25,6 +25,8 @@ from splats.gaussians import Splats
 
 log = logging.getLogger(__name__)
 
+HALF = 128  # of an alpha of 255
+
 
 @dataclass(frozen=True)
 class HeldOutView:
@@ -34,7 +36,7 @@ class HeldOutView:
     metrics: dict[str, float | None]
     render: np.ndarray
     photo: np.ndarray
-    holes: np.ndarray  # [H, W] bool, where less than half of the light comes from splats
+    alpha: np.ndarray  # [H, W] uint8, the render's opacity
     post: np.ndarray | None = None  # the render, fixed
     reference: np.ndarray | None = None  # the photo that guided that
     confidence: np.ndarray | None = None  # [H, W] float16
@@ -92,7 +94,7 @@ def evaluate(
             metrics(colors, photo, mask),
             to_uint8(colors),
             to_uint8(photo),
-            (alphas < 0.5).numpy(),
+            to_uint8(alphas),
         )
         views.append(view if fixed is None else add_post(view, fixed[i], photo, mask, metrics))
     return Evaluation(step, views, splats.count, seconds / max(1, len(views)), fixing)
@@ -114,13 +116,15 @@ def add_post(
 
 
 def write_evaluation(evaluation: Evaluation, folder: ResultFolder) -> None:
-    """stats/val_step*.json (means and per view) and renders/val/{step}/{GT,Pred,Alpha}/*.png."""
+    """stats/val_step*.json (means and per view) and renders/val/{step}/{GT,Pred,Alpha,Holes}/
+    *.png, holes where less than half of the light comes from splats."""
     step = evaluation.step
     write_json(folder.val_stats(step), evaluation.stats)
     per_view = {view.name: view.metrics for view in evaluation.views}
     write_json(folder.per_view_stats(step), per_view)
     for i, view in enumerate(evaluation.views):
-        pictures = {"GT": view.photo, "Pred": view.render, "Alpha": view.holes.astype(np.float32)}
+        holes = (view.alpha < HALF).astype(np.float32)
+        pictures = {"GT": view.photo, "Pred": view.render, "Alpha": view.alpha, "Holes": holes}
         if view.post is not None:
             pictures["Post"] = view.post
         if view.reference is not None:

@@ -38,6 +38,7 @@ def test(flags: TestFlags, *, mode: str, suffix: str) -> None:
         backbones=results.backbones,
         metric_space=results.metric_space,
         guides=tested.guides,
+        holes=flags.data.holes,
         at_a_time=getattr(tested.options, "batch_size", 1) if tested.mode == "resize" else 1,
         resume=results.resume,
         shard=None if results.shard is None else Shard.parse(results.shard),
@@ -115,6 +116,8 @@ class TestedFixer:
         data, weights = self.flags.data, self.flags.weights
         made_with = {"fixer": self.flags.fixing.fixer, "use_ref": data.use_ref}
         made_with |= {"num_refs": data.num_refs, "use_warped": self.guides.warped}
+        if self.needs.alpha:
+            made_with["holes"] = data.holes
         decisive = self.given.decisive()
         if "checkpoint" in decisive:
             files = [self.options.checkpoint]

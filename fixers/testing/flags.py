@@ -36,6 +36,9 @@ class Data:
     use_warped: bool | None = None
     """Take the references that were warped into the render's view (gen_data_json.py --warp);
     default: where the model was made for those (mini)."""
+    holes: Literal["none", "auto"] = "none"
+    """Of pictures without alpha: none, they are opaque; or auto, large regions that are black
+    throughout are taken for holes, which unlit parts of a scene may be, too."""
 
 
 @dataclass(frozen=True)

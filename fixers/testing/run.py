@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from evaluation.metrics import SSIM_WINDOW, Metrics
 from evaluation.pictures import save_png
 from evaluation.sheet import draw_comparison
 from fixers.fixer import Fixer
+from fixers.holes import Holes, guess_alpha
 from runtime.files import make_writable_folder, write_json
 from runtime.shards import Shard
 from triplets.guides import Guides, Pictures
@@ -89,13 +90,15 @@ def predict(
     folders: Folders,
     *,
     guides: Guides,
+    holes: Holes = "none",
     at_a_time: int = 1,
     resume: bool = False,
 ) -> dict[str, float]:
     """Write copies of the inputs and the predictions; seconds a picture by key.
 
-    Up to `at_a_time` neighbours of one size go to the fixer together. `resume` keeps predictions
-    that are there.
+    holes: what renders without alpha are taken for, where the fixer reads it (`guess_alpha`). Up to
+    `at_a_time` neighbours of one size go to the fixer together. `resume` keeps predictions that are
+    there.
     """
     seconds: dict[str, float] = {}
     waiting: list[tuple[str, Pictures]] = []
@@ -126,6 +129,8 @@ def predict(
                 bar.update()
                 continue
             images = Pictures.read(triplet, guides)
+            if guides.alpha and images.alpha is None:
+                images = replace(images, alpha=guess_alpha(images.render, holes))
             copies = {"renders": images.render, "gt": images.truth, "ref": images.reference}
             for kind, image in copies.items():
                 if image is not None:
@@ -228,6 +233,7 @@ def test_fixer(
     backbones: Path | None = None,
     metric_space: str = "rgb",
     guides: Guides,
+    holes: Holes = "none",
     at_a_time: int = 1,
     resume: bool = False,
     shard: Shard | None = None,
@@ -251,6 +257,7 @@ def test_fixer(
             triplets if shard is None else shard.select(triplets),
             folders,
             guides=guides,
+            holes=holes,
             at_a_time=at_a_time,
             resume=resume,
         )

@@ -287,7 +287,10 @@ def test_fixing_makes_the_published_files_and_a_report_of_both_ways(capture, tmp
     assert [r["step"] for r in rounds] == [20, 40]
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     novel = {f"renders/novel/19/{kind}/0000.png" for kind in ("Pred", "Alpha", "Fixed", "Ref")}
-    post = {f"renders/val/59/{kind}/0000.png" for kind in ("GT", "Pred", "Alpha", "Post", "Ref")}
+    post = {
+        f"renders/val/59/{kind}/0000.png"
+        for kind in ("GT", "Pred", "Alpha", "Holes", "Post", "Ref")
+    }
     assert names >= novel | post | {"ply/point_cloud_59.ply", "report/index.html"}
     page = (out / "report/index.html").read_text()
     assert "vanilla" in page and "fixed and distilled" in page

@@ -194,6 +194,7 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
     for name, flags in {
         "rgba": [],
         "black": [],
+        "auto": ["--holes", "auto"],
         "told": ["--alpha", tmp_path / "alpha"],
         "guided": ["--alpha", tmp_path / "alpha", "--reference", tmp_path / "warped", "--warped"],
         "left": ["--alpha", tmp_path / "alpha", "--reference", tmp_path / "warped"],
@@ -202,11 +203,13 @@ def test_transparency_and_alpha_are_told_to_weights_that_read_them(call, model, 
         out = tmp_path / f"out_{name}"
         code, said = call(source, "--checkpoint", weights, "--output_dir", out, *flags)
         assert code == 0, said
-        assert ("fixed without alpha" in said) == (name in ("rgba", "black"))
+        assert ("are taken as opaque" in said) == (name in ("rgba", "black", "auto"))
+        assert "% of the pixels visibly" in said
         assert ("unwarped references are ignored" in said) == (name == "left")
         fixed[name] = read_image(out / "a.png")
     assert torch.equal(fixed["rgba"], fixed["told"])
     assert torch.equal(fixed["left"], fixed["told"])
+    assert torch.equal(fixed["auto"], fixed["told"])
     assert not torch.equal(fixed["black"], fixed["told"])
     assert not torch.equal(fixed["guided"], fixed["told"])
     code, said = call(tmp_path / "black", "--warped")

@@ -103,7 +103,7 @@ def test_a_finished_run_has_gsplats_files_and_is_only_evaluated_again(scene, tmp
             f"stats/val_step{step:04d}_per_view.json",
             *(
                 f"renders/val/{step}/{k}/{i:04d}.png"
-                for k in ("GT", "Pred", "Alpha")
+                for k in ("GT", "Pred", "Alpha", "Holes")
                 for i in (0, 1)
             ),
         }
