@@ -15,6 +15,7 @@ from runtime.text import format_count, format_list
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses
 from scenes.formats.ply_points import read_ply_points
 from scenes.formats.unposed import NO_PHOTOS
+from scenes.panoramas import make_panorama_lens
 from scenes.photos import SUFFIXES, UnreadablePhoto, list_photos, read_header
 
 KNOWN_SUFFIXES = {*SUFFIXES, ".dng", ".heic", ".tif"}  # of photos, also of ones converted since
@@ -114,11 +115,20 @@ def make_lens(
     K = np.array([[focal[0], skew, cx], [0, focal[1], cy], [0, 0, 1]], np.float64)
     terms = tuple(float(term) for term in distortion)
     terms += (0.0,) * (4 - len(terms))
-    size = (round(width), round(height))
-    if len(terms) == 6 and terms[5]:
-        return Lens(*size, K, terms, model="BROWN")
-    terms = terms[:5]
-    return Lens(*size, K, terms if any(terms) or fisheye else (), fisheye)
+    if not any(terms) and not fisheye:
+        return Lens(round(width), round(height), K)
+    model = "BROWN" if len(terms) == 6 and not fisheye else ""
+    return Lens(round(width), round(height), K, terms, fisheye, model)
+
+
+def make_panorama(width: float, height: float, what: str) -> Lens:
+    """The lens of an equirectangular photo, whose middle looks forwards; ValueError if not 2:1."""
+    if not abs(width - 2 * height) <= 0.02 * height:
+        raise ValueError(
+            f"{what} is a panorama of {width:g}x{height:g}; only those of the whole sphere (2:1) "
+            "are read: export perspective photos"
+        )
+    return make_panorama_lens(round(width), round(height))
 
 
 def read_size(photo: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -18,6 +19,7 @@ from scenes.formats.conversions import (
     invert_pose,
     make_capture,
     make_lens,
+    make_panorama,
     make_pose,
     match_photos,
     photo_folders,
@@ -84,6 +86,8 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         notes.append(f"{file.name}: skipped {format_count(disabled, 'disabled photo')}")
     if any((shutter.text or "").strip() for shutter in chunk.iter("rolling_shutter")):
         notes.append(f"{file.name}: the rolling shutter of its cameras is ignored")
+
+    notes += _ignored(sensors.values(), file)
 
     frames = {part.get("id"): _transform(part, file) for part in chunk.iter("component")}
     whole = _transform(chunk, file)
@@ -163,19 +167,15 @@ def _transform(part: Element, file: Path) -> Similarity | None:
     return Similarity(scale, R, read_numbers(translation, 3, what))
 
 
+def _calibration(sensor: Element) -> Element:
+    """The adjusted calibration of a sensor, else another one, else the sensor."""
+    calibrations = sensor.findall("calibration")
+    return min(calibrations, key=lambda one: one.get("class") != "adjusted", default=sensor)
+
+
 def _lens(sensor: Element, what: str) -> Lens:
     kind = sensor.get("type", "frame")
-    calibrations = sorted(
-        sensor.findall("calibration"),
-        key=lambda calibration: calibration.get("class") != "adjusted",
-    )
-    if kind not in ("frame", "fisheye"):
-        raise ValueError(
-            f"{what} is of the type {kind[:40]}, which is not supported; export undistorted photos"
-        )
-    if not calibrations or calibrations[0].find("f") is None:
-        raise ValueError(f"{what} has no calibration with f; align the photos and export it again")
-    calibration = calibrations[0]
+    calibration = _calibration(sensor)
 
     def number(key: str) -> float:
         return read_number(calibration.findtext(key) or "0", f"{what}: {key}")
@@ -187,6 +187,14 @@ def _lens(sensor: Element, what: str) -> Lens:
     width, height = (
         read_number(resolution.get(key), f"{what}: its {key}") for key in ("width", "height")
     )
+    if kind == "spherical":
+        return make_panorama(width, height, what)
+    if kind not in ("frame", "fisheye"):
+        raise ValueError(
+            f"{what} is of the type {kind[:40]}, which is not supported; export undistorted photos"
+        )
+    if calibration.find("f") is None:
+        raise ValueError(f"{what} has no calibration with f; align the photos and export it again")
     f, k1, k2, k3, k4 = (number(key) for key in ("f", "k1", "k2", "k3", "k4"))
     p1, p2 = number("p2"), number("p1")  # OpenCV's order is the other way round
     fisheye = kind == "fisheye"
@@ -198,3 +206,14 @@ def _lens(sensor: Element, what: str) -> Lens:
         fisheye,
         skew=number("b2"),
     )
+
+
+def _ignored(sensors: Iterable[Element], file: Path) -> list[str]:
+    """Notes on what of the sensors a Lens cannot hold."""
+    decentred = any(
+        sensor.get("type") == "fisheye"
+        and any(_calibration(sensor).findtext(key) for key in ("p1", "p2"))
+        for sensor in sensors
+    )
+    text = f"{file.name}: the terms p1 and p2 of its fisheye lenses are ignored"
+    return [text] if decentred else []

@@ -12,6 +12,7 @@ from scenes.formats.conversions import (
     get,
     make_capture,
     make_lens,
+    make_panorama,
     make_points,
     make_pose,
     match_photos,
@@ -30,6 +31,7 @@ TERMS = {
     "fisheye": ("k1", "k2", "", ""),
     "fisheye_opencv": ("k1", "k2", "k3", "k4"),
 }
+PANORAMAS = ("spherical", "equirectangular")
 
 
 def find(folder: Path) -> Path | None:
@@ -89,7 +91,7 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
 
 def _lens(camera: dict, what: str) -> Lens:
     kind = camera.get("projection_type", "perspective")
-    if kind not in TERMS:
+    if kind not in (*TERMS, *PANORAMAS):
         raise ValueError(
             f"{what} is of the type {str(kind)[:40]}, which is not supported; use the undistorted "
             "reconstruction (opensfm undistort writes the folder undistorted)"
@@ -99,6 +101,8 @@ def _lens(camera: dict, what: str) -> Lens:
         return read_number(camera.get(key, default), f'{what}: "{key}"')
 
     width, height = number("width"), number("height")
+    if kind in PANORAMAS:
+        return make_panorama(width, height, what)
     keys = ("focal", "focal") if "focal" in camera else ("focal_x", "focal_y")
     unit = max(width, height)
     return make_lens(

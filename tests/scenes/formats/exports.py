@@ -45,6 +45,7 @@ def retake(
     zoom: float = 1.1,
     aspect: float = 1.0,
     offset: tuple[float, float] = (0.0, 0.0),
+    skew: float = 0.0,
     distort: Distort | None = None,
 ) -> Views:
     """Write the known photos into `folder` as a lens of another K and distortion sees them.
@@ -56,8 +57,10 @@ def retake(
     K = K_known.copy()
     K[0, 0], K[1, 1] = zoom * K[0, 0], zoom * aspect * K[1, 1]
     K[:2, 2] += offset
+    K[0, 1] = skew
     v, u = np.mgrid[:height, :width] + 0.5
-    x_seen, y_seen = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    y_seen = (v - K[1, 2]) / K[1, 1]
+    x_seen = (u - K[0, 2] - skew * y_seen) / K[0, 0]
     x, y = x_seen.copy(), y_seen.copy()
     for _ in range(50 if distort else 0):  # the inverse, by fixed-point iteration
         x_now, y_now = distort(x, y)
@@ -72,7 +75,7 @@ def retake(
         viewmat = known.cameras.viewmats[i].double().numpy()
         x, y, z = viewmat[:3, :3] @ points.T + viewmat[:3, 3:]
         x, y = distort(x / z, y / z) if distort else (x / z, y / z)
-        u, v = K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2]
+        u, v = K[0, 0] * x + skew * y + K[0, 2], K[1, 1] * y + K[1, 2]
         inside = (z > 0) & (u > 0) & (u < width) & (v > 0) & (v < height)
         seen = photo[v[inside].astype(int), u[inside].astype(int)]
         errors.append(np.abs(seen / 255 - colors[inside]).mean(1))
@@ -422,15 +425,15 @@ def write_metashape(
     """
     if kind == "frame":
         terms = {**TERMS, "k4": 0.03}
-        views = retake(known, root / "photos", **ODD, distort=brown(**terms))
+        views = retake(known, root / "photos", **ODD, skew=1.5, distort=brown(**terms))
         p1, p2 = terms["p2"], terms["p1"]  # Metashape's P1 belongs to r^2 + 2 x^2
         terms = {**terms, "p1": p1, "p2": p2}
     else:
         terms = {"k1": 0.02, "k2": -0.01, "k3": 0.003, "k4": -0.001}
-        views = retake(known, root / "photos", **ODD, distort=fisheye(**terms))
+        views = retake(known, root / "photos", **ODD, skew=-1.5, distort=fisheye(**terms))
     scale, R, t = FRAME
     numbers = {
-        **{"f": views.K[1, 1], "b1": views.K[0, 0] - views.K[1, 1]},
+        **{"f": views.K[1, 1], "b1": views.K[0, 0] - views.K[1, 1], "b2": views.K[0, 1]},
         **{"cx": views.K[0, 2] - views.width / 2, "cy": views.K[1, 2] - views.height / 2},
         **terms,
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scenes
 from scenes.formats.conversions import match_photos
@@ -43,7 +44,7 @@ def check_lens(root, views):
     y, x = np.mgrid[: views.height, : views.width] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(pinhole.K).T
     x, y = views.distort(rays[..., 0], rays[..., 1])
-    u = views.K[0, 0] * x + views.K[0, 2] - 0.5  # to OpenCV's pixel centres
+    u = views.K[0, 0] * x + views.K[0, 1] * y + views.K[0, 2] - 0.5  # to OpenCV's pixel centres
     v = views.K[1, 1] * y + views.K[1, 2] - 0.5
     assert np.abs(maps[0] - u).max() < 0.01 and np.abs(maps[1] - v).max() < 0.01
 
@@ -136,7 +137,8 @@ def remove(*names):
     [
         ("Metashape", replace_in("cameras.xml", "<document", "<!DOCTYPE x>\n<document"), "type"),
         ("Metashape", replace_in("cameras.xml", "</chunk>", ""), "not valid XML"),
-        ("Metashape", replace_in("cameras.xml", 'type="frame"', 'type="spherical"'), "spherical"),
+        ("Metashape", replace_in("cameras.xml", 'type="frame"', 'type="spherical"'), "2:1"),
+        ("Metashape", replace_in("cameras.xml", 'type="frame"', 'type="cylinder"'), "cylinder"),
         ("Metashape", replace_in("cameras.xml", 'sensor_id="0"', 'sensor_id="9"'), "no sensor"),
         ("Metashape", replace_in("cameras.xml", "transform>", "place>"), "no aligned camera"),
         ("Metashape", replace_in("cameras.xml", "<scale>2.5", "<scale>-1"), "the scale -1"),
@@ -217,3 +219,31 @@ def test_equal_labels_in_groups_of_metashape_are_photos_of_equal_folders(tmp_pat
     scene = scenes.load(tmp_path, progress=False)
     assert scene.names == tuple(f"photos/cam{i // 4}/{i % 4}.png" for i in range(8))
     assert np.allclose(scene.cameras.viewmats, small.cameras.viewmats, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Metashape", "OpenSfM"])
+def test_panoramas_become_six_views(tmp_path, small, kind):
+    exports.WRITERS[kind](tmp_path, small)
+    name = {"Metashape": "cameras.xml", "OpenSfM": "reconstruction.json"}[kind]
+    text = (tmp_path / name).read_text()
+    for old, new in {
+        **{'type="frame"': 'type="spherical"', '"projection_type": "brown"': PANORAMA},
+        **{'width="64"': 'width="96"', '"width": 64': '"width": 96'},
+    }.items():
+        text = text.replace(old, new)
+    (tmp_path / name).write_text(text)
+    for photo in tmp_path.rglob("*.png"):
+        Image.open(photo).resize((96, 48)).save(photo)
+    scene = scenes.load(tmp_path, progress=False)
+    assert len(scene) == 6 * len(small)
+    front = [i for i, name in enumerate(scene.names) if name.endswith("_front.png")]
+    assert np.allclose(scene.cameras.viewmats[front], small.cameras.viewmats, atol=1e-5)
+
+
+PANORAMA = '"projection_type": "spherical"'
+
+
+def test_a_fisheye_of_metashape_with_tangential_terms_says_so(tmp_path, small):
+    exports.write_metashape(tmp_path, small, kind="fisheye")
+    replace_in("cameras.xml", "<k4>", "<p1>0.001</p1><k4>")(tmp_path)
+    assert "p1 and p2" in " ".join(scenes.load(tmp_path, progress=False).notes)
