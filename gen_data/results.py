@@ -6,6 +6,7 @@
 #     train/, test/                              splits of the strategy
 #       cameras.json
 #       ours_<n>/{renders,gt,alpha,depth}/       pictures, named by their index in the split
+#       ours_<n>/photo_mask/                     of photos with masks: gt shows the render where 0
 from __future__ import annotations
 
 import json

@@ -47,13 +47,19 @@ def build(root: Path) -> list[Path]:
         "ply_file_path": "points.ply",
         "applied_transform": np.eye(4)[:3].tolist(),
         "frames": [
-            {"file_path": f"images/{i}.png", "transform_matrix": pose.round(4).tolist()}
+            {
+                "file_path": f"images/{i}.png",
+                "transform_matrix": pose.round(4).tolist(),
+                "mask_path": f"masks/{i}.png",
+            }
             for i, pose in enumerate(poses)
         ],
     }
     place = root / "transforms"
     place.mkdir()
     shutil.copytree(root / "PINHOLE-text/images", place / "images")
+    shutil.copytree(place / "images", place / "masks")
+    files += [place / "masks/1.png"] * 4
     (place / "transforms.json").write_text(json.dumps(content))
     head = "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\n"
     (place / "points.ply").write_text(head + "property float z\nend_header\n0 0 1\n1 2 3\n")
