@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -60,26 +61,31 @@ def decode_views(
     maps_of = _memo(compute_undistortion)
     photos = capture.photos or capture.names
 
-    def decode_view(i: int) -> View | str:
-        path = sources.paths[i]
+    def decode_views_of(photo_name: str, indices: list[int]) -> list[View | str]:
+        first = indices[0]
+        path = sources.paths[first]
         if path is None:
-            return ""
+            return [""] * len(indices)
         try:
-            photo = _read_photo(photos[i], path, sources, i)
-            mask = masks[i] and read_mask(masks[i], photo.size, photo.orientation)
-            return _view(
+            photo = _read_photo(photo_name, path, sources, first)
+        except UnreadablePhoto as error:
+            return [f"{capture.names[i]} {error}" for i in indices]
+        mask = masks[first] and read_mask(masks[first], photo.size, photo.orientation)
+        return [
+            _view(
                 *(capture.names[i], path, photo, mask, capture.lenses[i], capture.viewmats[i]),
                 *(factor, maps_of),
             )
-        except UnreadablePhoto as error:
-            return f"{capture.names[i]} {error}"
+            for i in indices
+        ]
 
-    n = len(capture.names)
+    views_of = [(name, list(i)) for name, i in groupby(range(len(photos)), photos.__getitem__)]
+    n = len(views_of)
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        results = list(
-            tqdm(pool.map(decode_view, range(n)), "photos", n, disable=not progress, leave=False)
-        )
+        done = pool.map(lambda item: decode_views_of(*item), views_of)
+        bar = tqdm(done, "photos", n, disable=not progress, leave=False)
+        results = [result for results_of_photo in bar for result in results_of_photo]
     finally:
         pool.shutdown(cancel_futures=True)
     views = [result for result in results if isinstance(result, View)]
@@ -110,7 +116,7 @@ def _memo(function: Callable) -> Callable[[Lens], tuple]:
 
     @lru_cache(maxsize=4)
     def by_key(key: tuple) -> tuple:
-        return function(lenses.pop(key))
+        return function(lenses[key])
 
     def of_lens(lens: Lens) -> tuple:
         lenses[lens.key] = lens
