@@ -30,7 +30,7 @@ class Options:
     test_every: int | None = None
     """Train on every N-th view and test on the others, as in Difix3D (1: `_train_` and `_eval_` in
     the names decide; 0: all train). With --split gsplat the opposite: test on every N-th view.
-    Default: every 8th view is held out."""
+    Default: the split that the capture states, else every 8th view is held out."""
     split_file: Path | None = None
     """JSON file with lists of names, for the rule json."""
     image_folder: Path | None = None

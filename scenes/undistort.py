@@ -65,6 +65,11 @@ def project_rays(lens: Lens, rays: np.ndarray) -> np.ndarray:
     if lens.model not in ("", "BROWN"):
         import pycolmap
 
+        if lens.model not in pycolmap.CameraModelId.__members__:
+            raise ValueError(
+                f"pycolmap {pycolmap.__version__} does not know its model {lens.model}; install a "
+                "newer one (pip install -U pycolmap)"
+            )
         (fx, fy), (cx, cy) = lens.K[[0, 1], [0, 1]], lens.K[:2, 2]
         camera = pycolmap.Camera(
             model=lens.model,

@@ -77,7 +77,7 @@ class Flags:
     test_every: int | None = None
     """Train on every N-th view and test on the others, as Difix3D does (1: split by `_train_` and
     `_eval_` in the names; 0: train on all). With --split gsplat: test on every N-th view. Without
-    --test_every and --split, every 8th view is held out."""
+    --test_every and --split, the capture's own split, else every 8th view is held out."""
     split: Literal["gsplat", "difix", "filename", "json", "capture", "all"] | None = None
     """Rule that splits training from test views (default: detected)."""
     split_file: Path | None = None

@@ -30,11 +30,17 @@ def build(root: Path) -> list[Path]:
         "SIMPLE_RADIAL": [30, 16, 12, 0.05],
         "OPENCV": [30, 31, 16, 12, 0.05, -0.01, 0.001, 0.001],
         "OPENCV_FISHEYE": [30, 31, 16, 12, 0.02, -0.01, 0, 0],
+        "FULL_OPENCV": [30, 31, 16, 12, 0.02, -0.01, 0, 0, 0.01, 0.01, 0, 0],
+        "EUCM": [30, 31, 16, 12, 0.6, 1.1],
+        "DIVISION": [30, 31, 16, 12, -0.1],
+        "THIN_PRISM_FISHEYE": [30, 31, 16, 12, 0.02, -0.01, 0, 0, 0, 0, 0.001, 0],
+        "EQUIRECTANGULAR": [64, 32],
     }.items():
         for text in (False, True):
             place = root / f"{kind}-{'text' if text else 'binary'}"
             names = [f"{i}.png" for i in range(4)]
-            camera = (kind, 32, 24, params)
+            size = (64, 32) if kind == "EQUIRECTANGULAR" else (32, 24)
+            camera = (kind, *size, params)
             write_capture(place, names, cameras=[camera], text=text, n_points=5)
             files += [
                 file
@@ -66,6 +72,25 @@ def build(root: Path) -> list[Path]:
     (place / "split.json").write_text(json.dumps({"train": ["0", "1"], "test": ["2", 3]}))
     files += [place / name for name in ("points.ply", "split.json")]
     files += [place / "transforms.json"] * 12
+    content |= {
+        "k4": 0.03,
+        "train_filenames": ["images/0.png", "images/1.png"],
+        "test_filenames": ["images/2.png"],
+    }
+    place = root / "lists"
+    shutil.copytree(root / "PINHOLE-text/images", place / "images")
+    (place / "transforms.json").write_text(json.dumps(content))
+    files += [place / "transforms.json"] * 4
+    place = root / "synthetic"
+    shutil.copytree(root / "PINHOLE-text/images", place / "train")
+    for part, views in {"train": (0, 1), "test": (2, 3)}.items():
+        frames = [
+            {"file_path": f"./train/{i}", "transform_matrix": poses[i].round(4).tolist()}
+            for i in views
+        ]
+        file = place / f"transforms_{part}.json"
+        file.write_text(json.dumps({"camera_angle_x": 0.98, "frames": frames}))
+        files += [file] * 4
     return sorted(files + build_exports(root))
 
 

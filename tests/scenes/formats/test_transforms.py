@@ -200,6 +200,14 @@ def test_a_file_whose_photos_are_all_missing(tmp_path):
         load(tmp_path)
 
 
+def test_k4_without_a_fisheye_belongs_to_the_eighth_power(tmp_path):
+    terms = {"k1": 0.1, "k2": 0.02, "k3": 0.03, "k4": 0.04, "p1": 0.001, "p2": 0.002}
+    write(tmp_path, edit=lambda c: c.update(terms))
+    lens = transforms.read(tmp_path / "transforms.json").lenses[0]
+    assert (lens.model, lens.distortion) == ("BROWN", (0.1, 0.02, 0.001, 0.002, 0.03, 0.04))
+    assert load(tmp_path).cameras.size == (64, 48)
+
+
 @pytest.mark.parametrize(
     ("lists", "train", "test"),
     [
