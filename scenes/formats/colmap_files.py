@@ -88,7 +88,10 @@ def count_views(model: Path) -> int:
         _, images, _ = find_files(model)
         if images.suffix == ".bin":
             with images.open("rb") as file:
-                return COUNT.unpack(file.read(COUNT.size))[0]
+                (count,) = COUNT.unpack(file.read(COUNT.size))
+            # A record has its fields, a name of a letter or more, and a count of observations.
+            least = IMAGE.size + 2 + COUNT.size
+            return count if count * least <= images.stat().st_size else 0
         return sum(1 for _ in _view_lines(images))
     except (OSError, ValueError, struct.error):
         return 0

@@ -77,11 +77,13 @@ FINDINGS = (
 
 def describe_findings(path: Path, formats: Iterable[_Format]) -> str:
     """A sentence that a folder holds no capture, what it does hold, and what to do."""
-    known = ", ".join(f"no {format.name}" for format in formats)
-    endings = ", ".join(sorted(SUFFIXES))
-    text = f"{path} holds no capture ({known} and no photos: {endings}, in it or in its images)"
-    contents, remedy = _find(path, tuple(formats))
-    return f"{text}; it holds {contents}: {remedy}"
+    formats = tuple(formats)
+    contents, remedy = _find(path, formats)
+    known = ", ".join(format.name for format in formats)
+    return (
+        f"{path} holds no capture but {contents}: {remedy} (a capture is photos, "
+        f"{', '.join(SUFFIXES)}, in the folder or in its images, with or without poses: {known})"
+    )
 
 
 def _find(path: Path, formats: tuple[_Format, ...]) -> tuple[str, str]:
@@ -90,6 +92,9 @@ def _find(path: Path, formats: tuple[_Format, ...]) -> tuple[str, str]:
     if not entries:
         return "nothing at all", "give another folder, or put the photos there"
     folders = [entry for entry in entries if entry.is_dir()]
+    if len(folders) == len(entries) and not any(any(folder.iterdir()) for folder in folders):
+        named = format_list([folder.name for folder in folders], 3)
+        return f"empty folders ({named})", "put the photos there"
     captures = [f for f in folders if any(format.find(f) for format in formats)]
     if captures:
         named = format_list([f.name for f in captures], 3)

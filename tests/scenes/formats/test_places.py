@@ -99,6 +99,15 @@ def test_the_model_with_the_most_images_is_read_and_the_others_are_named(
     assert [note in text for text in scene.notes] == ([True] if note else [])
 
 
+def test_a_damaged_count_does_not_make_a_model_the_largest(tmp_path):
+    write_capture(tmp_path)
+    shutil.copytree(tmp_path / "sparse/0", tmp_path / "sparse/1")
+    file = tmp_path / "sparse/1/images.bin"
+    file.write_bytes((2**60).to_bytes(8, "little") + file.read_bytes()[8:])
+    scene = load(tmp_path)
+    assert len(scene) == 8 and "not 1 (0 photos)" in scene.notes[0]
+
+
 def own_poses(root, n=4):
     """Poses of the first n photos as structure from motion of this project leaves them."""
     names = [f"{i}.png" for i in range(n)]
@@ -209,10 +218,14 @@ def test_what_a_folder_holds_is_told(tmp_path):
     def message():
         with pytest.raises(FileNotFoundError) as error:
             load(tmp_path)
-        assert "no COLMAP model" in str(error.value) and "\n" not in str(error.value)
-        return str(error.value).split("; it holds ")[1]
+        text = str(error.value)
+        assert "with or without poses: COLMAP model" in text and "\n" not in text
+        return text.split(" holds no capture but ")[1].split(" (a capture is photos")[0]
 
     assert message().startswith("nothing at all")
+    (tmp_path / "images").mkdir()
+    assert message() == "empty folders (images): put the photos there"
+    (tmp_path / "images").rmdir()
     (tmp_path / "notes.md").write_text("")
     assert message() == "only notes.md: give the folder with the photos"
     (tmp_path / "splats.PLY").write_text("")
