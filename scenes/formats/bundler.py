@@ -9,18 +9,16 @@ import numpy as np
 
 from runtime.text import format_count
 from scenes.capture import Capture
+from scenes.formats.assembly import make_capture, make_points
 from scenes.formats.conversions import (
     FLIP_YZ,
-    make_capture,
     make_lens,
-    make_points,
     make_pose,
-    match_photos,
-    photo_folders,
     read_rotation,
     read_size,
     read_text,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 from scenes.photos import list_photos
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from scenes.capture import Capture, make_no_points
+from scenes.formats.assembly import make_capture
 from scenes.formats.conversions import (
     invert_pose,
-    make_capture,
     make_lens,
     make_pose,
     read_numbers,

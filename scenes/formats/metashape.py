@@ -14,20 +14,18 @@ import numpy as np
 
 from runtime.text import format_count, format_list
 from scenes.capture import Capture, Lens, make_no_points
+from scenes.formats.assembly import add_points_beside, make_capture
 from scenes.formats.conversions import (
-    add_points_beside,
     invert_pose,
-    make_capture,
     make_lens,
     make_panorama,
     make_pose,
-    match_photos,
-    photo_folders,
     read_number,
     read_numbers,
     read_rotation,
     read_text,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 
 
 def find(folder: Path) -> Path | None:

@@ -9,18 +9,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from scenes.capture import Capture, Lens
+from scenes.formats.assembly import make_capture, make_points
 from scenes.formats.conversions import (
-    make_capture,
     make_lens,
-    make_points,
     make_pose,
-    match_photos,
-    photo_folders,
     read_number,
     read_numbers,
     read_size,
     read_text,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 
 
 def find(folder: Path) -> Path | None:

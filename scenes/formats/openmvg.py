@@ -7,19 +7,17 @@ from pathlib import Path
 
 from runtime.text import format_count
 from scenes.capture import Capture, Lens
+from scenes.formats.assembly import make_capture, make_points
 from scenes.formats.conversions import (
     get,
-    make_capture,
     make_lens,
-    make_points,
     make_pose,
-    match_photos,
-    photo_folders,
     read_json,
     read_number,
     read_numbers,
     read_rotation,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 
 # Camera model: the key of its distortion, and the places of the file's terms in Lens.
 TERMS = {

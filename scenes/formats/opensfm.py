@@ -8,19 +8,17 @@ from scipy.spatial.transform import Rotation
 
 from runtime.text import format_count
 from scenes.capture import Capture, Lens
+from scenes.formats.assembly import make_capture, make_points
 from scenes.formats.conversions import (
     get,
-    make_capture,
     make_lens,
     make_panorama,
-    make_points,
     make_pose,
-    match_photos,
-    photo_folders,
     read_json,
     read_number,
     read_numbers,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 
 # The distortion of each type in the order of Lens; what a camera lacks is 0.
 TERMS = {

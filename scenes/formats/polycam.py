@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from scenes.capture import Capture, make_no_points
+from scenes.formats.assembly import make_capture
 from scenes.formats.conversions import (
     FLIP_YZ,
     invert_pose,
-    make_capture,
     make_lens,
     make_pose,
-    match_photos,
     read_json,
     read_number,
     read_numbers,
     read_rotation,
 )
+from scenes.formats.photo_names import match_photos
 
 
 def find(folder: Path) -> Path | None:

@@ -10,19 +10,17 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from scenes.capture import Capture, Lens, make_no_points
+from scenes.formats.assembly import add_points_beside, make_capture
 from scenes.formats.conversions import (
     FLIP_YZ,
-    add_points_beside,
     invert_pose,
-    make_capture,
     make_lens,
     make_pose,
-    match_photos,
-    photo_folders,
     read_number,
     read_size,
     read_text,
 )
+from scenes.formats.photo_names import match_photos, photo_folders
 
 REQUIRED = ("name", "x", "y", "alt", "heading", "pitch", "roll", "f")
 OPTIONAL = ("px", "py", "k1", "k2", "k3", "k4", "t1", "t2")

@@ -7,10 +7,10 @@ from pathlib import Path
 from scipy.spatial.transform import Rotation
 
 from scenes.capture import Capture, make_no_points
+from scenes.formats.assembly import make_capture
 from scenes.formats.conversions import (
     FLIP_YZ,
     invert_pose,
-    make_capture,
     make_lens,
     make_pose,
     read_json,

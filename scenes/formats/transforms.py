@@ -25,7 +25,7 @@ from scenes.capture import (
     check_poses,
     make_no_points,
 )
-from scenes.formats.conversions import measure_visibility
+from scenes.formats.assembly import measure_visibility
 from scenes.formats.ply_points import read_ply_points
 from scenes.panoramas import make_panorama_lens
 from scenes.photos import UnreadablePhoto, find_photos, read_header

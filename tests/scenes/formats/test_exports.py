@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import scenes
-from scenes.formats.conversions import match_photos
+from scenes.formats.photo_names import match_photos
 from scenes.formats.registry import FORMATS
 from scenes.undistort import compute_undistortion
 from tests.scenes.captures import write_capture
