@@ -63,6 +63,11 @@ def extract_frames(
     source = {"video": video.name, "bytes": stat.st_size, "modified": stat.st_mtime_ns}
     if (capture / "images").is_dir():
         return _read_note(capture, source, count)
+    if (capture / "sparse").exists():
+        raise ValueError(
+            f"{capture / 'sparse'} has the poses of other frames than those of {video.name} that "
+            "would be taken now; delete it"
+        )
     key = source | {"count": count}
     with work_folder(capture / ".frames", key, f"taking frames of {video.name}") as work:
         content = _probe(video)
@@ -74,13 +79,14 @@ def extract_frames(
             )
         wanted = count or min(max(round(PER_SECOND * content.seconds), FEWEST), MOST)
         n = min(wanted, most)
+        log.info("taking %d frames of %s", n, video)
         (work / "images").mkdir(exist_ok=True)
         taken = _extract(video, work / "images", content, n, progress)
         if taken < FEWEST_VIEWS:
             raise ValueError(f"{video} is damaged: only {taken} frames can be read")
         note = (
             f"{taken} frames of {video.name} are the photos, the sharpest of every "
-            f"{content.seconds / n:.2g} s (--video_frames): {capture / 'images'}"
+            f"{content.seconds / n:.2g} s (--video_frames), in {capture.name}/images"
         )
         if count is not None and n < count:
             note += f"; it has no {count}"
@@ -127,7 +133,9 @@ def _extract(video: Path, folder: Path, content: _Video, n: int, progress: bool)
     done = len(list(folder.glob("frame_*.jpg")))
     start = max(0, done - 1)  # the last one may be of a window that was not finished
     length = content.seconds / n
-    with tqdm(total=n, initial=start, desc="frames", disable=not progress, leave=False) as bar:
+    with tqdm(
+        total=n, initial=start, desc="frames", unit="frame", disable=not progress, leave=False
+    ) as bar:
         frames = _read_frames(video, start * length, each / length)
         for window in range(start, n):
             best, most = None, -1.0

@@ -55,7 +55,16 @@ def copy_photos(
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     n = len(names)
     try:
-        done = list(tqdm(pool.map(copy, range(n)), "photos", n, disable=not progress, leave=False))
+        done = list(
+            tqdm(
+                pool.map(copy, range(n)),
+                "photos",
+                n,
+                unit="photo",
+                disable=not progress,
+                leave=False,
+            )
+        )
     finally:
         pool.shutdown(cancel_futures=True)
     return [c for c in done if isinstance(c, Copy)], [c for c in done if isinstance(c, str)]
@@ -85,7 +94,12 @@ def extract_features(database: Path, copies: Path, photos: list[Copy], progress:
     batch = 2 * (os.cpu_count() or 1)
     cameras = _read_cameras(database)
     with tqdm(
-        total=len(photos), initial=len(cameras), desc="features", disable=not progress, leave=False
+        total=len(photos),
+        initial=len(cameras),
+        desc="features",
+        unit="photo",
+        disable=not progress,
+        leave=False,
     ) as bar:
         for group in groups.values():
             reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")

@@ -140,6 +140,9 @@ def test_a_folder_with_a_video_and_nothing_else_is_a_capture(tmp_path):
     marker = json.loads((tmp_path / video.MARKER).read_text())
     assert marker["video"] == "clip.mp4" and marker["frames"] == 5
     assert from_video.prepare_video(tmp_path, None, False)[1] == [marker["note"]]
+    (tmp_path / "images").rename(tmp_path / "sparse")
+    with pytest.raises(ValueError, match=r"sparse has the poses of other frames .* delete it"):
+        from_video.prepare_video(tmp_path, 6, False)
     clip.unlink()
     assert from_video.prepare_video(tmp_path, None, False) == (tmp_path, [])
 
