@@ -26,14 +26,15 @@ def test_a_generator_is_named(monkeypatch):
 
 
 def test_the_photos_folder_can_be_named(tmp_path):
-    write_capture(tmp_path)
-    (tmp_path / "images").rename(tmp_path / "photos")
+    capture, photos = tmp_path / "capture", tmp_path / "photos"
+    write_capture(capture)
+    (capture / "images").rename(photos)
     with pytest.raises(FileNotFoundError, match="--image_folder"):
-        load_scene(Flags(tmp_path, data_factor=1), DEVICE)
-    scene = load_scene(Flags(tmp_path, data_factor=1, image_folder=Path("photos")), DEVICE)
-    assert len(scene) == 8
+        load_scene(Flags(capture, data_factor=1), DEVICE)
+    for folder in (photos, Path("../photos")):
+        assert len(load_scene(Flags(capture, data_factor=1, image_folder=folder), DEVICE)) == 8
     with pytest.raises(ValueError, match="--video_frames 9"):
-        load_scene(Flags(tmp_path, video_frames=9), DEVICE)
+        load_scene(Flags(capture, video_frames=9), DEVICE)
 
 
 def test_a_folder_of_smaller_photos_needs_its_factor(tmp_path):
