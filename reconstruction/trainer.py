@@ -15,7 +15,7 @@ from reconstruction.backgrounds import (
 )
 from reconstruction.config import Config
 from reconstruction.densification import make_strategy
-from reconstruction.losses import photometric, regularisation
+from reconstruction.losses import alpha_difference, photometric, regularisation
 from reconstruction.optimizer import make_optimizers, means_rate, update
 from reconstruction.rendering import render_view
 from reconstruction.rounds.distillation import Distillation
@@ -91,8 +91,7 @@ class Trainer:
         )
         losses = []
         if photo is not None:
-            pair = hide_from_loss(colors, photo, mask)
-            losses.append(photo_weight * photometric(*pair, config.ssim_lambda))
+            losses.append(photo_weight * self._compare(render, view, photo))
         for view in extra:
             if losses:  # else it is the view rendered above
                 colors = self._render(view.camera.to(self.device), self.background).colors[0]
@@ -122,6 +121,17 @@ class Trainer:
         return render_view(
             self.state.splats, camera, config, sh_degree=degree, background=background, depth=False
         )
+
+    def _compare(self, render: Render, view: int, photo: Tensor) -> Tensor:
+        """The loss of a photo: its colours, and its alpha if it has any, where its mask is True."""
+        mask, alpha = self.scene.mask(view), self.scene.alpha(view)
+        colors = hide_from_loss(render.colors[0], photo, mask)
+        loss = photometric(*colors, self.config.ssim_lambda)
+        if alpha is None:
+            return loss
+        device = render.alphas.device
+        mask = None if mask is None else mask.to(device)
+        return loss + alpha_difference(render.alphas[0], alpha.to(device), mask)
 
     def is_finite(self) -> bool:
         """Whether no parameter holds a NaN or infinity."""

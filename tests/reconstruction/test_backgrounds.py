@@ -11,6 +11,7 @@ from evaluation.metrics import Metrics
 from reconstruction import Config, optimise
 from reconstruction.backgrounds import is_random, masked_mse, name_background
 from reconstruction.evaluate import evaluate
+from reconstruction.losses import ALPHA_WEIGHT, alpha_difference
 from reconstruction.rendering import compute_support, measure, render_view
 from reconstruction.report import describe_protocol
 from reconstruction.start import initial_splats
@@ -123,6 +124,22 @@ def test_masked_pixels_have_no_influence_on_training(masked):
         assert torch.equal(value, results[1][key]), key
 
 
+def test_masks_hide_alpha_too(cut_out, masked):
+    both = replace(cut_out, masks=masked.masks)
+    config = replace(
+        reconstruction.mcmc(), strategy=STRATEGIES["mcmc"], max_steps=20, sh_degree_interval=5
+    )
+    opaque = [
+        np.where(mask, alpha, 255) for alpha, mask in zip(both.alphas, both.masks, strict=True)
+    ]
+    results = [
+        optimise(scene, config)
+        for scene in (spoil(both, 1), spoil(replace(both, alphas=tuple(opaque)), 2))
+    ]
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key]), key
+
+
 def test_hidden_splats_get_no_gradient(masked):
     hidden = replace(masked, masks=(np.zeros_like(masked.masks[0]),) * len(masked))
     hidden.masks[0][0, 0] = True
@@ -147,6 +164,13 @@ def test_masked_pixels_are_out_of_the_metrics(masked):
     assert measure(splats, spoil(masked, 1), test, config)[1] == pytest.approx(clean["psnr"])
     supports = [compute_support(splats, spoil(masked, seed), config) for seed in (1, 2)]
     assert torch.equal(*supports)
+
+
+def test_alpha_counts_where_the_mask_is_true():
+    render, photo = torch.tensor([[0.0, 0.5], [1.0, 1.0]]), torch.ones(2, 2)
+    mask = torch.tensor([[False, True], [True, True]])
+    assert alpha_difference(render, photo).item() == pytest.approx(ALPHA_WEIGHT * 1.5 / 4)
+    assert alpha_difference(render, photo, mask).item() == pytest.approx(ALPHA_WEIGHT * 0.5 / 4)
 
 
 def test_the_error_of_a_mask_is_the_mean_of_what_counts():
