@@ -30,12 +30,13 @@ from scenes.formats.photo_names import match_photos, photo_folders
 
 def find(folder: Path) -> Path | None:
     """The cameras.xml of a folder, or another .xml with Metashape's chunks, or None."""
-    for file in (folder / "cameras.xml", *sorted(folder.glob("*.xml"))):
-        if file.is_file():
-            with file.open("rb") as stream:
-                head = stream.read(4096)
-            if b"<document" in head and b"<chunk" in head:
-                return file
+    if (folder / "cameras.xml").is_file():
+        return folder / "cameras.xml"
+    for file in sorted(folder.glob("*.xml")):
+        with file.open("rb") as stream:
+            head = stream.read(4096)
+        if b"<document" in head and b"<chunk" in head:
+            return file
     return None
 
 
@@ -138,7 +139,10 @@ def _chunk(file: Path) -> tuple[Element, list[str]]:
         root.iter("chunk"), key=lambda chunk: -len(chunk.findall(".//camera/transform"))
     )
     if not chunks:
-        raise ValueError(f"{file} has no chunk; export the cameras again")
+        raise ValueError(
+            f"{file} is no export of Metashape: it has no chunk; export the cameras again, or "
+            "remove it to have the poses computed"
+        )
     if len(chunks) == 1:
         return chunks[0], []
     label = chunks[0].get("label", "")[:40]
