@@ -89,7 +89,8 @@ class Flags:
     """Start from this checkpoint's splats and step, with new optimizers. Of a run on several GPUs
     the files of all ranks (those beside a single one are read with it)."""
     ply: Path | None = None
-    """Start from these splats at step 0, in the capture's own world or the normalised one."""
+    """Start from these splats (.ply, .spz, .sog, .glb, ...) at step 0, in the capture's own world
+    or the normalised one."""
     eval_only: bool = False
     """Only evaluate --ckpt, --ply, or the newest splats in --result_dir. (Repeating the command of
     a finished run also evaluates it again.)"""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,10 @@ from runtime.files import atomic_path
 from splats.formats import ply
 from splats.gaussians import Splats
 
+log = logging.getLogger(__name__)
+
 SPZ_REACH = 2047.0  # 24 bits of which 12 are a fraction
+SOG_PALETTE = 65_536
 LEAST_MEMORY, MEMORY_FACTOR = 4 << 30, 400  # bytes, and bytes for each byte of the file
 LEAST_SECONDS, SECONDS_PER_BYTE = 120, 20e-6
 CONVERT = """
@@ -92,6 +96,13 @@ def write(path: Path | str, splats: Splats, kind: str) -> None:
             f"{path}: .spz holds positions up to {SPZ_REACH:,.0f} from the origin, these reach "
             f"{reach:,.0f}; write a .ply or move them"
         )
+    if kind == "sog" and splats.sh_degree > 0 and splats.count > SOG_PALETTE:
+        log.warning(
+            "%s: the harmonics of more than %s Gaussians are clustered, which may take hours; none "
+            "(--sh 0), a .spz or a .compressed.ply take seconds",
+            path,
+            f"{SOG_PALETTE:,}",
+        )
     with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
         plain = Path(folder) / "splats.ply"
         if kind == "compressed.ply":  # GaussForge 0.6.0 mixes up the harmonics of this one
@@ -122,9 +133,9 @@ def _convert(name: Path, source: Path, kind: str, target: Path, target_kind: str
     if find_spec("gaussforge") is None:
         raise ValueError(f"{name} needs the package gaussforge; pip install gaussforge")
     memory = LEAST_MEMORY + MEMORY_FACTOR * size
-    seconds = LEAST_SECONDS + SECONDS_PER_BYTE * size
-    command = [sys.executable, "-c", CONVERT, source, kind, target, target_kind, str(memory)]
     reads = target_kind == "ply"
+    seconds = LEAST_SECONDS + SECONDS_PER_BYTE * size if reads else None
+    command = [sys.executable, "-c", CONVERT, source, kind, target, target_kind, str(memory)]
     failed = "is damaged or not of its format; export it again" if reads else "cannot be written"
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds)

@@ -41,6 +41,14 @@ def test_a_run_starts_from_the_newest(toy, tmp_path):
         Start.from_checkpoint(tmp_path / "toys/splats_19.toy")
 
 
+def test_a_run_starts_from_any_format(tmp_path):
+    content = some_splats(7)
+    for name in ("a.spz", "a.glb", "a.compressed.ply"):
+        splats.save(tmp_path / name, content)
+        start = Start.from_ply(tmp_path / name)
+        assert start.splats.count == 7 and start.splats.sh_degree == 3 and start.step == 0
+
+
 def test_only_checkpoints_have_a_confidence(toy, tmp_path):
     content, values = some_splats(4), torch.rand(4)
     for name in ("a.toy", "a.ply"):
