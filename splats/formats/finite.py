@@ -47,7 +47,11 @@ def build(path: Path | str, values: Mapping[str, Tensor]) -> Splats:
             "export the file again"
         )
     if bad:
-        log.warning("%s: %s of %s Gaussians have NaN or infinite values and are left out",
-                    path, f"{bad:,}", f"{n:,}")  # fmt: skip
+        log.warning(
+            "%s: %s of %s Gaussians have NaN or infinite values and are left out",
+            path,
+            f"{bad:,}",
+            f"{n:,}",
+        )
         values = {name: value[good] for name, value in values.items()}
     return Splats(**values)

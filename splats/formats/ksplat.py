@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,8 @@ def _read_records(
     rest = rows["rest"].astype(np.float32)
     if section.record["rest"].base == np.dtype("u1"):
         rest = rest / 255 * (bounds[1] - bounds[0]) + bounds[0]
-    bands = [rest[:, 3 * a : 3 * b].reshape(n, 3, b - a) for a, b in ((0, 3), (3, 8), (8, 15))
-             if b <= K]  # fmt: skip
+    ends = [(a, b) for a, b in pairwise(REST) if b <= K]
+    bands = [rest[:, 3 * a : 3 * b].reshape(n, 3, b - a) for a, b in ends]
     shN = np.concatenate([*bands, np.zeros((n, 3, 0), np.float32)], axis=2).transpose(0, 2, 1)
     color = rows["color"].astype(np.float32) / 255
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -144,15 +145,15 @@ def _read_records(
 
 def _bucket_centers(path: Path, content: bytes, section: Section) -> np.ndarray:
     """float32 [count, 3], the centre of the bucket in which each record is."""
-    sizes = np.full(section.full_buckets, section.bucket_size, np.int64) if (
-        section.full_buckets <= section.bucket_count
-    ) else np.zeros(0, np.int64)  # fmt: skip
-    partial = np.frombuffer(content, "<u4", section.partial_buckets, section.start)
-    sizes = np.concatenate([sizes, partial.astype(np.int64)])
-    buckets = np.searchsorted(np.cumsum(sizes), np.arange(section.count), side="right")
     first = section.start + 4 * section.partial_buckets
     stride = (section.data - first) // max(1, section.bucket_count)
-    if stride < 12 or buckets.max() >= section.bucket_count:
+    if stride < 12 or section.full_buckets > section.bucket_count:
+        raise ValueError(f"{path} is damaged: its buckets have no centres; export it again")
+    partial = np.frombuffer(content, "<u4", section.partial_buckets, section.start)
+    full = np.full(section.full_buckets, section.bucket_size, np.int64)
+    ends = np.cumsum(np.concatenate([full, partial.astype(np.int64)]))
+    buckets = np.searchsorted(ends, np.arange(section.count), side="right")
+    if buckets.max() >= section.bucket_count:
         raise ValueError(f"{path} is damaged: its buckets hold too few Gaussians; export it again")
     centers = np.frombuffer(content, "u1", stride * section.bucket_count, first)
     centers = centers.reshape(section.bucket_count, stride)[:, :12]

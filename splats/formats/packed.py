@@ -49,21 +49,24 @@ def read(path: Path | str, kind: str) -> Splats:
 
     ValueError names the file and what is wrong, also where the decoder itself fails on it.
     """
-    path = Path(path)
+    return _read_file(Path(path), Path(path), kind)
+
+
+def _read_file(name: Path, source: Path, kind: str) -> Splats:
+    """Splats of the file `source`, which errors call `name`."""
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "splats.ply"
-        _convert(path, path, kind, plain, "ply")
-        return ply.read(plain, name=path)
+        _convert(name, source, kind, plain, "ply")
+        return ply.read(plain, name=name)
 
 
 def read_unpacked_sog(path: Path | str) -> Splats:
     """Splats of a meta.json of SOG, with the pictures that it names beside it; as `read`."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lists = [part["files"] for part in content.values() if isinstance(part, dict)
-                 and "files" in part]  # fmt: skip
-        names = [str(name) for files in lists for name in files]
+        meta = path.read_bytes()
+        parts = [part for part in json.loads(meta).values() if isinstance(part, dict)]
+        names = [str(name) for part in parts for name in part.get("files", ())]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a meta.json of SOG ({repr(error)[:200]})") from error
     if not names:
@@ -76,12 +79,10 @@ def read_unpacked_sog(path: Path | str) -> Splats:
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "splats.sog"
         with zipfile.ZipFile(packed, "w") as archive:
-            archive.write(path, "meta.json")
+            archive.writestr("meta.json", meta)
             for name in dict.fromkeys(names):
-                archive.write(path.parent / name, name)
-        plain = Path(folder) / "splats.ply"
-        _convert(path, packed, "sog", plain, "ply")
-        return ply.read(plain, name=path)
+                archive.writestr(name, (path.parent / name).read_bytes())
+        return _read_file(path, packed, "sog")
 
 
 def write(path: Path | str, splats: Splats, kind: str) -> None:

@@ -106,6 +106,7 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
         "headers": (changed(4, b"\xff\xff"), "truncated"),
         "count": (changed(section, b"\xff\xff\xff\xff"), "truncated"),
         "none": (changed(section, bytes(4)), "no Gaussians"),
+        "full": (changed(section + 32, b"\xff\xff\xff\xff"), "no centres"),
         "buckets": (changed(section + ksplat.SECTION_HEADER, bytes(4)), "hold too few"),
     }
     for name, (content, expected) in cases.items():
