@@ -112,7 +112,7 @@ def publish(
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
     if rounds and evaluation.views:
         log.info("%s", labels.format_table(report.tables[WAYS]))
-    if video:
+    if video or scene.masks is not None or scene.alphas is not None:
         log.info(describe_protocol(metrics, scene, config))
         if metrics.lpips_reason:
             log.info(metrics.lpips_reason)

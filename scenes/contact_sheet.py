@@ -59,7 +59,7 @@ def draw_contact_sheet(scene: Scene) -> Image.Image:
         row, column = divmod(place, columns)
         x = MARGIN + column * (cell + GAP)
         y = thumbs_at + row * (cell_height + LABEL + GAP)
-        thumb = Image.fromarray(scene.images[i])
+        thumb = Image.fromarray(tint_masked(scene, i))
         thumb.thumbnail((cell - 6, cell_height - 6), Image.Resampling.LANCZOS)
         draw.rectangle((x, y, x + cell - 1, y + cell_height - 1), fill=(236, 236, 233))
         left = x + (cell - thumb.width) // 2
@@ -151,6 +151,14 @@ def _map(scene: Scene, size: tuple[int, int]) -> Image.Image:
 
 def _pale(color: tuple[int, int, int]) -> tuple[int, int, int]:
     return tuple((value + 2 * 255) // 3 for value in color)
+
+
+def tint_masked(scene: Scene, index: int) -> np.ndarray:
+    """A photo, uint8 [H, W, 3], red where its mask hides it."""
+    image, mask = scene.images[index], None if scene.masks is None else scene.masks[index]
+    if mask is None:
+        return image
+    return np.where(mask[..., None], image, image // 2 + np.array([127, 0, 0], np.uint8))
 
 
 def _ground_axes(scene: Scene) -> np.ndarray:

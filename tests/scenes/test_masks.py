@@ -7,6 +7,7 @@ from PIL import Image
 
 import scenes
 from scenes import photos
+from scenes.contact_sheet import tint_masked
 from scenes.formats import transforms
 from tests.scenes.captures import write_capture
 
@@ -123,3 +124,12 @@ def test_masks_that_do_not_fit_are_told(capture):
     (capture / "masks" / "004.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"the mask .*004.png is not a photo that can be read"):
         load(capture)
+
+
+def test_the_contact_sheet_shows_in_red_what_masks_hide(capture):
+    for i in range(8):
+        save(half(), capture / "masks" / f"{i:03d}.png")
+    scene = load(capture)
+    shown, image = tint_masked(scene, 0), scene.images[0]
+    assert np.array_equal(shown[:, 32:], image[:, 32:])
+    assert (shown[:, :32, 0] >= 127).all() and (shown[:, :32, 1:] <= 127).all()
