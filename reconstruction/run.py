@@ -24,6 +24,7 @@ from reconstruction.session import Progress, Session, advance
 from reconstruction.start import Start
 from reconstruction.trainer import Trainer
 from runtime.files import make_writable_folder
+from runtime.lock import locked_folder
 from scenes.cameras import Cameras
 from scenes.scene import Scene
 from splats.gaussians import Splats
@@ -53,7 +54,7 @@ def optimise(
     from existing splats with fresh optimizers. The caller's random state is left as it was.
 
     ValueError: no training view, settings that differ from those of the run in result_dir, a loss
-    that is not finite. KeyboardInterrupt after Ctrl-C, once the state is saved.
+    that is not finite, another run in result_dir. Stopped after a signal, once the state is saved.
     """
     config, evaluation = config or Config(), evaluation or EvaluationConfig()
     device, first = torch.device(device), start.step if start else 0
@@ -71,11 +72,12 @@ def optimise(
             with Progress(trainer) as progress:
                 advance(trainer, scaled.max_steps, progress)
             return trainer.state.splats
-        folder = ResultFolder(make_writable_folder(result_dir))
-        run = Run(scene, config, device, start, resume, evaluation, folder)
-        if generator is None:
-            return run.without_fixing()
-        return run.with_fixing(generator, fixing or FixConfig(), control)
+        with locked_folder(result_dir, "choose another --result_dir"):
+            folder = ResultFolder(Path(result_dir))
+            run = Run(scene, config, device, start, resume, evaluation, folder)
+            if generator is None:
+                return run.without_fixing()
+            return run.with_fixing(generator, fixing or FixConfig(), control)
 
 
 class Run:
@@ -203,17 +205,18 @@ def evaluate_only(
 ) -> None:
     """Measure existing splats on the held-out views; write what a run writes at its end."""
     device, step = torch.device(device), max(0, start.step - 1)
-    folder = ResultFolder(make_writable_folder(result_dir))
-    rounds = folder.rounds_stats(step)
-    publish(
-        start.splats.to(device),
-        scene,
-        config,
-        folder,
-        step=step,
-        settings={**describe_settings(scene, config, evaluation, start), "eval_only": True},
-        history=start.history,
-        metrics=Metrics(evaluation.lpips_net, device, evaluation.backbones),
-        video=evaluation.render_traj_path if evaluation.save_video else None,
-        rounds=rounds_from_json(json.loads(rounds.read_text())) if rounds.exists() else (),
-    )
+    with locked_folder(result_dir, "choose another --result_dir"):
+        folder = ResultFolder(Path(result_dir))
+        rounds = folder.rounds_stats(step)
+        publish(
+            start.splats.to(device),
+            scene,
+            config,
+            folder,
+            step=step,
+            settings={**describe_settings(scene, config, evaluation, start), "eval_only": True},
+            history=start.history,
+            metrics=Metrics(evaluation.lpips_net, device, evaluation.backbones),
+            video=evaluation.render_traj_path if evaluation.save_video else None,
+            rounds=rounds_from_json(json.loads(rounds.read_text())) if rounds.exists() else (),
+        )

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -71,16 +72,22 @@ class Session:
         self.progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.__exit__()
+        if isinstance(error, KeyboardInterrupt):
+            done, last = self.trainer.state.done, self.trainer.config.max_steps
+            log.info("stopped after step %d of %d; the same command resumes there", done, last)
 
     # steps -------------------------------------------------------------------------------------
 
     def train_until(self, stop: int, *, trial: bool = False) -> None:
         """Make steps until `stop` are done, and publish what is due before it.
 
-        trial: the steps will be made again, nothing of them is published. Diverged where a loss or
-        a parameter is not finite; KeyboardInterrupt after Ctrl-C, once the state is saved.
+        trial: the steps will be made again, nothing of them is published. A signal ends a step
+        before the state is saved and Stopped raised; between the steps, where all is saved, it acts
+        as outside. Diverged where a loss or a parameter is not finite.
         """
         state, config = self.trainer.state, self.trainer.config
         due = () if trial else (*config.eval_steps, *config.save_steps)
@@ -94,19 +101,12 @@ class Session:
                     if time.monotonic() - self.last_save > self.save_every_seconds:
                         self.save_state()
                     if interrupt.requested:
-                        self._stop()
+                        self.save_state()
+                        interrupt.check()
 
                 advance(self.trainer, halt, self.progress, after_step)
                 self.save_state()
-                if interrupt.requested:  # while it was saved
-                    self._stop()
-
-    def _stop(self) -> NoReturn:
-        """Save the state, and end as Ctrl-C does."""
-        self.save_state()
-        done, last = self.trainer.state.done, self.trainer.config.max_steps
-        log.info("stopped after step %d of %d; the same command resumes there", done, last)
-        raise KeyboardInterrupt
+                interrupt.check()  # a signal while it was saved
 
     def go_back(self, path: Path, saved: dict[str, Any]) -> None:
         """Load an earlier state of this run, read by `splats.formats.checkpoint.load`."""

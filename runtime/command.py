@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from runtime.interrupts import handled_signals
 from runtime.threads import configure_threads
 
 if TYPE_CHECKING:
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 def run_command(main: Callable[[], None]) -> None:
     """Run `main` with OpenMP configured; a user's mistake becomes one sentence and exit code 2.
 
-    Mistakes are ValueError, OSError and a lack of memory. Ctrl-C exits with 130, SIGTERM, unless
-    `main` handles it, with 143, and a closed pipe (head) with 141. With TRACEBACK=1 in the
-    environment tracebacks are shown. Call it before torch is loaded, see runtime.threads.
+    Mistakes are ValueError, OSError and a lack of memory. Ctrl-C exits with 130, SIGTERM and
+    SIGUSR1 with 143, and a closed pipe (head) with 141. With TRACEBACK=1 in the environment
+    tracebacks are shown. Call it before torch is loaded, see runtime.threads.
     """
     configure_threads()
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with logging_redirect_tqdm():
+        with handled_signals(at_once=True), logging_redirect_tqdm():
             main()
     except (KeyboardInterrupt, SystemError) as error:
-        if isinstance(error, SystemError) and not isinstance(error.__cause__, KeyboardInterrupt):
-            raise  # numba wraps an interrupt that meets it while it loads a kernel
+        # numba wraps an interrupt that meets it while it loads a kernel
+        stop = error.__cause__ if isinstance(error, SystemError) else error
+        if not isinstance(stop, KeyboardInterrupt):
+            raise
         sys.stderr.write("\nstopped\n")
-        sys.exit(130)
+        sys.exit(getattr(stop, "code", 130))
     except BrokenPipeError:  # whoever read the output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

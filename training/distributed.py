@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 import torch.distributed as dist
@@ -68,11 +68,16 @@ def wrap_ddp(stage: nn.Module, device: torch.device, *, find_unused: bool = Fals
 
 def any_of(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on any process."""
+    return bool(greatest_of(flag, device))
+
+
+def greatest_of(number: float, device: torch.device) -> float:
+    """The greatest of the processes' numbers."""
     if world_size() == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
+        return number
+    value = torch.tensor(float(number), device=device)
     dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value.item())
+    return value.item()
 
 
 def mean_of(values: torch.Tensor) -> torch.Tensor:
@@ -82,3 +87,50 @@ def mean_of(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values)
         values /= world_size()
     return values
+
+
+class Agreement:
+    """Numbers of which all processes learn the greatest, with the next call, so that nobody waits
+    for them: they travel beside the training, by gloo. One process alone learns them at once."""
+
+    def __init__(self) -> None:
+        self.group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self.pending: tuple[dist.Work, torch.Tensor] | None = None
+
+    def __call__(self, values: Sequence[float]) -> list[float]:
+        """The greatest of the values of the call before, 0 in the first."""
+        if self.group is None:
+            return list(values)
+        known = self.wait() or [0.0] * len(values)
+        sent = torch.tensor(values, dtype=torch.float64)
+        work = dist.all_reduce(sent, dist.ReduceOp.MAX, self.group, async_op=True)
+        self.pending = work, sent
+        return known
+
+    def wait(self) -> list[float] | None:
+        """What is under way, if anything is; to be called before the processes part."""
+        if self.pending is None:
+            return None
+        (work, values), self.pending = self.pending, None
+        work.wait()
+        return values.tolist()
+
+
+@contextmanager
+def on_first(manager: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """A context that only the first process enters; its ValueError or OSError is all processes'."""
+    with ExitStack() as stack:
+        error = None
+        if rank() == 0:
+            try:
+                stack.enter_context(manager())
+            except (ValueError, OSError) as raised:
+                error = raised
+        if world_size() > 1:
+            shared = [None if error is None else str(error)]
+            dist.broadcast_object_list(shared)
+            if shared[0] is not None and error is None:
+                raise ValueError(shared[0])
+        if error is not None:
+            raise error
+        yield

@@ -16,15 +16,19 @@ from triplets.pictures import read_size, size_text
 
 log = logging.getLogger(__name__)
 
+HELD_OUT = ("val", "test")  # the first of these splits that a list has is validated on
+
 
 def load_entries(
     flags: Triplets, *, references: int, alpha: bool = False, pictures: Path | None = None
-) -> tuple[list[Triplet], list[Triplet]]:
-    """The triplets to train and to validate on, of the flags' lists or a folder of `pictures`.
+) -> tuple[list[Triplet], list[Triplet], str]:
+    """The triplets to train and to validate on, of the flags' lists or a folder of `pictures`, and
+    what must be known of the latter: where no list has any, they are among the former.
 
     references: how many each must have. alpha: the renders' alpha is read too. Raises ValueError
     and OSError for what cannot be used.
     """
+    note = ""
     if pictures is not None:
         entries = list_pictures(pictures)
         every = max(2, len(entries) // max(1, min(flags.num_samples_eval, len(entries) // 10)))
@@ -32,15 +36,14 @@ def load_entries(
         held = entries[::every]
     else:
         learnt = read_lists(flags.json_path, ("train",), flags.root)
-        try:
-            held = read_lists(flags.json_path, ("val", "test"), flags.root)
-        except ValueError:
-            log.warning("%s has no val split: validating on training entries", flags.json_path)
-            held = learnt
+        held, note = read_held_out(flags.json_path, flags.root)
+        held = held or learnt
+        if note:
+            log.warning("%s", note)
     options = {"references": references, "warped": bool(flags.use_warped), "alpha": alpha}
     options["skip_bad"] = flags.skip_bad
     learnt = select_usable(learnt, **options)
-    return learnt, select_usable(spread(held, flags.num_samples_eval), **options)
+    return learnt, select_usable(spread(held, flags.num_samples_eval), **options), note
 
 
 def read_lists(path: str, splits: tuple[str, ...], root: Path | None = None) -> list[Triplet]:
@@ -55,6 +58,25 @@ def read_lists(path: str, splits: tuple[str, ...], root: Path | None = None) -> 
         if star and "train" in splits:
             entries += manifest.read(file, splits, False, root) * (int(times) - 1)
     return entries
+
+
+def read_held_out(path: str, root: Path | None = None) -> tuple[list[Triplet], str]:
+    """The entries to validate on, and a sentence on lists that have no split for them: they are
+    passed over, and if all are, there is no entry.
+
+    Raises ValueError and OSError; a split that is there must have entries.
+    """
+    files = [part.partition("*")[0].strip() for part in path.split(",")]
+    without = [file for file in files if not manifest.has_split(file, HELD_OUT)]
+    held = [file for file in files if file not in without]
+    entries = manifest.read(",".join(held), HELD_OUT, False, root) if held else []
+    for file in held if len(held) > 1 else []:
+        manifest.read(file, HELD_OUT, False, root)  # none of them may be empty
+    if not without:
+        return entries, ""
+    others = "entries of the other lists" if held else "training entries"
+    note = f"{', '.join(without)} has no val split: validating on {others}"
+    return entries, note if held else f"{note}, which says little about new ones"
 
 
 def spread(triplets: list[Triplet], count: int) -> list[Triplet]:

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -14,14 +14,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from runtime.interrupts import deferred_interrupt
+from runtime.interrupts import (
+    Interrupt,
+    Stopped,
+    deferred_interrupt,
+    interruptible,
+    leave_with_parent,
+    shielded_children,
+)
 from runtime.memory import measure_peak_gigabytes
 from runtime.seeds import mix_seeds
 from training import distributed, optimizer
 from training.ema import EMA
 from training.journal import Journal
 from training.lr_schedule import LRSchedule
-from training.order import MicroBatches, Order
+from training.order import MicroBatches, Order, Place
 from training.run_folder import RunFolder
 from training.stage import Batch, Broken, Codec, Losses, Samples, Stage
 from training.validation import Validation
@@ -72,7 +79,7 @@ class Window:
 
 class Loop:
     """A stage's run: `run` goes from where the folder's newest checkpoint ended to the schedule's
-    end.
+    end, `settings.schedule.total` steps of the order's size.
 
     The stage's first network has the checkpoint's weights already (`Codec.load_weights`). journal:
     called with the number of finished steps, on the first process only. args: flags that the
@@ -96,9 +103,10 @@ class Loop:
         self.stage, self.dataset, self.order, self.settings = stage, dataset, order, settings
         self.folder, self.codec, self.validation = folder, codec, validation
         self.open_journal, self.args, self.device = journal, args, device
-        self.done, self.best, self.lowest, self.exploded = 0, -math.inf, math.inf, 0
+        self.place, self.best, self.lowest, self.exploded = Place(), -math.inf, math.inf, 0
         self.finite = 0  # steps whose losses are known to be finite
-        self.saved = time.monotonic()
+        self.validated = True  # but for a run that was stopped while it validated
+        self.saved, self.saved_step = time.monotonic(), 0
         self.journal: Journal | None = None
         self.module: nn.Module = stage
         if settings.fsdp:
@@ -121,123 +129,172 @@ class Loop:
         first = stage.get_submodule(stage.networks[0])
         self.ema = EMA(first, settings.ema) if settings.ema > 0 else None
 
+    @property
+    def done(self) -> int:
+        """Steps made."""
+        return self.place.step
+
+    @property
+    def passed(self) -> float:
+        """Steps made, counted in steps of the present size."""
+        return self.order.progress(self.place)
+
+    @property
+    def total(self) -> int:
+        """Steps made when the run ends."""
+        return self.done + self.order.count_steps(self.place, self.settings.schedule.total)
+
     # a run -------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the end, or until --minutes or Ctrl-C, and save.
+        """Train to the end, or until --minutes or a signal, and save.
 
-        Raises ValueError for a loss that is not finite or explodes, naming step and samples;
-        KeyboardInterrupt after Ctrl-C.
+        On a signal a step in flight is dropped, or finished where there are several processes; a
+        validation is left, and made again by the run that goes on. Raises ValueError for a loss
+        that is not finite or explodes, naming step and samples; Stopped after a signal.
         """
         self.resume()
-        settings, total = self.settings, self.settings.schedule.total
-        if self.done >= total:
-            log.info("all %d steps are done; more with --ep or --steps", total)
+        if self.done >= self.total and self.validated:
+            log.info("all %d steps are done; more with --ep or --steps", self.done)
             return
         self.journal = self.open_journal(self.done) if distributed.rank() == 0 else None
-        start = self.saved = time.monotonic()
-        batches = self.batches()
+        self.saved = time.monotonic()
         self.stage.train()
-        window = Window()
-        accumulate = self.order.accumulate
         bar = tqdm(
             desc=f"training {self.folder.path.name}",
-            total=total,
+            total=self.total,
             initial=self.done,
             unit="step",
             dynamic_ncols=True,
             disable=distributed.rank() > 0,
         )
-        with bar, deferred_interrupt() as interrupt:
-            while self.done < total:
-                number = self.done
-                validates = (number + 1) % settings.eval_every == 0 or number + 1 == total
-                boundary = (number + 1) % settings.log_every == 0 or validates
-                self.step([next(batches) for _ in range(accumulate)], window, detail=boundary)
-                bar.update(1)
-                if boundary:
-                    self.report(window, bar)
-                    window = Window()
-                minutes = (time.monotonic() - start) / 60
-                stop = interrupt.requested or bool(settings.minutes and minutes > settings.minutes)
-                due = time.monotonic() - self.saved > 60 * settings.save_minutes
-                if distributed.world_size() > 1:
-                    if not boundary:
-                        continue  # processes agree now and then, not at each step
-                    stop = distributed.any_of(stop, self.device)
-                    due = distributed.any_of(due, self.device)
-                if (stop or due) and not boundary:
-                    self.report(window, bar)
-                    window = Window()
-                if validates:
+        with bar, deferred_interrupt() as interrupt, closing(self.batches()) as batches:
+            try:
+                if not self.validated:
                     self.evaluate()
-                elif stop or due:
-                    self.save()
-                if stop and self.done < total:
-                    self.close()
-                    log.info(
-                        "stopped after step %d of %d; the same command goes on", self.done, total
-                    )
-                    if interrupt.requested:
-                        raise KeyboardInterrupt
-                    return
+                ended = self.train(batches, bar, interrupt)
+            except Stopped:
+                self.close_stopped()
+                raise
+        if ended:
+            self.close()
+        else:
+            self.close_stopped()
+
+    def train(self, batches: Iterator[Batch], bar: tqdm, interrupt: Interrupt) -> bool:
+        """Make all steps, and return whether --minutes were enough for them. Raises Stopped after a
+        signal; in either case the state is saved."""
+        settings, start = self.settings, time.monotonic()
+        agree, window = distributed.Agreement(), Window()
+        while self.done < self.total:
+            number = self.done + 1
+            validates = number % settings.eval_every == 0 or number == self.total
+            boundary = number % settings.log_every == 0 or validates
+            made = self.step(batches, window, detail=boundary)
+            bar.update(made)
+            minutes = (time.monotonic() - start) / 60
+            late = bool(settings.minutes and minutes > settings.minutes)
+            due = time.monotonic() - self.saved > 60 * settings.save_minutes
+            signal, late, due = agree([interrupt.number or 0, late, due])
+            stop = signal or late
+            if boundary or stop or due:
+                self.report(window, bar)
+                window = Window()
+            if validates and made:
+                self.evaluate()
+            elif (stop or due) and self.saved_step != self.done:
+                self.save()
+            if stop and self.done < self.total:
+                agree.wait()
+                if signal:
+                    raise Stopped(int(signal))
+                return False
+        agree.wait()
+        return True
+
+    def close_stopped(self) -> None:
+        """Close the journal of a run that will go on, and say so."""
         self.close()
+        log.info("stopped after step %d of %d; the same command goes on", self.done, self.total)
 
     def batches(self) -> Iterator[Batch]:
         """The micro-batches from where the run is. Raises ValueError for a broken sample."""
         workers = self.settings.workers
         loader = DataLoader(
             self.dataset,
-            batch_sampler=MicroBatches(self.order, self.done, self.settings.schedule.total),
+            batch_sampler=MicroBatches(self.order, self.place, self.settings.schedule.total),
             collate_fn=self.dataset.collate,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupts if workers else None,
+            worker_init_fn=begin_worker if workers else None,
             prefetch_factor=4 if workers else None,
         )
-        for batch in loader:
+        with shielded_children():
+            iterator = iter(loader)
+        for batch in iterator:
             if isinstance(batch, Broken):
                 raise ValueError(f"{batch.key}: {batch.reason}")
             seed = mix_seeds(self.settings.seed, 6, self.done)
             yield batch.to(self.device).at_step(self.done, seed)
 
-    def step(self, batches: list[Batch], window: Window, detail: bool) -> None:
-        """One step of every network that learns in it."""
-        settings, number = self.settings, self.done
-        rate = settings.rate * settings.schedule.rate(number)
-        decay = settings.schedule.weight_decay(number)
+    def step(self, source: Iterator[Batch], window: Window, detail: bool) -> bool:
+        """One step of every network that learns in it; False if a signal came before the first of
+        them was updated: nothing has changed then."""
+        settings, number, networks = self.settings, self.done, self.stage.networks
+        rate = settings.rate * settings.schedule.rate(self.passed)
+        decay = settings.schedule.weight_decay(self.passed)
         losses: Losses = {}
-        for network in self.stage.networks:
-            if not self.stage.learns(network, number):
-                continue
-            first = network == self.stage.networks[0]
-            own = self.optimizers[network]
-            optimizer.set_rates(own, rate, decay)
-            for i, batch in enumerate(batches):
-                with self.synchronized(i == len(batches) - 1):
-                    parts = self.module(batch, network, detail)
-                    self.scaler.scale(parts["loss"] / len(batches)).backward()
-                for name, value in parts.items():
-                    if name == "loss" and not first:
-                        continue
-                    share = value.detach() / len(batches)
-                    losses[name] = losses[name] + share if name in losses else share
-            self.scaler.unscale_(own)
-            parameters = [p for _, p in self.stage.parameters_of(network)]
-            norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
-            if first:
-                window.norms.append(norm.detach())
-            self.scaler.step(own)
-            for each in self.optimizers.values():
-                each.zero_grad(set_to_none=True)
-            self.scaler.update()
+        try:
+            with self.droppable():
+                batches = [next(source) for _ in range(self.order.accumulate)]
+                self.backward(networks[0], batches, losses, detail)
+        except Stopped:
+            return False
+        window.norms.append(self.update(networks[0], rate, decay))
+        for network in networks[1:]:
+            if self.stage.learns(network, number):
+                self.backward(network, batches, losses, detail)
+                self.update(network, rate, decay)
         window.numbers |= self.stage.after_step(number)
         if self.ema is not None:
             self.ema.update()
         window.steps.append(number + 1)
         window.keys.append([key for batch in batches for key in batch.keys])
         window.losses.append(losses)
-        self.done += 1
+        self.place = self.order.after(self.place)
+        return True
+
+    def droppable(self) -> AbstractContextManager:
+        """Signals act at once within the block, unless other processes would wait for this one."""
+        return interruptible() if distributed.world_size() == 1 else nullcontext()
+
+    def backward(
+        self, network: str, batches: list[Batch], losses: dict[str, Tensor], detail: bool
+    ) -> None:
+        """A network's gradients, and its part of the step's losses."""
+        first = network == self.stage.networks[0]
+        for i, batch in enumerate(batches):
+            with self.synchronized(i == len(batches) - 1):
+                parts = self.module(batch, network, detail)
+                self.scaler.scale(parts["loss"] / len(batches)).backward()
+            for name, value in parts.items():
+                if name == "loss" and not first:
+                    continue
+                share = value.detach() / len(batches)
+                losses[name] = losses[name] + share if name in losses else share
+
+    def update(self, network: str, rate: float, decay: float) -> Tensor:
+        """Change a network by its gradients; their norm before they were clipped."""
+        own, clip = self.optimizers[network], self.settings.clip or math.inf
+        optimizer.set_rates(own, rate, decay)
+        self.scaler.unscale_(own)
+        parameters = [p for _, p in self.stage.parameters_of(network)]
+        norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+        self.scaler.step(own)
+        for each in self.optimizers.values():
+            each.zero_grad(set_to_none=True)
+        self.scaler.update()
+        return norm.detach()
 
     def synchronized(self, last: bool) -> AbstractContextManager:
         """Gradients are averaged over the processes with the last micro-batch only."""
@@ -261,10 +318,10 @@ class Loop:
             values[name] = distributed.mean_of(torch.stack(parts).float().mean()).item()
         seconds = (time.perf_counter() - window.since) / len(window.steps)
         values |= window.numbers | {
-            "lr": self.settings.rate * self.settings.schedule.rate(self.done - 1),
-            "weight_decay": self.settings.schedule.weight_decay(self.done - 1),
+            "lr": self.settings.rate * self.settings.schedule.rate(self.passed - 1),
+            "weight_decay": self.settings.schedule.weight_decay(self.passed - 1),
             "grad_norm": norm,
-            "epoch": self.done / self.order.steps,
+            "epoch": self.passed / self.order.steps,
             "seconds": seconds,
             "samples_per_second": self.order.samples / seconds,
             "memory_gb": measure_peak_gigabytes(self.device),
@@ -308,15 +365,19 @@ class Loop:
         )
 
     def evaluate(self) -> None:
-        """Validate, log it, save."""
+        """Validate, log it, save; the state of before is saved where that is broken off."""
         self.stage.eval()
+        self.validated = False
         try:
             with self.averaged():
-                values, pictures = self.validation(self.stage.whole_model())
-        except (ValueError, OSError):  # on all processes alike
+                model = self.stage.whole_model()
+                with self.droppable():
+                    values, pictures = self.validation(model)
+        except (ValueError, OSError, Stopped):  # on all processes alike
             self.save()
             raise
         self.stage.train()
+        self.validated = True
         name, sign = self.validation.judged_by
         score = sign * values[name]
         better = score > self.best
@@ -350,8 +411,13 @@ class Loop:
                 about = {"args": self.args, "epoch": self.epoch, "step": self.done}
                 content = self.codec.encode(model, optimizer=states[0], **about)
         if distributed.rank() == 0:
+            end = self.order.place(self.settings.schedule.total)
             content["resume"] = {
                 "step": self.done,
+                "epoch": self.place.epoch,
+                "taken": self.place.taken,
+                "end": [end.epoch, end.taken],
+                "validated": self.validated,
                 "best": self.best,
                 "lowest": self.lowest,
                 "others": dict(zip(self.stage.networks[1:], states[1:], strict=True)),
@@ -363,12 +429,12 @@ class Loop:
             self.folder.save(content, best=best, mark=mark)
             if self.journal is not None:
                 self.journal.flush()
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), self.done
 
     @property
     def epoch(self) -> int:
         """Whole epochs that are done."""
-        return self.done // self.order.steps
+        return self.place.epoch
 
     def resume(self) -> None:
         """Load the newest checkpoint's state, if there is one, but for the first network's weights.
@@ -393,7 +459,9 @@ class Loop:
                 f"{file} is of a run with other trained parameters ({error}); take another "
                 "--exp_name, or --resume=False to start over"
             ) from None
-        self.done = self.finite = state["step"]
+        self.place = self.order.resume(state, content.get("args", {}).get("bs"))
+        self.finite = self.saved_step = self.done
+        self.validated = state.get("validated", True)
         self.best, self.lowest = state["best"], state["lowest"]
         log.info("going on from %s, step %d", file, self.done)
 
@@ -409,7 +477,9 @@ def gather_norm(norm: Tensor) -> Tensor:
     return (norm.full_tensor() if hasattr(norm, "full_tensor") else norm).float()
 
 
-def ignore_interrupts(worker: int) -> None:
-    """A DataLoader's worker leaves Ctrl-C to the process that trains (worker_init_fn)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def begin_worker(worker: int) -> None:
+    """A DataLoader's worker ends with the process that trains (worker_init_fn)."""
+    leave_with_parent()
+    # It reports errors by itself; what is left is multiprocessing's thread that hands files over,
+    # and which complains where a run was stopped while it took one.
+    sys.excepthook = lambda *_: None

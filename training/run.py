@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from runtime.files import make_writable_folder
+from runtime.lock import locked_folder
 from runtime.precision import choose_dtype
 from training import distributed, flags
 from training.flags import Optimization
 from training.journal import Journal
 from training.loop import Loop, Settings
 from training.lr_schedule import LRSchedule
-from training.order import Order
+from training.order import Order, Place
 from training.run_folder import RunFolder
 from training.stage import Codec, Samples, Stage
 from training.validation import Validation
@@ -76,10 +77,13 @@ class Run:
         """File and content of the checkpoint that is gone on from, if there is one."""
         self.dtype = choose_precision(optimization, device)
         self.order = build_order(optimization, samples, self.seed)
-        self.total = optimization.steps or optimization.ep * self.order.steps
-        """Steps of the run."""
-        if self.total < 1:
-            raise ValueError("--ep and --steps leave nothing to do: give at least 1")
+        self.place, self.total = plan_run(optimization, self.order, self.checkpoint)
+        """Where the run begins, and its length in steps of the present size."""
+
+    def number_of(self, step: float) -> float:
+        """The number that a step has among those made, counted in steps of the present size: the
+        same, unless the run made steps of another size before."""
+        return step + self.place.step - self.order.progress(self.place)
 
     def load_weights(self, model: nn.Module) -> nn.Module:
         """The model on the device, with the newest checkpoint's weights if there is one."""
@@ -96,7 +100,8 @@ def train(recipe: Recipe, optimization: Optimization, options: flags.Run) -> Non
     Raises ValueError and OSError, in one sentence, for what the user can mend.
     """
     check_flags(optimization, options)
-    with distributed.process_group(optimization.device) as device:
+    with ExitStack() as stack:
+        device = stack.enter_context(distributed.process_group(optimization.device))
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.ERROR)
         if device.type == "cuda":
@@ -104,6 +109,9 @@ def train(recipe: Recipe, optimization: Optimization, options: flags.Run) -> Non
             torch.backends.cudnn.allow_tf32 = optimization.tf32
         dataset, validation = recipe.data(device)
         folder = RunFolder(options.results / options.exp_name, recipe.prefix, options.keep)
+        stack.enter_context(
+            distributed.on_first(lambda: locked_folder(folder.path, "take another --exp_name"))
+        )
         if not options.resume and distributed.rank() == 0:
             folder.clear()
         if distributed.world_size() > 1:
@@ -112,12 +120,11 @@ def train(recipe: Recipe, optimization: Optimization, options: flags.Run) -> Non
         args = dict(recipe.args) | {"bs": run.order.samples}
         if run.checkpoint is not None:
             compare_args(run.checkpoint[1].get("args", {}), args, recipe, folder.path)
-        make_writable_folder(folder.path)
         stage = recipe.build(run)
         trainable = sum(p.numel() for p in stage.parameters() if p.requires_grad)
         log.info(
             "%s: %d entries, %d steps of %d samples, %s%s on %s, %.1f M parameters to train",
-            *(folder.path, len(dataset), run.total, run.order.samples),
+            *(folder.path, len(dataset), math.ceil(run.total), run.order.samples),
             *(f"{recipe.about}, " if recipe.about else "", str(run.dtype).removeprefix("torch.")),
             *(device, trainable / 1e6),
         )
@@ -146,6 +153,8 @@ def train(recipe: Recipe, optimization: Optimization, options: flags.Run) -> Non
             args=args,
             device=device,
         ).run()
+        if validation.note:
+            log.warning("%s", validation.note)
         log.info("checkpoints, metrics.csv and training.png are in %s", folder.path)
 
 
@@ -155,7 +164,7 @@ def loop_settings(run: Run, optimization: Optimization, options: flags.Run) -> S
     schedule = LRSchedule(
         optimization.sche,
         run.total,
-        min(round(optimization.wp * run.order.steps), run.total // 2),
+        min(round(optimization.wp * run.order.steps), int(run.total // 2)),
         optimization.wp0,
         optimization.wpe,
         optimization.twd,
@@ -206,6 +215,28 @@ def build_order(optimization: Optimization, samples: int, seed: int) -> Order:
             "or --ac"
         )
     return order
+
+
+def plan_run(
+    optimization: Optimization, order: Order, checkpoint: tuple[Path, Mapping] | None
+) -> tuple[Place, float]:
+    """Where a run begins, and how many steps of the order's size it has in all: --ep epochs, or
+    --steps of them; with the same --steps as before, as many samples as before."""
+    whole = optimization.steps or optimization.ep * order.steps
+    if checkpoint is None:
+        return Place(), whole
+    content = checkpoint[1]
+    state, args = content["resume"], content.get("args", {})
+    place = order.resume(state, args.get("bs"))
+    if optimization.steps is None:
+        return place, whole
+    if args.get("steps") == optimization.steps:
+        if "end" in state:
+            return place, order.progress(Place(0, *state["end"]))
+        before = order.of_size(args.get("bs", order.samples))
+        if before.steps:
+            return place, order.progress(before.place(optimization.steps))
+    return place, whole
 
 
 def check_flags(optimization: Optimization, options: flags.Run) -> None:

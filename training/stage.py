@@ -57,7 +57,9 @@ class Stage(nn.Module):
 
     networks: names of the submodules that learn, each with an optimizer of its own, in this order
     within a step. The first learns in every step; its weights are what is averaged, saved and
-    validated. `detail` asks for numbers that only the log wants. dtype: what to compute in.
+    validated. A forward may be dropped with its step: it changes nothing that `resume_state` gives;
+    what it counts is added in `after_step`. `detail` asks for numbers that only the log wants.
+    dtype: what to compute in.
     """
 
     networks: Sequence[str] = ("model",)

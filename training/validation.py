@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluation.metrics import METRICS, Metrics
-from training.distributed import any_of, mean_of, rank, world_size
+from runtime.interrupts import Stopped, interruptible
+from training.distributed import any_of, greatest_of, mean_of, rank, world_size
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
 from triplets.windows import cut_window
@@ -30,10 +31,15 @@ class Validation(Protocol):
         """The value that says which model is best, and whether more (1) or less (-1) is better."""
         ...
 
+    @property
+    def note(self) -> str:
+        """What else must be known of its values, said when the run ends; empty for nothing."""
+        ...
+
     def __call__(self, model: nn.Module) -> tuple[Values, dict[str, Tensor]]:
         """Values of the model, and pictures [H,W,3] in [0,1] by name; called on all processes.
 
-        Raises ValueError or OSError on all processes alike.
+        Raises ValueError, OSError or Stopped on all processes alike; it changes nothing.
         """
         ...
 
@@ -47,7 +53,8 @@ class TripletValidation:
 
     A system's own subclass says how a model predicts (`__call__`). references, warped, alpha: which
     of a triplet's pictures the prediction sees; window: height and width of the middle that is cut
-    out, None for whole pictures. skip_bad: an unreadable triplet is ignored with a warning.
+    out, None for whole pictures. skip_bad: an unreadable triplet is ignored with a warning. note:
+    see Validation.
     """
 
     def __init__(
@@ -60,7 +67,9 @@ class TripletValidation:
         alpha: bool = False,
         window: tuple[int, int] | None = None,
         skip_bad: bool = False,
+        note: str = "",
     ):
+        self.note = note
         self.triplets, self.metrics = list(triplets), metrics
         self.guides, self.window = Guides(references, warped, alpha), window
         self.skip_bad = skip_bad
@@ -75,29 +84,30 @@ class TripletValidation:
     @torch.no_grad()
     def measure(self, predict: Predict) -> tuple[Values, dict[str, Tensor]]:
         """Means over all processes, and some pictures: render, prediction and truth side by side.
-        Raises ValueError for a triplet that cannot be read, or if none can."""
+        Raises ValueError for a triplet that cannot be read, or if none can; Stopped on a signal to
+        any process."""
         mine = self.triplets[rank() :: world_size()]
-        rows, sheets, fault = [], {}, None
+        rows, sheets, fault, stopped = [], {}, None, 0
         for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
             try:
-                pictures = self.read(triplet)
+                with interruptible():
+                    row, sheet = self.judge(triplet, predict)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
                     fault = f"{triplet.key}: {error}"
                     break
                 log.warning("left out %s: %s", triplet.key, error)
                 continue
-            prediction = predict(pictures).cpu()
-            row = self.metrics(prediction, pictures.truth)
-            if triplet.key not in self.renders:
-                render = self.metrics(pictures.render, pictures.truth)
-                self.renders[triplet.key] = {f"render_{k}": v for k, v in render.items()}
-            rows.append(row | self.renders[triplet.key])
+            except Stopped as stop:
+                stopped = stop.number
+                break
+            rows.append(row)
             if len(sheets) < MAX_PICTURES:
-                guides = () if pictures.references is None else pictures.references[:1]
-                views = [pictures.render, prediction, pictures.truth, *guides]
-                sheets[triplet.key] = torch.cat(views, 1)
-        if any_of(fault is not None, self.metrics.device):  # or the others would wait
+                sheets[triplet.key] = sheet
+        # or the others would wait
+        if stopped := int(greatest_of(stopped, self.metrics.device)):
+            raise Stopped(stopped)
+        if any_of(fault is not None, self.metrics.device):
             raise ValueError(fault or "another process could not read an entry to validate on")
         names = [f"{prefix}{n}" for prefix in ("", "render_") for n in self.metrics.names]
         sums = [sum(row[n] for row in rows) for n in names] + [len(rows)]
@@ -108,6 +118,19 @@ class TripletValidation:
             raise ValueError("no entry is left that can be read, so none to validate on")
         values = {n: float(total / sums[-1]) for n, total in zip(names, sums[:-1], strict=True)}
         return values, sheets
+
+    def judge(self, triplet: Triplet, predict: Predict) -> tuple[Values, Tensor]:
+        """A triplet's metrics, and its pictures side by side. Raises ValueError and OSError for
+        pictures that cannot be read."""
+        pictures = self.read(triplet)
+        prediction = predict(pictures).cpu()
+        row = self.metrics(prediction, pictures.truth)
+        if triplet.key not in self.renders:
+            render = self.metrics(pictures.render, pictures.truth)
+            self.renders[triplet.key] = {f"render_{k}": v for k, v in render.items()}
+        guides = () if pictures.references is None else pictures.references[:1]
+        views = [pictures.render, prediction, pictures.truth, *guides]
+        return row | self.renders[triplet.key], torch.cat(views, 1)
 
     def read(self, triplet: Triplet) -> Pictures:
         """A triplet's pictures, cut to the window if there is one. Raises ValueError and

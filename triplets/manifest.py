@@ -124,6 +124,16 @@ def read(
     return list(triplets.values())
 
 
+def has_split(source: str | Path, splits: Sequence[str]) -> bool:
+    """Whether a list or folder, as for `read`, has one of the splits, be it empty or faulty. Raises
+    FileNotFoundError, and ValueError for what is no list."""
+    path = Path(source)
+    if path.is_dir():
+        return any((path / f"{split}_{part}").exists() for split in splits for part in "AB")
+    content = _content(path)
+    return not isinstance(content, dict) or any(split in content for split in splits)
+
+
 def write(
     path: str | Path,
     splits: Mapping[str, Iterable[Triplet]],
@@ -207,13 +217,17 @@ def reject_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return unique
 
 
-def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
+def _content(path: Path) -> object:
     try:
-        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=reject_repeated)
+        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=reject_repeated)
     except RepeatedKey as error:
         raise ValueError(f"{path}: the key {error} is there twice") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error})") from None
+
+
+def _file(path: Path, splits: Sequence[str]) -> list[Triplet]:
+    content = _content(path)
     there = [split for split in splits if isinstance(content, dict) and split in content]
     if not there:
         has = ", ".join(map(str, content)) if isinstance(content, dict) else "no splits"

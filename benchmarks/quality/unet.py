@@ -158,13 +158,13 @@ def stack_inputs(batch: Batch, alpha: bool) -> Tensor:
 
 
 def train(a: Arguments, run: Run, dataset: TripletDataset, objective: ImageObjective) -> None:
-    """Train until the run is finished; KeyboardInterrupt, its state saved, if it was stopped."""
+    """Train until the run is finished; Stopped, its state saved, after a signal."""
     dtype = choose_dtype("bf16" if a.bf16 else "float32", "cpu", force_bf16=a.force_bf16)
     total = 10**6 if a.minutes else a.steps
     order = Order(len(dataset), a.batch_size, seed=a.seed)
     loader = DataLoader(
         dataset,
-        batch_sampler=MicroBatches(order, run.step, total),
+        batch_sampler=MicroBatches(order, order.place(run.step), total),
         collate_fn=collate,
         num_workers=a.workers,
     )
@@ -201,7 +201,7 @@ def train(a: Arguments, run: Run, dataset: TripletDataset, objective: ImageObjec
             if finished or interrupt.requested:
                 break
     if not finished:
-        raise KeyboardInterrupt
+        interrupt.check()
 
 
 def check_arguments(a: Arguments) -> None:

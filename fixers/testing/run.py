@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from evaluation.sheet import draw_comparison
 from fixers.fixer import Fixer
 from fixers.holes import Holes, guess_alpha
 from runtime.files import make_writable_folder, write_json
+from runtime.lock import locked_folder
 from runtime.shards import Shard
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
@@ -247,33 +249,37 @@ def test_fixer(
     `shard` only its own entries are predicted, and all are measured once all are there. Raises
     ValueError and OSError, in one sentence, for what the user can mend.
     """
-    resume = resume or shard is not None
-    seconds: dict[str, float] = {}
-    if fixer is not None:
-        make_writable_folder(folders.predictions)
-        record_settings(folders.predictions, made_with, resume)
-        seconds = predict(
-            fixer,
-            triplets if shard is None else shard.select(triplets),
+    # shards share the folder; predictions that are to be measured may not be there
+    alone = shard is None and (fixer is not None or folders.predictions.is_dir())
+    remedy = "take another --testset_path"
+    with locked_folder(folders.predictions, remedy) if alone else nullcontext():
+        resume = resume or shard is not None
+        seconds: dict[str, float] = {}
+        if fixer is not None:
+            make_writable_folder(folders.predictions)
+            record_settings(folders.predictions, made_with, resume)
+            seconds = predict(
+                fixer,
+                triplets if shard is None else shard.select(triplets),
+                folders,
+                guides=guides,
+                holes=holes,
+                at_a_time=at_a_time,
+                resume=resume,
+            )
+        missing = sum(not folders.prediction(t.key).is_file() for t in triplets)
+        if shard is not None and missing:
+            log.info("%d predictions of other shards are missing: the last measures all", missing)
+            return
+        judge = FixingMetrics(Metrics(lpips_net, device, backbones), metric_space)
+        result = measure(
+            triplets,
             folders,
+            judge,
             guides=guides,
-            holes=holes,
-            at_a_time=at_a_time,
-            resume=resume,
+            seconds=seconds,
+            settings=settings,
+            title=title,
         )
-    missing = sum(not folders.prediction(t.key).is_file() for t in triplets)
-    if shard is not None and missing:
-        log.info("%d predictions of other shards are missing: the last measures all", missing)
-        return
-    judge = FixingMetrics(Metrics(lpips_net, device, backbones), metric_space)
-    result = measure(
-        triplets,
-        folders,
-        judge,
-        guides=guides,
-        seconds=seconds,
-        settings=settings,
-        title=title,
-    )
-    sys.stdout.write(format_table(result) + "\n")
-    log.info("predictions, metrics and report/index.html are in %s", folders.predictions)
+        sys.stdout.write(format_table(result) + "\n")
+        log.info("predictions, metrics and report/index.html are in %s", folders.predictions)

@@ -364,7 +364,7 @@ def test_samples_do_not_depend_on_the_workers(triplets):
     order = Order(len(entries), 2, accumulate=2, seed=4)
 
     def batches(workers):
-        sampler = MicroBatches(order, 1, 4)
+        sampler = MicroBatches(order, order.place(1), 4)
         loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
         return list(loader)
 
@@ -375,7 +375,7 @@ def test_samples_do_not_depend_on_the_workers(triplets):
         assert torch.equal(a.truth, b.truth)
         assert (a.keys, a.seeds, a.sources, a.places) == (b.keys, b.seeds, b.sources, b.places)
     assert [s for b in alone for s in b.seeds] == [
-        seed for step in (1, 2, 3) for micro in order.step(step) for _, seed in micro
+        seed for step in (1, 2, 3) for micro in order.step(order.place(step)) for _, seed in micro
     ]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.command import run_command
 from runtime.flags import parse_flags
 from training.distributed import world_size
 from training.flags import Optimization
@@ -78,7 +80,7 @@ class DenoisingStage(Stage):
         super().__init__(dtype)
         self.denoiser = denoiser
         self.judge = nn.Sequential(nn.Linear(LENGTH, 8), nn.GELU(), nn.Linear(8, 1))
-        self.seen = 0
+        self.seen, self.taken = 0, 0
 
     def forward(self, batch: Signals, network: str, detail: bool) -> Losses:
         with self.autocast(batch.noisy.device):
@@ -95,13 +97,14 @@ class DenoisingStage(Stage):
             self.judge.requires_grad_(True)
         if detail:
             losses["worst"] = (answer - batch.clean).abs().max().detach()
-        self.seen += len(batch.keys)
+        self.taken += len(batch.keys)
         return losses
 
     def learns(self, network: str, step: int) -> bool:
         return network == "denoiser" or step >= JUDGE_FROM
 
     def after_step(self, step: int) -> dict[str, float]:
+        self.seen, self.taken = self.seen + self.taken, 0
         return {"seen": float(self.seen)}
 
     def resume_state(self) -> dict[str, object]:
@@ -130,6 +133,7 @@ class PlainCodec:
 
 class DenoisingValidation:
     judged_by = ("error", -1)
+    note = ""
 
     def __init__(self, samples: SineWaves):
         batch = samples.collate([samples[i, -i - 1] for i in range(len(samples))])
@@ -142,7 +146,7 @@ class DenoisingValidation:
         return {"error": (answer - self.batch.clean).square().mean().item()}, {"all": picture}
 
 
-def train_toy(*arguments: object, samples: SineWaves | None = None) -> None:
+def train_toy(*arguments: object, samples: SineWaves | None = None, workers: int = 0) -> None:
     """A run from flags, as an entry script would start it."""
     flags = parse_flags(Flags, list(map(str, arguments)), "toy", "about")
     samples = samples or SineWaves(12)
@@ -159,5 +163,10 @@ def train_toy(*arguments: object, samples: SineWaves | None = None) -> None:
         data=lambda device: (samples, DenoisingValidation(SineWaves(12))),
         build=build,
         args=plain_args(flags.optimization, flags.run),
+        workers=workers,
     )
     train(recipe, flags.optimization, flags.run)
+
+
+if __name__ == "__main__":
+    run_command(lambda: train_toy(*sys.argv[1:], workers=2))

@@ -57,14 +57,14 @@ def train_tokenizer(flags: TokenizerFlags) -> None:
         stage = TokenizerStage(
             load_model(run, flags, model),
             build_objective(run.device, flags, perceptual=own.perceptual),
-            total=run.total,
+            total=run.number_of(run.total),
             dtype=run.dtype,
             commitment=own.commitment,
             continuous=own.continuous,
             revive_every=(REVIVE_EVERY if new else 0) if revive is None else revive,
             new=new,
             gan=own.gan,
-            gan_from=round(own.gan_start * run.total),
+            gan_from=round(run.number_of(own.gan_start * run.total)),
             seed=run.seed,
         )
         return stage.to(run.device)
@@ -120,7 +120,7 @@ def train_bridge(flags: BridgeFlags) -> None:
             drop_references=data.ref_drop if data.use_ref_drop else 0.0,
             own_tokens=own.own_tokens,
             harm=own.harm,
-            gram_from=round(own.pgwp * run.order.steps),
+            gram_from=round(run.number_of(own.pgwp * run.order.steps)),
             cache=data.cache_dir,
         )
 
@@ -170,7 +170,7 @@ def load_data(
     """Training set and validation of the flags' triplets, or of a folder of pictures."""
     own = flags.triplets
     references = own.num_refs if own.use_ref and prefix != "vqvae" else 0
-    learnt, held = load_entries(own, references=references, alpha=alpha, pictures=pictures)
+    learnt, held, note = load_entries(own, references=references, alpha=alpha, pictures=pictures)
     options = {"references": references, "warped": bool(own.use_warped), "alpha": alpha}
     options["skip_bad"] = own.skip_bad
     augmented = {"hflip": own.hflip, "photometric": own.photometric, "crops": own.crops}
@@ -179,10 +179,10 @@ def load_data(
     if metrics.lpips_reason and distributed.rank() == 0:
         log.info("validation is judged by PSNR: %s", metrics.lpips_reason)
     if prefix == "vqvae":
-        return dataset, TokenizerValidation(held, metrics, **options, window=window)
+        return dataset, TokenizerValidation(held, metrics, **options, window=window, note=note)
     mode = "tile" if own.fit == "crop" else "resize"
     bridge = prefix == "vae"
-    return dataset, FixerValidation(held, metrics, mode=mode, bridge=bridge, **options)
+    return dataset, FixerValidation(held, metrics, mode=mode, bridge=bridge, note=note, **options)
 
 
 def load_model(run: Run, flags: TrainFlags, model: GSVAR) -> GSVAR:

@@ -1,6 +1,7 @@
 # Stage 0: the multi-scale VQ-VAE learns to encode pictures as tokens.
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -18,9 +19,13 @@ from training.losses import ImageObjective
 from training.stage import Losses
 from training.triplets import Batch
 
+log = logging.getLogger(__name__)
+
 EARLY = (1, 10, 30)  # steps after which a new tokenizer's codes are revived too
 REPORTED = 100  # steps between two counts of the codes in use, where none are revived
 SETTLED = 0.8  # share of the run after which codes are left alone
+COLLAPSED = 0.1  # share of the codes: fewer in use are a warning
+ENOUGH = 10  # vectors a code that tell whether it is in use
 
 
 class TokenizerStage(GSVARStage):
@@ -37,7 +42,7 @@ class TokenizerStage(GSVARStage):
         model: GSVAR,
         objective: ImageObjective,
         *,
-        total: int,
+        total: float,
         dtype: torch.dtype = torch.float32,
         commitment: float = 0.25,
         continuous: float = 0.25,
@@ -61,6 +66,8 @@ class TokenizerStage(GSVARStage):
         self.networks = ("model", "discriminator") if gan > 0 else ("model",)
         # no buffer: each process counts its own until they are summed
         self.hits = torch.zeros(model.config.vocabulary, device=model.device)
+        self.counted: list[Tensor] = []  # of this step
+        self.least_used = 2 * COLLAPSED  # share of the codes that was warned of last
         self.seen: Tensor | None = None
         self.decoded: Tensor | None = None
 
@@ -92,7 +99,7 @@ class TokenizerStage(GSVARStage):
             losses["adversarial"] = adversarial.detach()
             self.decoded = decoded.detach()
         indices = torch.cat([i.flatten() for i in quantized.indices])
-        self.hits += indices.bincount(minlength=len(self.hits)).to(self.hits)
+        self.counted.append(indices.bincount(minlength=len(self.hits)).to(self.hits))
         self.seen = quantized.vectors.detach()
         return losses | {"loss": loss}
 
@@ -110,6 +117,9 @@ class TokenizerStage(GSVARStage):
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:
         """Revive dead codes when it is time; codes_used is the share of the codes in use."""
+        for counts in self.counted:
+            self.hits += counts
+        self.counted.clear()
         done = step + 1
         if done not in self.early and done % (self.revive_every or REPORTED):
             return {}
@@ -117,6 +127,8 @@ class TokenizerStage(GSVARStage):
             dist.all_reduce(self.hits)
         dead = (self.hits == 0).nonzero().flatten().cpu()
         numbers = {"codes_used": 1 - len(dead) / len(self.hits)}
+        if self.hits.sum() >= ENOUGH * len(self.hits):
+            self.warn_of_collapse(len(self.hits) - len(dead), done)
         self.hits.zero_()
         if not self.revive_every or done > SETTLED * self.total:
             return numbers
@@ -129,6 +141,20 @@ class TokenizerStage(GSVARStage):
         picked = torch.randperm(len(seen), generator=generator)[: len(dead)]
         codes[dead[: len(picked)]] = seen[picked.to(seen.device)].to(codes.dtype)
         return numbers
+
+    def warn_of_collapse(self, used: int, done: int) -> None:
+        """A line of the log where few codes are in use, and again where they are half as many."""
+        count = len(self.hits)
+        share, limit = used / count, self.least_used / 2
+        if share >= limit:
+            return
+        self.least_used = share
+        revive = "" if self.revive_every else f"--revive_every={REPORTED} (replaces unused codes), "
+        log.warning(
+            "the codebook is collapsing: %d of %d codes (%.1f %%) are in use at step %d; try "
+            "%sa lower --tblr, a larger --batch_size or --commitment=1",
+            *(used, count, 100 * share, done, revive),
+        )
 
     def resume_state(self) -> dict[str, object]:
         """The discriminator, and how often each code was used since it was last looked at."""

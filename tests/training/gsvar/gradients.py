@@ -60,7 +60,7 @@ def compute_gradients(data: Path, preset: Path) -> dict[str, torch.Tensor]:
     world, rank = distributed.world_size(), distributed.rank()
     dataset = TripletDataset(manifest.read(data, ["train"]), (64, 64), references=2, hflip=True)
     order = Order(len(dataset), SAMPLES // world, world, rank)
-    samples = order.step(0)[0]
+    samples = order.step(order.place(0))[0]
     gradients_of = {}
     for name, stage in stages(preset):
         batch = collate([dataset[item] for item in samples]).to("cpu").at_step(0, 5)
