@@ -1,7 +1,9 @@
 import os
 import runpy
+import subprocess
 import sys
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,32 @@ def backbones_folder():
         if all((folder / name).is_file() for name in FILES.values()):
             return folder
     pytest.skip("no weights of LPIPS's backbones, which scripts/test.sh gets")
+
+
+HOLD = """
+import sys
+from runtime.lock import locked_folder
+with locked_folder(sys.argv[1], "wait"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def run_elsewhere():
+    """run_elsewhere(folder): a context in which another process has the folder's lock."""
+
+    @contextmanager
+    def hold(folder):
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+            assert process.stdout.readline() == "held\n"
+            yield process
+            if process.poll() is None:
+                process.communicate("end\n")
+
+    return hold
 
 
 @pytest.fixture

@@ -127,6 +127,17 @@ def test_shards_predict_their_own_and_the_last_measures_all(call, dataset, tmp_p
     assert "--shard 3/2 must be i/n" in said
 
 
+def test_one_test_at_a_time_writes_to_a_folder(call, dataset, tmp_path, run_elsewhere):
+    folder = tmp_path / "VARPrediction" / "identity" / "0_0"
+    flags = (f"--json_path={dataset}", f"--testset_path={tmp_path}", "--fixer=identity")
+    with run_elsewhere(folder) as process:
+        for more in ((), ("--gen_img=False",)):
+            code, said = call("test_tile.py", *flags, *more)
+            assert code == 2
+            assert f"{folder} is in use by another run (process {process.pid} on " in said
+        assert call("test_tile.py", *flags, "--shard=1/1")[0] == 0  # shards share it
+
+
 def test_metrics_alone_and_resuming(call, dataset, tmp_path):
     flags = ("--fixer=identity", f"--json_path={dataset}", f"--testset_path={tmp_path / 't'}")
     folder = tmp_path / "t/VARPrediction/identity/0_0"

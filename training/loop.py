@@ -190,8 +190,8 @@ class Loop:
             number = self.done + 1
             validates = number % settings.eval_every == 0 or number == self.total
             boundary = number % settings.log_every == 0 or validates
-            made = self.step(batches, window, detail=boundary)
-            bar.update(made)
+            stepped = self.step(batches, window, detail=boundary)
+            bar.update(stepped)
             minutes = (time.monotonic() - start) / 60
             late = bool(settings.minutes and minutes > settings.minutes)
             due = time.monotonic() - self.saved > 60 * settings.save_minutes
@@ -200,7 +200,7 @@ class Loop:
             if boundary or stop or due:
                 self.report(window, bar)
                 window = Window()
-            if validates and made:
+            if validates and stepped:
                 self.evaluate()
             elif (stop or due) and self.saved_step != self.done:
                 self.save()

@@ -9,12 +9,13 @@ import torch
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 
 import reconstruction
-from reconstruction import Config, EvaluationConfig, Start, optimise
+from reconstruction import Config, EvaluationConfig, Start, evaluate_only, optimise
 from reconstruction.optimizer import means_rate
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from reconstruction.start import initial_splats
 from reconstruction.trainer import Trainer
+from runtime.interrupts import Stopped, handled_signals
 from scenes.scene import Scene, Split
 
 QUICK = EvaluationConfig(save_video=False)
@@ -224,3 +225,45 @@ def test_the_cap_holds_for_the_captures_points_too(scene):
     cap = len(scene.points) // 2
     config = replace(config, strategy=replace(config.strategy, cap_max=cap))
     assert initial_splats(scene, config).count == cap
+
+
+@pytest.mark.parametrize("moment", ["evaluation", "saving", "report"])
+def test_a_run_stopped_between_its_steps_continues_bit_for_bit(
+    scene, moment, tmp_path, monkeypatch
+):
+    config = config_of("default", max_steps=20, eval_steps=(10,), save_steps=(10,))
+    owner, name = {
+        "evaluation": (reconstruction.evaluate, "render_view"),
+        "saving": (reconstruction.session.ply, "write"),
+        "report": (reconstruction.report, "write_report"),
+    }[moment]
+    original = getattr(owner, name)
+
+    def stopping(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return original(*arguments, **options)
+
+    straight = optimise(scene, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stopping)
+        with pytest.raises(Stopped) as stop, handled_signals(at_once=True):
+            optimise(scene, config, result_dir=tmp_path, evaluation=QUICK)
+    assert stop.value.code == 143
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["done"] == 10
+    resumed = optimise(scene, config, result_dir=tmp_path, evaluation=QUICK)
+    for key, value in straight.items():
+        assert torch.equal(resumed[key], value), key
+    assert (tmp_path / "stats" / "val_step0009.json").exists()
+
+
+def test_a_second_run_in_the_folder_is_refused(scene, tmp_path, run_elsewhere):
+    config = config_of("default", max_steps=1)
+    start = Start(initial_splats(scene, config), 1, "elsewhere")
+    with run_elsewhere(tmp_path) as process:
+        for run in (
+            lambda: optimise(scene, config, result_dir=tmp_path, evaluation=QUICK),
+            lambda: evaluate_only(scene, start, config, QUICK, tmp_path),
+        ):
+            with pytest.raises(ValueError, match=f"process {process.pid} on .*--result_dir"):
+                run()
+    assert not any(tmp_path.iterdir())

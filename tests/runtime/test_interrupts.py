@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,8 @@ def test_what_a_signal_makes_of_a_kernel_is_the_signal():
 
 
 def test_a_signal_that_a_destructor_swallowed_is_not_lost():
-    with deferred_interrupt(), pytest.raises(Stopped), interruptible():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except Stopped:
-            pass
+    with deferred_interrupt(), pytest.raises(Stopped), interruptible(), suppress(Stopped):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_signals_act_at_once_around_and_between_deferred_blocks():

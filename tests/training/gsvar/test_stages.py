@@ -205,6 +205,27 @@ def test_reviving_replaces_unused_codes_only(batch):
     assert not stage.hits.any()
 
 
+def test_a_collapsing_codebook_is_warned_of(caplog):
+    stage = TokenizerStage(model(), ImageObjective(None), total=1000, revive_every=0, new=False)
+    count = len(stage.hits)
+
+    def look(used, vectors=10):
+        hits = torch.zeros(count)
+        hits[:used] = vectors * count
+        caplog.clear()
+        stage.counted = [hits]
+        stage.after_step(99)
+        return caplog.text
+
+    assert "collapsing" not in look(count // 8)
+    assert "collapsing" not in look(5, vectors=1e-3)  # too few vectors to tell
+    said = look(5)
+    assert f"collapsing: 5 of {count} codes ({500 / count:.1f} %) are in use at step 100" in said
+    assert "--revive_every=100" in said
+    assert "collapsing" not in look(5)
+    assert f"2 of {count} codes" in look(2)
+
+
 def test_a_render_prior_starts_at_the_render_s_tokens_and_learns(batch, tmp_path):
     torch.manual_seed(0)
     network = GSVAR(sizes(render_prior=True, sampler="none"))
