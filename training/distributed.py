@@ -1,7 +1,10 @@
 # Processes that train together, as torchrun starts them; one process alone needs none of it.
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.command import choose_device
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @contextmanager
@@ -33,6 +38,7 @@ def process_group(device: str | None) -> Iterator[torch.device]:
             )
         own = torch.device("cuda", local)
         torch.cuda.set_device(own)
+    stop_with_launcher()
     dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield own
@@ -42,6 +48,13 @@ def process_group(device: str | None) -> Iterator[torch.device]:
             # where a model was sharded gloo's threads outlive the group; one that still lets go
             # of a tensor when Python ends takes the process down
             time.sleep(0.5)
+
+
+def stop_with_launcher() -> None:
+    """Receive SIGTERM when torchrun ends: its processes are in sessions of their own, where signals
+    that it dies of (SIGUSR1, unless it handles it) do not reach them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def world_size() -> int:
