@@ -2,8 +2,7 @@
 # at all.
 from __future__ import annotations
 
-import pickle
-import zipfile
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from runtime import pickles
 from runtime.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
 def read(path: str | Path) -> tuple[Mapping, dict[str, str]]:
@@ -31,18 +36,37 @@ def read(path: str | Path) -> tuple[Mapping, dict[str, str]]:
                 return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
         except SafetensorError as e:
             raise ValueError(f"{path} is damaged or no safetensors file ({e})") from None
-    try:
-        # mapped, so that an optimizer state of many GB is not read; the old format cannot be
-        mmap = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), {}
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path} is no checkpoint, or one with code in it, which is refused: only tensors "
-            "and plain values are read"
-        ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError) as e:
-        reason = str(e).split("\n")[0][:120]
-        raise ValueError(f"{path} is truncated or no checkpoint ({reason})") from None
+    content, removed = unwrap(pickles.load(path, mmap=True))
+    if removed:
+        log.info("%s: %s around its weights is left out", path, " and ".join(removed))
+    return content, {}
+
+
+def unwrap(content: object) -> tuple[object, list[str]]:
+    """What training scripts put around weights taken away: outer dicts (WRAPPERS) and, in names of
+    tensors, PREFIXES; and a list of what it was."""
+    removed = []
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = content[inner[0]]
+        removed.append(f'"{inner[0]}"')
+
+    def clean(part: object) -> object:
+        if not isinstance(part, Mapping):
+            return part
+        cleaned = {}
+        for name, value in part.items():
+            if isinstance(value, Tensor) and isinstance(name, str):
+                for prefix in PREFIXES:
+                    if f".{prefix}" in f".{name}":
+                        name = f".{name}".replace(f".{prefix}", ".")[1:]
+                        removed.append(prefix.removesuffix("."))
+            cleaned[name] = clean(value)
+        return cleaned
+
+    return clean(content), list(dict.fromkeys(removed))
 
 
 def write_tensors(

@@ -1,6 +1,8 @@
 # Which systems there are, by the format's name in their files; adding one is a line here.
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from models.checkpoints import system as layout
 from models.checkpoints.io import read
 from models.checkpoints.system import System
 from models.gsvar.loading import SYSTEM as GSVAR
+from runtime.arguments import ArgumentError
 
 SYSTEMS: dict[str, System] = {system.format: system for system in (GSVAR,)}
 
@@ -22,19 +25,26 @@ def load(path: str | Path) -> tuple[Any, nn.Module]:
     """
     path = Path(path)
     content, metadata = read(path)
-    system = find_system(path, content, metadata)
-    if metadata.get("format") == system.format:
-        model = layout.load(system, path, content, metadata)
-    else:
-        model = system.adapter.load(path, content)
+    model = _load(find_system(path, content, metadata), path, content, metadata)
     return model.config, model
 
 
+def _load(system: System, path: Path, content: Mapping, metadata: dict[str, str]) -> nn.Module:
+    if metadata.get("format") == system.format:
+        return layout.load(system, path, content, metadata)
+    return system.adapter.load(path, content)
+
+
 def inspect(path: str | Path) -> dict:
-    """What a file is: format, parts with tensors and parameters, config. Raises as `load`."""
+    """What a file is: format, parts with tensors and parameters, config.
+
+    Raises as `load`, which is tried; only a file that needs another one beside it passes untried.
+    """
     path = Path(path)
     content, metadata = read(path)
     system = find_system(path, content, metadata)
+    with suppress(ArgumentError):
+        _load(system, path, content, metadata)
     if metadata.get("format") == system.format:
         return layout.inspect(system, path, content, metadata)
     return system.adapter.inspect(path, content)

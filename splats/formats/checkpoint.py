@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runtime import pickles
 from runtime.files import atomic_path
-from splats.formats import pickled
 from splats.formats.foreign import translate
 from splats.gaussians import NAMES, Splats
 
@@ -42,7 +42,7 @@ def load(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     with path.open("rb"):  # a missing or unreadable file is an OSError
         pass
-    content = translate(pickled.load(path))
+    content = translate(pickles.load(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
     return content

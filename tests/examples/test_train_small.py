@@ -60,7 +60,7 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
         ({"STEPS": "2 2"}, "STEPS=2 2: three numbers"),
         ({"BATCH": "0"}, "BATCH=0: whole numbers from 1 on"),
         ({"EVERY": "2 x"}, "EVERY=2 x: whole numbers from 2 on"),
-        ({"MODEL": "README.md"}, "README.md is no checkpoint"),
+        ({"MODEL": "README.md"}, "README.md is truncated or not a checkpoint"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(capture, tmp_path, settings, message):

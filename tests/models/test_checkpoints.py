@@ -1,6 +1,9 @@
 # Checkpoints of any system: one that is registered is read, written and inspected by the same code.
+import argparse
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,6 +87,55 @@ def test_gs_var_is_loaded_with_its_config(build, tmp_path):
         state = again.state_dict()
         assert all(torch.equal(t, state[k]) for k, t in model.state_dict().items())
         assert registry.inspect(tmp_path / name)["config"]["depth"] == config.depth
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_training_puts_around_weights_is_left_out(build, tmp_path, caplog, wrapper, prefix):
+    model = build(True)
+    loading.save_original(model, tmp_path / "theirs.pth")
+    content, _ = read(tmp_path / "theirs.pth")
+    trainer = content["trainer"]
+    for part in ("var_wo_ddp", "vae_local"):
+        trainer[part] = {f"{prefix}{name}": t for name, t in trainer[part].items()}
+    write_pickle(tmp_path / "wrapped.pth", {wrapper: content, "args": {"epochs": 3}})
+    with caplog.at_level("INFO"):
+        _, again = registry.load(tmp_path / "wrapped.pth")
+    assert f'"{wrapper}"' in caplog.text and prefix.split(".")[0] in caplog.text
+    state = again.state_dict()
+    assert all(torch.equal(t, state[k]) for k, t in model.state_dict().items())
+
+
+def test_arguments_scalars_paths_and_devices_are_data(registered, tmp_path):
+    toy = Toy(ToyConfig(3))
+    content = TOY.adapter.export(toy) | {
+        "args": argparse.Namespace(lr=0.1, names=["a"]),
+        "best": np.float64(20.5),
+        "count": np.int64(7),
+        "out": Path("results/x"),
+        "device": torch.device("cpu"),
+    }
+    torch.save(content, tmp_path / "toy.pth")
+    data, _ = read(tmp_path / "toy.pth")
+    assert data["args"] == {"lr": 0.1, "names": ["a"]}
+    assert (data["best"], data["count"], data["out"]) == (20.5, 7, "results/x")
+    registry.load(tmp_path / "toy.pth")
+    torch.save(content | {"tool": ToyAdapter()}, tmp_path / "code.pth")
+    with pytest.raises(ValueError, match=r"code\.pth contains code.*ToyAdapter"):
+        registry.inspect(tmp_path / "code.pth")
+
+
+def test_nothing_is_inspected_that_is_not_loaded(build, tmp_path):
+    loading.save_original(build(True), tmp_path / "theirs.pth")
+    content, _ = read(tmp_path / "theirs.pth")
+    del content["trainer"]["var_wo_ddp"]["word_embed.weight"]
+    write_pickle(tmp_path / "short.pth", content)
+    for call in (registry.load, registry.inspect):
+        with pytest.raises(ValueError, match=r"word.*missing"):
+            call(tmp_path / "short.pth")
+    del content["trainer"]["var_wo_ddp"]
+    write_pickle(tmp_path / "vqvae.pth", content)
+    assert "vae_local" in registry.inspect(tmp_path / "vqvae.pth")["parts"]
 
 
 def test_a_file_of_no_system_is_refused(registered, tmp_path):

@@ -1,5 +1,5 @@
-# Files of torch.save without running code from them: tensors, plain values, and, as numbers and
-# text, the NumPy scalars and paths that trainers leave in theirs.
+# Files of torch.save without running code from them: tensors, plain values, and, as numbers, text
+# and dicts, the NumPy scalars, paths and parsed arguments that trainers leave in theirs.
 from __future__ import annotations
 
 import pickletools
@@ -20,18 +20,25 @@ PATHS = tuple(
 ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
-def load(path: Path) -> Any:
-    """What is in the file, on the CPU; ValueError says that it holds code, NumPy arrays or other
+NAMESPACE = "argparse.Namespace"
+
+
+def load(path: Path, *, mmap: bool = False) -> Any:
+    """What is in the file, on the CPU. mmap: tensors are read from the file when they are used.
+
+    ValueError says that it holds code, NumPy arrays or other
     objects (with their names), or is truncated or none of torch's."""
     try:
-        return _load(path)
+        return _load(path, mmap)
+    except OSError:
+        raise
     except Exception as error:  # a damaged pickle raises nearly anything
         names = _list_names(path)
-        harmless = {*NUMPY_SCALARS, *PATHS, "numpy.dtype", "_codecs.encode"}
+        harmless = {*NUMPY_SCALARS, *PATHS, NAMESPACE, "numpy.dtype", "_codecs.encode"}
         if names and names <= harmless:
             try:
                 with torch.serialization.safe_globals(_harmless_globals()):
-                    return _load(path)
+                    return _load(path, mmap)
             except Exception:
                 names = set()
         if not names:
@@ -47,10 +54,11 @@ def load(path: Path) -> Any:
         raise ValueError(text) from error
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, mmap: bool) -> Any:
     with warnings.catch_warnings():  # about pickles that other tools wrote
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mmap and zipfile.is_zipfile(path)  # the older format cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 class _ScalarType:
@@ -64,6 +72,13 @@ class _ScalarType:
     def __setstate__(self, state: tuple) -> None:
         if state[1] in ("<", ">"):
             self.type = self.type.newbyteorder(state[1])
+
+
+class _Namespace(dict):
+    """In place of argparse.Namespace: the arguments by name."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.update(state)
 
 
 def _read_scalar(kind: _ScalarType, data: bytes) -> float | int | bool:
@@ -82,6 +97,7 @@ def _harmless_globals() -> list[Any]:
     return [
         (_ScalarType, "numpy.dtype"),
         (encode, "_codecs.encode"),
+        (_Namespace, NAMESPACE),
         *((_read_scalar, name) for name in NUMPY_SCALARS),
         *((_read_path, name) for name in PATHS),
     ]
