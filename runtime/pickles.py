@@ -28,10 +28,10 @@ def load(path: Path, *, mmap: bool = False) -> Any:
 
     ValueError says that it holds code, NumPy arrays or other
     objects (with their names), or is truncated or none of torch's."""
+    with path.open("rb"):  # a missing or unreadable file is an OSError
+        pass
     try:
         return _load(path, mmap)
-    except OSError:
-        raise
     except Exception as error:  # a damaged pickle raises nearly anything
         names = _list_names(path)
         harmless = {*NUMPY_SCALARS, *PATHS, NAMESPACE, "numpy.dtype", "_codecs.encode"}

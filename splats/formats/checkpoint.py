@@ -40,8 +40,6 @@ def load(path: Path | str) -> dict[str, Any]:
     Another trainer's checkpoint comes in the layout of gsplat's.
     """
     path = Path(path)
-    with path.open("rb"):  # a missing or unreadable file is an OSError
-        pass
     content = translate(pickles.load(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
