@@ -161,7 +161,10 @@ def test_wrong_lists(call, workplace, tmp_path):
     empty.write_text(json.dumps({"train": {}, "val": {}}))
     small = tmp_path / "small.png"
     picture(small)
+    unheld = tmp_path / "unheld.json"
+    unheld.write_text(json.dumps(json.loads(good.read_text()) | {"val": {}}))
     cases = [
+        (unheld, "the split val or test is empty"),
         (tmp_path / "none.json", "no such file (--json_path)"),
         (empty, "the split train is empty"),
         (
@@ -190,11 +193,17 @@ def test_wrong_lists(call, workplace, tmp_path):
 def test_bad_entries_are_left_out_when_asked(call, workplace, tmp_path):
     good = workplace / "data" / "data.json"
     path = changed(good, render=str(tmp_path / "no.png"))
+    content = json.loads(path.read_text())
+    del content["val"]
+    path.write_text(json.dumps(content))
     flags = ("--steps=1", "--workers=0", "--skip_bad=True", "--exp_name=skipping")
     code, said = call("VAR_train.py", f"--json_path={path}", *flags)
     assert code == 0, said
     assert "left out 1 of 10 entries, first: " in said
-    assert "9 entries, 1 steps" in said
+    before, entries, after = said.rpartition("9 entries, 1 steps")
+    assert entries
+    for part in (before, after):
+        assert "has no val split: validating on training entries" in part
 
 
 def entry(path: Path, name: str) -> str:
