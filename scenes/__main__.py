@@ -40,8 +40,8 @@ class Options:
     normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Recentre, align and scale the world."""
     contact_sheet: Path | None = None
-    """Picture to write (default: contact_sheet.png in PATH, or in the system's temporary folder if
-    PATH is read-only)."""
+    """Picture to write (default: results/NAME/contact_sheet.png, NAME being the capture's, or in
+    the system's temporary folder if that cannot be written)."""
 
 
 def main(options: Options) -> None:
@@ -74,10 +74,11 @@ def main(options: Options) -> None:
 
 
 def _default_sheet(path: Path) -> Path:
+    name = path.resolve().name
     try:
-        return make_writable_folder(path) / "contact_sheet.png"
-    except PermissionError:
-        return Path(tempfile.gettempdir()) / f"{path.resolve().name}_contact_sheet.png"
+        return make_writable_folder(Path("results") / name) / "contact_sheet.png"
+    except OSError:
+        return Path(tempfile.gettempdir()) / f"{name}_contact_sheet.png"
 
 
 if __name__ == "__main__":

@@ -43,19 +43,22 @@ def test_json_is_all_of_stdout_and_the_contact_sheet_is_a_picture(capture, tmp_p
         assert (pixels == color).all(1).sum() > 100
 
 
-def test_readable_summary_says_where_the_contact_sheet_is(capture):
-    done = run(capture, "--split", "all")
+def test_readable_summary_says_where_the_contact_sheet_is(capture, tmp_path):
+    before = sorted(capture.rglob("*"))
+    done = run(capture, "--split", "all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8 by 1 camera" in done.stdout and "all 8 views train" in done.stdout
-    assert str(capture / "contact_sheet.png") in done.stdout
-    assert (capture / "contact_sheet.png").is_file()
+    assert "results/capture/contact_sheet.png" in done.stdout
+    assert (tmp_path / "results/capture/contact_sheet.png").is_file()
+    assert sorted(capture.rglob("*")) == before  # nothing is left in a user's capture
 
 
-def test_the_contact_sheet_of_a_read_only_capture_is_in_the_temporary_folder(
+def test_where_nothing_can_be_written_the_contact_sheet_is_in_the_temporary_folder(
     capture, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    capture.chmod(0o555)
+    (tmp_path / "here").mkdir(mode=0o555)
+    monkeypatch.chdir(tmp_path / "here")
     main(tyro.cli(Options, args=[str(capture)]))
     sheet = tmp_path / "capture_contact_sheet.png"
     assert sheet.is_file() and str(sheet) in capsys.readouterr().out
