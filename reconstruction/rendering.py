@@ -54,15 +54,20 @@ def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
 def measure(
     splats: Splats, scene: Scene, views: Sequence[int], config: Config
 ) -> tuple[float, float]:
-    """Mean alpha and mean PSNR (dB) of the splats at these views of the scene."""
-    device, alpha, total = splats["means"].device, 0.0, 0.0
+    """Mean alpha, where masks and the photos' own alpha leave pixels, and mean PSNR (dB) of the
+    splats at these views of the scene."""
+    device, alpha, counted, total = splats["means"].device, 0.0, 0.0, 0.0
     background = fixed_background(scene, config)
     for view in views:
         camera, photo = scene.cameras[view].to(device), scene.image(view, background).to(device)
         render = render_view(splats, camera, config, background=background)
         total += psnr(render.colors[0].clamp(0, 1), photo, scene.mask(view))
-        alpha += render.alphas.mean().item()
-    return alpha / len(views), total / len(views)
+        weights = torch.ones_like(render.alphas[0])
+        for layer in (scene.mask(view), scene.alpha(view)):
+            weights = weights if layer is None else weights * layer.to(device)
+        alpha += (render.alphas[0] * weights).sum().item()
+        counted += weights.sum().item()
+    return alpha / max(counted, 1.0), total / len(views)
 
 
 def mean_psnr(splats: Splats, scene: Scene, views: Sequence[int], config: Config) -> float:

@@ -15,7 +15,7 @@ from fixers.registry import FIXERS
 from generators import Generator, RenderThenFix
 from reconstruction import FixConfig, Start
 from reconstruction.result import ResultFolder
-from reconstruction.start import GOOD_PSNR, LEAST_PSNR, check_fit, measure_fit
+from reconstruction.start import LEAST_PSNR, check_fit, measure_fit
 from runtime.precision import multiplies_bf16
 from scenes.frame import list_worlds
 
@@ -140,23 +140,26 @@ def choose_world(
     scene: scenes.Scene, start: Start, flags: Flags, device: torch.device
 ) -> scenes.Scene:
     """The scene in the world of given splats: that which their result folder states, else the
-    flags', or another one (own, normalised, gsplat's) where they show more of the photos."""
+    flags', or another one (own, normalised, gsplat's) where they show more of the photos.
+
+    ValueError where they are out of sight in all of them.
+    """
     splats, config = start.splats.to(device), flags.optimisation
-    stored = ResultFolder(Path(start.source).parents[1]).find_world(scene)
+    stored = ResultFolder(Path(start.source).parent.parent).find_world(scene)
     scene = scene if stored is None else stored
     fit = measure_fit(splats, scene, config)
-    if stored is None or fit[1] < GOOD_PSNR:
+    if stored is None:
         worlds = {name: scene.in_world(move) for name, move in list_worlds(scene).items()}
         fits = {name: measure_fit(splats, world, config) for name, world in worlds.items()}
         best = max(fits, key=lambda name: fits[name][1])
         if fits[best][1] > fit[1] + BETTER:
             log.warning("%s lies in %s: taking that", start.source, best)
             scene, fit = worlds[best], fits[best]
-    check_fit(*fit)
+        check_fit(*fit)
     if fit[1] < LEAST_PSNR:
         log.warning(
-            "%s shows little of what the photos do (%.1f dB at the capture's cameras): do splats "
-            "and poses belong together?",
+            "%s shows little of what the photos do (%.1f dB at the capture's cameras): were the "
+            "splats trained only briefly, or do splats and poses not belong together?",
             start.source,
             fit[1],
         )

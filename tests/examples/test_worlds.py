@@ -2,6 +2,7 @@
 import importlib
 import json
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pycolmap
@@ -11,6 +12,7 @@ import torch
 import scenes
 from examples.gsplat.flags import Flags
 from examples.gsplat.inputs import load_scene_of
+from reconstruction import Start
 from scenes.formats.colmap import write_model
 from scenes.frame import list_worlds
 from scenes.normalize import transform_points
@@ -109,3 +111,26 @@ def test_splats_in_gsplats_world_are_found_there(capture, tmp_path, monkeypatch,
     run(monkeypatch, *flags, "--max_steps", 1, "--result_dir", tmp_path / "result")
     assert f"lies in {name}: taking that" in caplog.text
     assert read_psnr(tmp_path / "result", 0) > 20
+
+
+def test_thin_splats_are_told_from_splats_elsewhere(capture, tmp_path, monkeypatch, caplog):
+    """As after a few steps; where the result states the world, that is not questioned."""
+    result = tmp_path / "result"
+    run(monkeypatch, "--data_dir", capture, "--max_steps", 1, "--result_dir", result)
+    thin = ply.read(result / "ply/point_cloud_0.ply")
+    thin["opacities"].data[:] = -2.5
+    away = deepcopy(thin)
+    away["means"].data += 1e3
+    for folder in (result / "ply", tmp_path / "alone/ply"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, splats in (("thin", thin), ("away", away)):
+            file = folder / f"{name}.ply"
+            ply.write(file, splats)
+            flags = Flags(capture, data_factor=1, ply=file, eval_only=True)
+            if name == "away" and folder.parent != result:
+                with pytest.raises(ValueError, match="next to nothing of the splats"):
+                    load_scene_of(Start.from_ply(file), flags, torch.device("cpu"))
+                continue
+            caplog.clear()
+            load_scene_of(Start.from_ply(file), flags, torch.device("cpu"))
+            assert "shows little of what the photos do" in caplog.text

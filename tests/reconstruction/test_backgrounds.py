@@ -115,6 +115,17 @@ def test_transparent_pixels_grow_no_splats(cut_out, background):
     assert torch.cat(transparent).mean() < 0.05
 
 
+def test_mean_alpha_is_of_the_pixels_that_count(cut_out):
+    """Splats of an object that fills a small part of its photos are not out of sight."""
+    splats, test = initial_splats(cut_out, reconstruction.default()), cut_out.split.test
+    alone = measure(splats, cut_out, test, reconstruction.default())[0]
+    opaque = replace(cut_out, alphas=None)
+    assert alone > 1.5 * measure(splats, opaque, test, reconstruction.default())[0]
+    masks = tuple(alpha > 127 for alpha in cut_out.alphas)
+    masked = measure(splats, replace(opaque, masks=masks), test, reconstruction.default())[0]
+    assert masked == pytest.approx(alone, rel=0.1)
+
+
 def test_masked_pixels_have_no_influence_on_training(masked):
     config = replace(
         reconstruction.mcmc(), strategy=STRATEGIES["mcmc"], max_steps=20, sh_degree_interval=5
