@@ -115,8 +115,9 @@ def check_lens(lens: Lens, what: str) -> Lens:
     return lens
 
 
-def check_view_count(n: int, noun: str, path: Path, kind: str = "") -> None:
+def check_view_count(n: int, noun: str, path: Path, kind: str = "", remedy: str = "") -> None:
     """ValueError if a capture has too few photos or views (`noun`) for a reconstruction."""
     if n < FEWEST_VIEWS:
-        few = format_count(n, noun)
-        raise ValueError(f"{path} has only {few}{kind}; at least {FEWEST_VIEWS} are needed")
+        few = f"only {format_count(n, noun)}" if n else f"no {noun}s"
+        text = f"{path} has {few}{kind}; at least {FEWEST_VIEWS} are needed"
+        raise ValueError(f"{text} ({remedy})" if remedy else text)

@@ -92,7 +92,10 @@ def load(
     check_view_count(len(views), "view", path, " with a readable photo")
     views = _drop_hidden(views, notes)
     notes += _describe_alphas(views)
-    check_view_count(len(views), "view", path, " whose mask leaves pixels")
+    check_view_count(
+        *(len(views), "view", path, " of which masks and alpha leave any pixels"),
+        "black in a mask means ignore: are the masks inverted?" if any(masks) else "",
+    )
 
     points, colors = _drop_far_points(capture, notes)
     viewmats = np.stack([view.viewmat for view in views])
@@ -142,13 +145,15 @@ def _drop_far_points(capture: Capture, notes: list[str]) -> tuple[np.ndarray, np
 
 
 def _drop_hidden(views: list[View], notes: list[str]) -> list[View]:
-    """The views whose masks leave pixels, and notes about masks."""
+    """The views of which masks and alpha leave pixels, and notes about those."""
     notes += describe_masks([view.name for view in views], [view.mask for view in views])
-    hidden = [view.name for view in views if view.mask is not None and not view.mask.any()]
-    if hidden:
-        what = format_count(len(hidden), "view")
-        notes.append(f"skipped {what} all black in the mask: {format_list(hidden, 3)}")
-    return [view for view in views if view.name not in hidden]
+    black = [view.name for view in views if view.mask is not None and not view.mask.any()]
+    clear = [view.name for view in views if view.alpha is not None and not view.alpha.any()]
+    for hidden, what in ((black, "all black in the mask"), (clear, "wholly transparent")):
+        if hidden:
+            count = format_count(len(hidden), "view")
+            notes.append(f"skipped {count} {what}: {format_list(hidden, 3)}")
+    return [view for view in views if view.name not in {*black, *clear}]
 
 
 def _describe_alphas(views: list[View]) -> list[str]:
@@ -158,7 +163,7 @@ def _describe_alphas(views: list[View]) -> list[str]:
         return []
     share = 1 - sum(alpha.mean() for alpha in alphas) / 255 / len(alphas)
     what = format_count(len(alphas), "photo")
-    return [f"{what} with alpha, {100 * share:.1f} % transparent: no splats are wanted there"]
+    return [f"{what} with alpha, {100 * share:.1f} % transparent, where no splats will grow"]
 
 
 def _gather(views: list[View], layer: str) -> tuple[np.ndarray | None, ...] | None:

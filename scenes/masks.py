@@ -1,16 +1,21 @@
-# Masks of photos: found on disk, and read for a photo. Black pixels are to be ignored, as COLMAP
+# Masks of photos: files on disk, and read for a photo. Black pixels are to be ignored, as COLMAP
 # (https://colmap.github.io/faq.html#mask-image-regions: no features where the mask is 0) and
 # nerfstudio (https://docs.nerf.studio/quickstart/data_conventions.html#masks) both define it.
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from runtime.text import format_count, format_list
-from scenes.photos import SUFFIXES, UnreadablePhoto, list_photos, open_photo, turn_back
+from scenes.photos import SUFFIXES as PHOTOS
+from scenes.photos import UnreadablePhoto, open_photo, turn_back
 
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif")  # black is not exactly 0 there
+SUFFIXES = (*PHOTOS, ".gif")
+FOLDER = re.compile(r"(masks?)(?:_(\d+))?", re.I)
+ALIKE = re.compile(r"mask|segment|matte", re.I)  # folders that are not read, but told
 
 
 def find_masks(
@@ -18,28 +23,70 @@ def find_masks(
 ) -> tuple[list[Path | None], list[str]]:
     """The mask of each photo of the capture in `path`, None where there is none, and notes.
 
-    They lie in `masks` (`masks_N` beside `images_N`) beside the photos' folder or in the capture's,
-    under the photo's name (`a/1.png` of `a/1.jpg`), or that and `.png` (COLMAP's `a/1.jpg.png`).
+    They lie in `masks`, `masks_N` or `mask` beside the photos' folder or in the capture's, under
+    the photo's name (`a/1.png` of `a/1.jpg`), or that and `.png` (COLMAP's `a/1.jpg.png`). Those of
+    `masks_N` at the data factor N come first, those of other factors last.
     """
-    places = [path] if photo_folder == path else [path, photo_folder.parent]
-    endings = ["", f"_{factor}"] if factor > 1 else [""]
-    folders = [place / f"masks{ending}" for ending in endings for place in places]
-    by_name: dict[str, Path] = {}
+    places = list(dict.fromkeys((path if photo_folder == path else photo_folder.parent, path)))
+    folders = _list_mask_folders(places, factor)
+    masks: list[Path | None] = [None] * len(names)
+    several: list[str] = []
     for folder in folders:
-        if folder.is_dir():
-            listed = list_photos(folder, deep=True)
-            by_name |= {_without_suffix(name): folder / name for name in listed}
-    if not by_name:
-        return [None] * len(names), []
-    masks = [by_name.get(name) or by_name.get(_without_suffix(name)) for name in names]
+        by_name = _list_by_name(folder)
+        for i, name in enumerate(names):
+            files = by_name.get(name, []) + by_name.get(_without_suffix(name), [])
+            if masks[i] is None and files:
+                masks[i] = files[0]
+                if len(files) > 1:
+                    several.append(" before ".join(file.name for file in files))
     notes = []
-    if not any(masks):
-        one = next(iter(by_name.values()))
-        notes.append(
-            f"no mask is used: those in {one.parent} ({one.name}, ...) have not the names of "
-            f"photos; the mask of {names[0]} would be {_without_suffix(names[0])}.png"
-        )
+    if several:
+        what = format_count(len(several), "photo")
+        notes.append(f"{what} with several masks, of which one is used ({several[0]})")
+    if any(masks):
+        return masks, notes
+    for folder in folders:
+        one = next((files[0] for files in _list_by_name(folder).values()), None)
+        if one is not None:
+            notes.append(
+                f"no mask is used: those in {folder} ({one.name}, ...) are not named after photos; "
+                f"the mask of {names[0]} would be {_without_suffix(names[0])}.png"
+            )
+            return masks, notes
+    for folder in _list_folders(places):
+        if ALIKE.search(folder.name) and folder != photo_folder and _list_by_name(folder):
+            notes.append(
+                f"{folder} is not read; if its pictures are masks, black where photos are to be "
+                f"ignored, rename it to {folder.parent / 'masks'}"
+            )
     return masks, notes
+
+
+def _list_mask_folders(places: list[Path], factor: int) -> list[Path]:
+    """The folders of masks, those to be preferred first."""
+    ranked = []
+    for folder in _list_folders(places):
+        match = FOLDER.fullmatch(folder.name)
+        if match:
+            n = int(match[2] or 1)
+            rank = 0 if n == factor else 1 if n == 1 else 1 + n
+            ranked.append((rank, match[1].lower() == "mask", places.index(folder.parent), folder))
+    return [folder for *_, folder in sorted(ranked)]
+
+
+def _list_folders(places: list[Path]) -> list[Path]:
+    return [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
+
+
+def _list_by_name(folder: Path) -> dict[str, list[Path]]:
+    """The pictures in a folder and below, by name without suffix; .png first."""
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
+    by_name: dict[str, list[Path]] = {}
+    for file in sorted(files, key=lambda file: (file.suffix.lower() != ".png", file)):
+        name = file.relative_to(folder)
+        if not any(part.startswith(".") for part in name.parts):
+            by_name.setdefault(_without_suffix(name.as_posix()), []).append(file)
+    return by_name
 
 
 def _without_suffix(name: str) -> str:
@@ -47,7 +94,8 @@ def _without_suffix(name: str) -> str:
 
 
 def read_mask(path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
-    """Where a photo counts, bool [H, W], for its stored pixels (size: width and height).
+    """Where a photo counts, bool [H, W], for its stored pixels (size: width and height): where the
+    mask is neither black nor transparent.
 
     Masks of another resolution are resized to the nearest pixel. A mask of the shape of the upright
     photo is turned as its pixels are stored. ValueError for other shapes and damaged files.
@@ -57,12 +105,13 @@ def read_mask(path: Path, size: tuple[int, int], orientation: int) -> np.ndarray
     try:
         with open_photo(path) as image:
             if image.mode in ("RGBA", "LA", "PA", "P"):
-                image = image.convert("RGB")
+                image = image.convert("RGBA")
             pixels = np.asarray(image)
     except UnreadablePhoto as error:
         raise ValueError(f"the mask {path} {error}; repair it or remove it") from None
     if pixels.ndim == 3:
-        pixels = pixels.max(2)
+        colors = pixels[..., :3].max(2)
+        pixels = np.minimum(colors, pixels[..., 3]) if pixels.shape[2] == 4 else colors
     mask = pixels >= 128 if path.suffix.lower() in LOSSY else pixels > 0
     if orientation >= 5 and not _same_shape(mask, size) and _same_shape(mask.T, size):
         mask = turn_back(mask, orientation)

@@ -28,7 +28,7 @@ def save(mask: np.ndarray, file, **options) -> None:
     Image.fromarray(mask).save(file, **options)
 
 
-@pytest.mark.parametrize("name", ["{stem}.png", "{stem}.png.png", "{stem}.jpg"])
+@pytest.mark.parametrize("name", ["{stem}.png", "{stem}.png.png", "{stem}.jpg", "{stem}.gif"])
 @pytest.mark.parametrize("factor", [1, 2])
 def test_masks_are_read_under_the_names_of_nerfstudio_and_colmap(capture, name, factor):
     for i in range(7):
@@ -49,6 +49,31 @@ def test_smaller_masks_beside_smaller_photos_are_used(capture):
         save(255 - half(32, 24), capture / "masks_2" / f"{i:03d}.png")
     assert load(capture, data_factor=2).masks[0][:, :16].all()
     assert not load(capture).masks[0][:, :32].any()
+
+
+@pytest.mark.parametrize("folder", ["mask", "Masks", "masks_2", "masks_4"])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_masks_in_other_folders_are_used_too(capture, folder, factor):
+    for i in range(8):
+        save(half(32, 24), capture / folder / f"{i:03d}.png")
+    mask = load(capture, data_factor=factor).masks[0]
+    assert np.array_equal(mask, half(64 // factor, 48 // factor) > 0)
+
+
+def test_pictures_in_folders_like_masks_are_told(capture):
+    save(half(), capture / "segmentations" / "000.png")
+    (note,) = load(capture).notes
+    assert "segmentations is not read" in note and f"rename it to {capture / 'masks'}" in note
+
+
+def test_of_two_masks_of_a_photo_that_of_colmap_is_used(capture):
+    for i in range(8):
+        save(half(), capture / "masks" / f"{i:03d}.png.png")
+        save(255 - half(), capture / "masks" / f"{i:03d}.png")
+    scene = load(capture)
+    assert np.array_equal(scene.masks[0], half() > 0)
+    several = "8 photos with several masks, of which one is used (000.png.png before 000.png)"
+    assert scene.notes[0] == several
 
 
 def test_mask_path_of_transforms_json(capture):
@@ -94,6 +119,22 @@ def test_a_view_that_is_all_black_in_its_mask_is_skipped(capture):
     scene = load(capture)
     assert "002.png" not in scene.names and len(scene) == 7
     assert scene.notes[-1] == "skipped 1 view all black in the mask: 002.png"
+    for i in range(8):
+        save(np.zeros((48, 64), np.uint8), capture / "masks" / f"{i:03d}.png")
+    with pytest.raises(ValueError, match=r"no views of which .*; at least 3 .* masks inverted\?"):
+        load(capture)
+
+
+def test_a_photo_that_is_wholly_transparent_is_skipped(capture):
+    empty = np.zeros((48, 64, 4), np.uint8)
+    save(empty, capture / "images" / "002.png")
+    scene = load(capture)
+    assert "002.png" not in scene.names and len(scene) == 7
+    assert "skipped 1 view wholly transparent: 002.png" in scene.notes
+    for i in range(6):
+        save(empty, capture / "images" / f"{i:03d}.png")
+    with pytest.raises(ValueError, match="only 2 views of which masks and alpha leave any pixels"):
+        load(capture)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +144,11 @@ def test_a_view_that_is_all_black_in_its_mask_is_skipped(capture):
         (np.array([[False, True]]), [[False, True]]),
         (np.array([[[0, 0, 0], [0, 0, 9]]], np.uint8), [[False, True]]),
         (np.array([[0, 300]], np.uint16), [[False, True]]),
+        (np.array([[[9, 9, 9, 0], [9, 9, 9, 8]]], np.uint8), [[False, True]]),  # alpha is the mask
+        (np.array([[[0, 255], [9, 255]]], np.uint8), [[False, True]]),
     ],
 )
-def test_whatever_is_not_black_counts(capture, mask, counts):
+def test_whatever_is_neither_black_nor_transparent_counts(capture, mask, counts):
     for i in range(8):
         save(mask.repeat(32, 1).repeat(48, 0), capture / "masks" / f"{i:03d}.png")
     expected = np.array(counts).repeat(32, 1).repeat(48, 0)
