@@ -19,6 +19,7 @@ from scenes.formats.conversions import (
     read_rotation,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import count_matches, list_files, list_folders
 
 # Type of the camera, or in newer files of its distortion: the places of the file's terms in Lens.
 TERMS = {
@@ -34,10 +35,14 @@ TERMS = {
 }
 
 
-def find(folder: Path) -> Path | None:
-    """The .sfm file of a folder, one with poses if there is one, or None."""
-    files = sorted(folder.glob("*.sfm"))
-    return next((file for file in files if b'"poses"' in file.read_bytes()), *files[:1] or [None])
+count_views = count_matches(rb'"center"')
+
+
+def find(folder: Path) -> list[Path]:
+    """The .sfm files of a folder, and those that Meshroom leaves in its cache."""
+    caches = [folder, folder / "MeshroomCache"]
+    nodes = [node for cache in caches for node in list_folders(cache / "StructureFromMotion")]
+    return [file for place in (folder, *nodes) for file in list_files(place, "*.sfm")]
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

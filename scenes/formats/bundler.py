@@ -19,17 +19,24 @@ from scenes.formats.conversions import (
     read_text,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import list_files, read_start, starts_with
 from scenes.photos import list_photos
 
 
-def find(folder: Path) -> Path | None:
-    """The .out file of a folder or of its folder bundle, or None."""
-    for place in (folder, folder / "bundle"):
-        files = [place / "bundle.out", *sorted(place.glob("*.out"))]
-        for file in files:
-            if file.is_file() and _starts(file, b"# Bundle file"):
-                return file
-    return None
+def find(folder: Path) -> list[Path]:
+    """The bundle files of a folder and of its folder bundle."""
+    files = [
+        file
+        for place in (folder, folder / "bundle")
+        for file in list_files(place, "bundle.out", "*.out")
+    ]
+    return [file for file in files if starts_with(file, b"# Bundle file")]
+
+
+def count_views(file: Path) -> int:
+    """How many cameras a bundle file has, 0 if it is damaged."""
+    numbers = read_start(file, 200).partition(b"\n")[2].split()
+    return int(numbers[0]) if numbers and numbers[0].isdigit() else 0
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:
@@ -113,8 +120,3 @@ def _names(
     raise FileNotFoundError(
         f"{file} has no list of its {format_count(n_cameras, 'photo')}; put list.txt beside it"
     )
-
-
-def _starts(file: Path, start: bytes) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(len(start)) == start

@@ -16,7 +16,15 @@ from runtime.files import make_writable_folder, replace_folder, write_json
 from runtime.text import format_count, format_list
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses
-from scenes.formats.colmap_files import ModelCamera, count_views, find_files, read_files
+from scenes.formats.colmap_files import (
+    MARKER,
+    ModelCamera,
+    count_images,
+    count_views,
+    find_files,
+    read_files,
+)
+from scenes.formats.places import list_folders
 from scenes.panoramas import make_panorama_lens
 from scenes.photos import list_photos
 
@@ -31,30 +39,26 @@ PLACES = (
 )
 # Where their photos lie, in a folder above the model; Inria's convert.py has the second.
 PHOTO_FOLDERS = ("images", "input")
-MARKER = "structure_from_motion.json"  # in the folder of a model of our own
 
 
 def find_models(folder: Path) -> list[Path]:
     """The folders with the files of a model, the one to be read first.
 
-    A place of PLACES goes before the next one, but models that the project itself found by
-    structure from motion go last. At one place, the model with the most images goes first.
+    The model with the most images goes first, of equal ones that at the first of PLACES; but models
+    that the project itself found by structure from motion go last.
     """
     models: list[Path] = []
     for place in PLACES:
         here = folder / place
-        inner = sorted(here.glob("[!.]*")) if here.is_dir() else []
+        inner = list_folders(here)
         if place == ".":  # its sub-folders might be other captures
             inner = [f for f in inner if f.name.isdigit() and not (f / "images").exists()]
         parts_needed = 1 if "sparse" in place else 2
         there = [f for f in (*inner, here) if _count_parts(f) >= parts_needed and f not in models]
-        models += sorted(there, key=lambda model: -count_views(model))
-    return sorted(models, key=is_own)
-
-
-def find_model(folder: Path) -> Path | None:
-    """The folder with the cameras, images or points files of a model, or None."""
-    return next(iter(find_models(folder)), None)
+        models += there
+    if len(models) < 2:  # counting views takes time
+        return models
+    return sorted(models, key=lambda model: (is_own(model), -count_views(model)))
 
 
 def _count_parts(folder: Path) -> int:
@@ -160,19 +164,27 @@ def read(model: Path, photo_folder: Path | None = None, path: Path | None = None
 
 
 def _note_others(model: Path, path: Path | None) -> list[str]:
-    """A note if there are more models at the place of the one that is read."""
-    models = [m for m in find_models(path or model) if m != model]
-    others = [m for m in models if m.parent in (model, model.parent) or m == model.parent]
-    if not others:
-        return []
-    here = model if any(m.parent == model for m in others) else model.parent
-    named = format_list([_name_with_count(m) for m in others], 5)
-    used = _name_with_count(model)
-    return [f"{here} has {len(others) + 1} COLMAP models; {used} is read, not {named}"]
+    """Notes if there are more models than the one that is read, or two in its folder."""
+    path = path or model
+    notes = []
+    others = [m for m in find_models(path) if m != model and not is_own(m)]
+    if others:
+        named = format_list([_name_with_count(m, path) for m in others], 5)
+        used = _name_with_count(model, path)
+        notes = [f"{path} has {len(others) + 1} COLMAP models; {used} is read, not {named}"]
+    _, used, _ = find_files(model)
+    other = used.with_suffix(".txt" if used.suffix == ".bin" else ".bin")
+    if other.is_file() and count_images(other) != count_images(used) and not is_own(model):
+        named = format_count(count_images(other), "photo")
+        notes.append(f"{_name_with_count(used, path)} is read, not {other.name} ({named})")
+    return notes
 
 
-def _name_with_count(model: Path) -> str:
-    return f"{model.name} ({format_count(count_views(model), 'photo')})"
+def _name_with_count(place: Path, path: Path) -> str:
+    """A model, or its images file, as users see it from the capture's folder, and its photos."""
+    name = place.relative_to(path).as_posix() if place.is_relative_to(path) else str(place)
+    count = count_views(place) if place.is_dir() else count_images(place)
+    return f"{name} ({format_count(count, 'photo')})"
 
 
 def _read_test_list(model: Path, names: tuple[str, ...], notes: list[str]) -> dict[str, str] | None:

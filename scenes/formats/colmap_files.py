@@ -34,6 +34,7 @@ PARAMS_OF = {
     "EQUIRECTANGULAR": 2,
 }
 MODEL_NAMES = tuple(PARAMS_OF)
+MARKER = "structure_from_motion.json"  # in the folder of a model that this project computed
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class ModelFiles:
 
 
 def find_files(model: Path) -> tuple[Path, Path, Path | None]:
-    """cameras, images and, if there is one, points3D of the same format; FileNotFoundError."""
-    for end in ("bin", "txt"):
+    """cameras, images and, if there is one, points3D of the same format; FileNotFoundError.
+
+    Binary ones go first, but not those of this project, to which users have added text.
+    """
+    ends = ("txt", "bin") if (model / MARKER).is_file() else ("bin", "txt")
+    for end in ends:
         cameras, images, points = (
             model / f"{part}.{end}" for part in ("cameras", "images", "points3D")
         )
@@ -85,7 +90,14 @@ def find_files(model: Path) -> tuple[Path, Path, Path | None]:
 def count_views(model: Path) -> int:
     """The number of registered images of a model; 0 if it is incomplete or damaged."""
     try:
-        _, images, _ = find_files(model)
+        return count_images(find_files(model)[1])
+    except OSError:
+        return 0
+
+
+def count_images(images: Path) -> int:
+    """The number of poses in images.bin or images.txt; 0 if it is damaged."""
+    try:
         if images.suffix == ".bin":
             with images.open("rb") as file:
                 (count,) = COUNT.unpack(file.read(COUNT.size))

@@ -1,18 +1,14 @@
 # What a folder holds that is no capture, and what its user can do: the message of last resort.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from runtime.text import format_list
+from scenes.formats.format import Format
+from scenes.formats.places import list_files, list_folders
 from scenes.photos import SUFFIXES, list_photos
-
-
-class _Format(Protocol):
-    name: str
-    find: Callable[[Path], Path | None]
 
 
 @dataclass(frozen=True)
@@ -20,12 +16,13 @@ class Finding:
     """Files or folders that tell what a user may have meant.
 
     what: a plural for the message; patterns: globs in the folder, compared without case; remedy:
-    what to do, with {first} for the first of them.
+    what to do, with {first} for the first of them. poses: such files may have poses.
     """
 
     what: str
     patterns: tuple[str, ...]
     remedy: str
+    poses: bool = False
 
 
 FINDINGS = (
@@ -42,7 +39,7 @@ FINDINGS = (
     Finding(
         "pictures in other formats",
         (
-            *("*.tif", "*.tiff", "*.bmp", "*.gif", "*.heic", "*.heif", "*.avif", "*.exr", "*.insp"),
+            *("*.gif", "*.exr", "*.insp", "*.jp2", "*.jxl"),
             *("*.dng", "*.cr2", "*.cr3", "*.nef", "*.arw", "*.raf", "*.rw2", "*.orf"),
         ),
         "convert them to .jpg or .png, such as {first}",
@@ -51,16 +48,25 @@ FINDINGS = (
         "projects of photogrammetry programs",
         ("*.psx", "*.psz", "*.rsproj", "*.rcproj", "*.mg", "*.p4d", "*.reality"),
         "export the cameras of {first} as a COLMAP model, with the photos",
+        poses=True,
     ),
     Finding(
         "files of cameras",
-        ("cameras.xml", "*.xmp", "*.rdf", "cameras.json", "*.p4d", "poses.txt", "*_calibrated*"),
+        ("*.xmp", "*.rdf", "cameras.json", "*poses*.txt", "*_calibrated*"),
         "export a COLMAP model from the program that wrote {first}, or put the photos beside it",
+        poses=True,
     ),
     Finding(
         "COLMAP databases",
         ("*.db",),
         "{first} has features but no poses: run colmap mapper and put its model into sparse/0",
+        poses=True,
+    ),
+    Finding(
+        "files that are not what their names say, or have no poses",
+        ("*.xml", "*.csv", "*.out", "metadata.json", "transforms*.json", "*sfm*.json"),
+        "if {first} should have poses, export it again",
+        poses=True,
     ),
     Finding(
         "splats, point clouds or meshes",
@@ -75,7 +81,7 @@ FINDINGS = (
 )
 
 
-def describe_findings(path: Path, formats: Iterable[_Format]) -> str:
+def describe_findings(path: Path, formats: Iterable[Format]) -> str:
     """A sentence that a folder holds no capture, what it does hold, and what to do."""
     formats = tuple(formats)
     contents, remedy = _find(path, formats)
@@ -86,7 +92,23 @@ def describe_findings(path: Path, formats: Iterable[_Format]) -> str:
     )
 
 
-def _find(path: Path, formats: tuple[_Format, ...]) -> tuple[str, str]:
+def describe_hints(path: Path, photos: Path) -> list[str]:
+    """Notes on files, in a capture's folder or beside its photos, that may have poses."""
+    notes = []
+    for finding in (finding for finding in FINDINGS if finding.poses):
+        files = [
+            file
+            for folder in dict.fromkeys((path, photos))
+            for file in list_files(folder, *finding.patterns)
+        ]
+        if files:
+            named = format_list([file.relative_to(path).as_posix() for file in files], 3)
+            remedy = finding.remedy.format(first=files[0].name)
+            notes.append(f"no poses are read from {finding.what} ({named}): {remedy}")
+    return notes
+
+
+def _find(path: Path, formats: tuple[Format, ...]) -> tuple[str, str]:
     """What a folder holds, and the remedy."""
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     if not entries:
@@ -107,7 +129,7 @@ def _find(path: Path, formats: tuple[_Format, ...]) -> tuple[str, str]:
             f"give one of them as the capture, such as {with_photos[0]}, or name it with "
             f"--image_folder {with_photos[0].name}",
         )
-    deeper = sorted({f for f in folders for inner in _folders(f) if list_photos(inner)})
+    deeper = sorted({f for f in folders for inner in list_folders(f) if list_photos(inner)})
     if deeper:
         return f"photos deeper down (in {deeper[0].name})", "give the folder that has them"
     kinds, remedy = [], ""
@@ -124,10 +146,3 @@ def _find(path: Path, formats: tuple[_Format, ...]) -> tuple[str, str]:
 
 def _match(name: str, pattern: str) -> bool:
     return Path(name.lower()).match(pattern)
-
-
-def _folders(path: Path) -> list[Path]:
-    try:
-        return [entry for entry in path.iterdir() if entry.is_dir()]
-    except OSError:
-        return []

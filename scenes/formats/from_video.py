@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.text import format_list
-from scenes.formats.registry import find_format
+from scenes.formats.registry import find_poses
 from scenes.formats.unposed import find_photos
 from scenes.video import MARKER, extract_frames, is_video, list_videos
 
@@ -22,7 +22,7 @@ def prepare_video(path: Path, frames: int | None, progress: bool) -> tuple[Path,
         return capture, [extract_frames(path, capture, frames, progress)]
     videos = list_videos(path) if path.is_dir() else []
     taken = (path / MARKER).is_file()
-    if (taken and len(videos) == 1) or (videos and not (find_format(path) or find_photos(path)[1])):
+    if (taken and len(videos) == 1) or (videos and not (find_poses(path) or find_photos(path)[1])):
         if len(videos) > 1:
             few = format_list([video.name for video in videos], 5)
             raise ValueError(f"{path} has no photos but {len(videos)} videos; name one: {few}")

@@ -15,13 +15,21 @@ from scenes.formats.conversions import (
     read_numbers,
     read_rotation,
 )
+from scenes.formats.places import list_files
 from scenes.photos import list_photos
 
 
-def find(folder: Path) -> Path | None:
-    """The poses_bounds.npy of a capture, or None."""
-    file = folder / "poses_bounds.npy"
-    return file if file.is_file() else None
+def find(folder: Path) -> list[Path]:
+    """The poses_bounds.npy of a capture."""
+    return list_files(folder, "poses_bounds.npy")
+
+
+def count_views(file: Path) -> int:
+    """How many rows a poses_bounds.npy has, 0 if it is damaged."""
+    try:
+        return len(np.load(file, mmap_mode="r"))
+    except Exception:  # numpy's reader of headers raises many kinds
+        return 0
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

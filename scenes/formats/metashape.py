@@ -26,18 +26,23 @@ from scenes.formats.conversions import (
     read_text,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import count_matches, list_files, read_start
+
+count_views = count_matches(rb"<camera [^>]*[^/>]>\s*<transform")
 
 
-def find(folder: Path) -> Path | None:
-    """The cameras.xml of a folder, or another .xml with Metashape's chunks, or None."""
-    if (folder / "cameras.xml").is_file():
-        return folder / "cameras.xml"
-    for file in sorted(folder.glob("*.xml")):
-        with file.open("rb") as stream:
-            head = stream.read(4096)
-        if b"<document" in head and b"<chunk" in head:
-            return file
-    return None
+def find(folder: Path) -> list[Path]:
+    """The cameras.xml of a folder, and others with Metashape's chunks."""
+    return [
+        file
+        for file in list_files(folder, "cameras.xml", "*.xml")
+        if file.name.lower() == "cameras.xml" or _has_chunks(file)
+    ]
+
+
+def _has_chunks(file: Path) -> bool:
+    head = read_start(file, 4096).replace(b"\0", b"")  # UTF-16 of ASCII has zeros between
+    return b"<document" in head and b"<chunk" in head
 
 
 @dataclass(frozen=True)

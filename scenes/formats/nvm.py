@@ -19,11 +19,18 @@ from scenes.formats.conversions import (
     read_text,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import list_files, read_start
 
 
-def find(folder: Path) -> Path | None:
-    """The .nvm file of a folder, or None."""
-    return next(iter(sorted(folder.glob("*.nvm"))), None)
+def find(folder: Path) -> list[Path]:
+    """The .nvm files of a folder."""
+    return list_files(folder, "*.nvm")
+
+
+def count_views(file: Path) -> int:
+    """How many cameras the first model of a .nvm has, 0 if it is damaged."""
+    numbers = read_start(file, 1000).partition(b"\n")[2].split()
+    return int(numbers[0]) if numbers and numbers[0].isdigit() else 0
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

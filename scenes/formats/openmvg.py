@@ -18,6 +18,7 @@ from scenes.formats.conversions import (
     read_rotation,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import count_matches, list_files, list_folders
 
 # Camera model: the key of its distortion, and the places of the file's terms in Lens.
 TERMS = {
@@ -30,11 +31,14 @@ TERMS = {
 FIRST = 0x80000000  # marks the first object of a class, the one that carries the class's name
 
 
-def find(folder: Path) -> Path | None:
-    """The sfm_data.json of a folder or of its folder reconstruction, or None."""
-    files = [folder / "sfm_data.json", folder / "reconstruction" / "sfm_data.json"]
-    files += sorted(folder.glob("sfm_data*.json"))
-    return next((file for file in files if file.is_file()), None)
+count_views = count_matches(rb'"center"')
+
+
+def find(folder: Path) -> list[Path]:
+    """The sfm_data.json of a folder, and of the folders that openMVG's scripts write to."""
+    written = [f for f in list_folders(folder) if f.name.startswith(("reconstruction", "matches"))]
+    places = (folder, *sorted(written, key=lambda f: f.name.startswith("matches")))
+    return [file for f in places for file in list_files(f, "sfm_data.json", "sfm_data*.json")]
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

@@ -19,6 +19,7 @@ from scenes.formats.conversions import (
     read_numbers,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import count_matches, list_files
 
 # The distortion of each type in the order of Lens; what a camera lacks is 0.
 TERMS = {
@@ -32,10 +33,13 @@ TERMS = {
 PANORAMAS = ("spherical", "equirectangular")
 
 
-def find(folder: Path) -> Path | None:
-    """The reconstruction.json of a data set or of OpenDroneMap's results, or None."""
-    files = (folder / "reconstruction.json", folder / "opensfm" / "reconstruction.json")
-    return next((file for file in files if file.is_file()), None)
+count_views = count_matches(rb'"rotation"')
+
+
+def find(folder: Path) -> list[Path]:
+    """The reconstruction.json of a data set and of OpenDroneMap's results."""
+    places = (folder, folder / "opensfm")
+    return [file for place in places for file in list_files(place, "reconstruction.json")]
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

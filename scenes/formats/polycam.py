@@ -17,15 +17,21 @@ from scenes.formats.conversions import (
     read_rotation,
 )
 from scenes.formats.photo_names import match_photos
+from scenes.formats.places import list_files
 
 
-def find(folder: Path) -> Path | None:
-    """The cameras of a raw export, the globally optimised ones if there are some, or None."""
+def find(folder: Path) -> list[Path]:
+    """The cameras of a raw export, the globally optimised ones if there are some."""
     for keyframes in (folder / "keyframes", folder):
         for name in ("corrected_cameras", "cameras"):
-            if any((keyframes / name).glob("*.json")):
-                return keyframes / name
-    return None
+            if list_files(keyframes / name, "*.json"):
+                return [keyframes / name]
+    return []
+
+
+def count_views(cameras: Path) -> int:
+    """How many cameras there are."""
+    return len(list_files(cameras, "*.json"))
 
 
 def read(cameras: Path, path: Path, photos: Path | None) -> Capture:
@@ -34,7 +40,7 @@ def read(cameras: Path, path: Path, photos: Path | None) -> Capture:
     `corrected_images` belong to `corrected_cameras`. Raises ValueError or FileNotFoundError.
     """
     folder = cameras.parent / cameras.name.replace("cameras", "images")
-    files = sorted(cameras.glob("*.json"))
+    files = list_files(cameras, "*.json")
     frames = [read_json(file) for file in files]
     viewmats = []
     for file, frame in zip(files, frames, strict=True):

@@ -21,20 +21,23 @@ from scenes.formats.conversions import (
     read_text,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
+from scenes.formats.places import count_matches, list_files, read_start
 
 REQUIRED = ("name", "x", "y", "alt", "heading", "pitch", "roll", "f")
 OPTIONAL = ("px", "py", "k1", "k2", "k3", "k4", "t1", "t2")
 FILM = 36.0  # millimetres: focal lengths are those of a film of this longer side
 
 
-def find(folder: Path) -> Path | None:
-    """The first .csv of a folder with these columns, or None."""
-    for file in sorted(folder.glob("*.csv")):
-        with file.open("rb") as stream:
-            head = stream.read(1024).decode("utf-8-sig", errors="replace")
-        if any(set(REQUIRED) <= set(_columns(line)) for line in head.splitlines()[:2]):
-            return file
-    return None
+count_views = count_matches(rb"(?m)^[^#\r\n].*$")
+
+
+def find(folder: Path) -> list[Path]:
+    """The .csv files of a folder with these columns."""
+    return [
+        file
+        for file in list_files(folder, "*.csv")
+        if _find_columns(read_start(file, 1024).decode("utf-8-sig", "replace").splitlines())
+    ]
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:
@@ -45,15 +48,18 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     is read from the photo, points from a .ply beside. Raises ValueError or FileNotFoundError.
     """
     lines = [line for line in read_text(file).splitlines() if line.strip()]
-    start = next(
-        (i for i, line in enumerate(lines[:2]) if set(REQUIRED) <= set(_columns(line))), None
-    )
-    if start is None:
+    found = _find_columns(lines)
+    if found is None:
         raise ValueError(f"{file} lacks one of the columns {', '.join(REQUIRED)}; export it again")
-    columns = _columns(lines[start])
+    start, separator, columns = found
     named, values = [], []
-    for number, row in enumerate(csv.reader(lines[start + 1 :]), start + 2):
-        cells = dict(zip(columns, row, strict=False))
+    for number, row in enumerate(csv.reader(lines[start + 1 :], delimiter=separator), start + 2):
+        if row[0].startswith("#"):
+            continue
+        name, *numbers = row
+        if separator != ",":  # where the comma is free, some write decimals with it
+            numbers = [number.replace(",", ".") for number in numbers]
+        cells = dict(zip(columns, (name, *numbers), strict=False))
         named.append(cells.get("name", ""))
         values.append(
             {
@@ -88,5 +94,15 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     return add_points_beside(capture, file, [np.eye(4)])
 
 
-def _columns(line: str) -> list[str]:
-    return [cell.strip().lstrip("#").strip().lower() for cell in line.split(",")]
+def _find_columns(lines: list[str]) -> tuple[int, str, list[str]] | None:
+    """The place of the line with the columns, the first or second, its separator, and the columns.
+
+    Spreadsheets of some countries save `;` or tabs between them.
+    """
+    for number, line in enumerate(lines[:2]):
+        for separator in (",", ";", "\t"):
+            cells = line.split(separator)
+            columns = [cell.strip().lstrip("#").strip().lower() for cell in cells]
+            if set(REQUIRED) <= set(columns) and columns[0] == "name":
+                return number, separator, columns
+    return None

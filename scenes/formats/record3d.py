@@ -17,18 +17,28 @@ from scenes.formats.conversions import (
     read_number,
     read_numbers,
 )
+from scenes.formats.places import list_files
 from scenes.photos import list_photos
 
 PHOTOS = ("rgb", "rgbd")  # the second in a .r3d, which is a .zip file
 
 
-def find(folder: Path) -> Path | None:
-    """The metadata of an export (also in its folder EXR_RGBD) or of an unpacked .r3d, or None."""
-    for place in (folder, folder / "EXR_RGBD"):
-        for file in (place / "metadata.json", place / "metadata"):
-            if file.is_file() and any((place / photos).is_dir() for photos in PHOTOS):
-                return file
-    return None
+def find(folder: Path) -> list[Path]:
+    """The metadata of an export (also in its folder EXR_RGBD) and of an unpacked .r3d."""
+    return [
+        file
+        for place in (folder, folder / "EXR_RGBD")
+        if any((place / photos).is_dir() for photos in PHOTOS)
+        for file in list_files(place, "metadata.json", "metadata")
+    ]
+
+
+def count_views(file: Path) -> int:
+    """How many poses a metadata.json has, 0 if it is damaged."""
+    try:
+        return len(read_json(file)["poses"])
+    except (ValueError, OSError, KeyError, TypeError):
+        return 0
 
 
 def read(file: Path, path: Path, photos: Path | None) -> Capture:

@@ -1,10 +1,12 @@
 # The capture formats, and how the one of a folder is recognised and read.
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime.text import format_count, format_list
 from scenes.capture import Capture
 from scenes.formats import (
     alicevision,
@@ -21,25 +23,15 @@ from scenes.formats import (
     transforms,
     unposed,
 )
-from scenes.formats.findings import describe_findings
+from scenes.formats.findings import describe_findings, describe_hints
+from scenes.formats.format import Format
+from scenes.formats.places import list_folders
 from scenes.panoramas import cut_panoramas
 from scenes.photos import list_photos
 from scenes.scene import Split
 from scenes.video import list_videos
 
-
-@dataclass(frozen=True)
-class Format:
-    """A capture format.
-
-    name: for the message about a folder in no format. find: the format's file or folder in a
-    capture's folder, or None. read: the capture, from what was found, the capture's folder and the
-    photos' folder if users name one.
-    """
-
-    name: str
-    find: Callable[[Path], Path | None]
-    read: Callable[[Path, Path, Path | None], Capture]
+log = logging.getLogger(__name__)
 
 
 def find_captures(folder: Path) -> list[Path]:
@@ -57,7 +49,7 @@ def find_captures(folder: Path) -> list[Path]:
 
 def _is_capture(folder: Path) -> bool:
     """Whether a folder holds poses in one of FORMATS, or photos in `images`."""
-    return (folder / "images").is_dir() or find_format(folder) is not None
+    return (folder / "images").is_dir() or bool(find_poses(folder))
 
 
 def _read_colmap(model: Path, path: Path, photos: Path | None) -> Capture:
@@ -70,49 +62,114 @@ def _read_transforms(file: Path, path: Path, photos: Path | None) -> Capture:
 
 # All formats with poses, the first that is there is read.
 FORMATS = (
-    Format("COLMAP model (such as sparse/0)", colmap.find_model, _read_colmap),
-    Format("transforms.json or transforms_train.json", transforms.find, _read_transforms),
-    Format("Metashape cameras.xml", metashape.find, metashape.read),
-    Format("RealityCapture csv", realitycapture.find, realitycapture.read),
-    Format("OpenSfM reconstruction.json", opensfm.find, opensfm.read),
-    Format("OpenMVG sfm_data.json", openmvg.find, openmvg.read),
-    Format("AliceVision .sfm", alicevision.find, alicevision.read),
-    Format("VisualSFM .nvm", nvm.find, nvm.read),
-    Format("Bundler .out", bundler.find, bundler.read),
-    Format("Polycam keyframes", polycam.find, polycam.read),
-    Format("Record3D metadata.json", record3d.find, record3d.read),
-    Format("LLFF poses_bounds.npy", llff.find, llff.read),
+    Format("COLMAP model (such as sparse/0)", colmap.find_models, _read_colmap, colmap.count_views),
+    Format(
+        "transforms.json or transforms_train.json",
+        transforms.find,
+        _read_transforms,
+        transforms.count_views,
+    ),
+    Format("Metashape cameras.xml", metashape.find, metashape.read, metashape.count_views),
+    Format(
+        "RealityCapture csv", realitycapture.find, realitycapture.read, realitycapture.count_views
+    ),
+    Format("OpenSfM reconstruction.json", opensfm.find, opensfm.read, opensfm.count_views),
+    Format("OpenMVG sfm_data.json", openmvg.find, openmvg.read, openmvg.count_views),
+    Format("AliceVision .sfm", alicevision.find, alicevision.read, alicevision.count_views),
+    Format("VisualSFM .nvm", nvm.find, nvm.read, nvm.count_views),
+    Format("Bundler .out", bundler.find, bundler.read, bundler.count_views),
+    Format("Polycam keyframes", polycam.find, polycam.read, polycam.count_views),
+    Format("Record3D metadata.json", record3d.find, record3d.read, record3d.count_views),
+    Format("LLFF poses_bounds.npy", llff.find, llff.read, llff.count_views),
 )
 
 
-def find_format(folder: Path) -> tuple[Format, Path] | None:
-    """The first format with poses that is there, and its file or folder.
+@dataclass(frozen=True)
+class Poses:
+    """A format, and one of its files or folders in a capture's folder."""
 
-    Poses that the project itself found by structure from motion count only if there are no others.
+    format: Format
+    place: Path
+
+    def describe(self, path: Path) -> str:
+        """Its name from the capture's folder, and how many views it has."""
+        count = format_count(self.format.count_views(self.place), "view")
+        return f"{self.place.relative_to(path).as_posix()} ({count})"
+
+
+def find_poses(folder: Path) -> list[Poses]:
+    """All poses that a folder holds, those to be read first.
+
+    They go by format, and of one format, those of the most views go first. Poses that the project
+    itself found by structure from motion go last.
     """
-    own = None
+    found: list[Poses] = []
     for format in FORMATS:
-        place = format.find(folder)
-        if place is not None and not colmap.is_own(place):
-            return format, place
-        own = own or (place and (format, place))
-    return own
+        places = format.find(folder)
+        if len(places) > 1:  # counting takes time
+            places = sorted(places, key=lambda place: -format.count_views(place))
+        found += [Poses(format, place) for place in places]
+    return sorted(found, key=lambda poses: colmap.is_own(poses.place))
 
 
 def read_capture(
     path: Path, folder: Path | None, split_of: Callable[[tuple[str, ...]], Split], progress: bool
 ) -> Capture:
     """The capture in a folder, by the first format that is there, else from its photos."""
-    match = find_format(path)
-    if match is None:
+    found = find_poses(path)
+    hints = []
+    if folder is None and (not found or colmap.is_own(found[0].place)):
+        hints = _look_around(path)
+    if not found:
+        for hint in hints:
+            log.warning("%s", hint)  # structure from motion takes long
         capture = unposed.read(path, folder, split_of, progress)
         if capture is None:
             raise FileNotFoundError(describe_findings(path, FORMATS))
-        return cut_panoramas(capture)
-    format, place = match
-    capture = format.read(place, path, folder)
-    notes = [str(note) for note in colmap.read_marker(place).get("notes") or []]
-    own = next(filter(colmap.is_own, colmap.find_models(path)), None)
-    if own not in (None, place):
-        notes.append(f"the poses are those of {place}, not those of structure from motion in {own}")
+        return cut_panoramas(replace(capture, notes=(*hints, *capture.notes)))
+    used, *others = found
+    capture = used.format.read(used.place, path, folder)
+    notes = [str(note) for note in colmap.read_marker(used.place).get("notes") or []]
+    notes += [*_note(others, used, path), *hints]
     return cut_panoramas(replace(capture, notes=(*capture.notes, *notes)))
+
+
+def _note(others: list[Poses], used: Poses, path: Path) -> list[str]:
+    """Notes on poses that are not read; the reader of COLMAP models names other ones itself."""
+    notes = []
+    own = [poses.place for poses in others if colmap.is_own(poses.place)]
+    if own:
+        notes.append(
+            f"the poses are those of {used.place}, not those of structure from motion in {own[0]}"
+        )
+    unread = [
+        poses.describe(path)
+        for poses in others
+        if poses.place not in own
+        and not poses.format is used.format is FORMATS[0]
+        and poses.format.count_views(poses.place) > 0
+    ]
+    if unread:
+        named = format_list(unread, 5)
+        notes.append(f"the poses are those of {used.describe(path)}, not those of {named}")
+    return notes
+
+
+def _look_around(path: Path) -> list[str]:
+    """Notes on files that may have poses; ValueError if some lie up to two folders too deep."""
+    photos, names = unposed.find_photos(path)
+    if not names:
+        return []
+    inner = [f for f in list_folders(path) if not unposed.NO_PHOTOS.match(f.name)]
+    for holder in (*inner, *(deeper for folder in inner for deeper in list_folders(folder))):
+        with_photos = list_photos(holder) or list_photos(holder / "images")
+        if with_photos and not (photos != path and holder.is_relative_to(photos)):
+            continue  # another capture
+        poses = next((p for p in find_poses(holder) if not colmap.is_own(p.place)), None)
+        if poses is not None and poses.format.count_views(poses.place):
+            raise ValueError(
+                f"{path} has poses in {poses.describe(path)}, too deep to be looked for: give "
+                f"{holder} with --image_folder {photos.absolute()} to read them, or give {path} "
+                f"with --image_folder {photos.relative_to(path)} to have poses computed"
+            )
+    return describe_hints(path, photos)

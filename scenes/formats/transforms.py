@@ -26,22 +26,27 @@ from scenes.capture import (
     make_no_points,
 )
 from scenes.formats.assembly import measure_visibility
+from scenes.formats.places import count_matches, list_files
 from scenes.formats.ply_points import read_ply_points
 from scenes.panoramas import make_panorama_lens
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 
 PARTS = ("train", "test", "val")
+WHOLE = "transforms.json"
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 POLYNOMIALS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def find(folder: Path) -> Path | None:
-    """The transforms.json of a capture, else its transforms_train.json, or None."""
+count_views = count_matches(rb'"transform_matrix"')
+
+
+def find(folder: Path) -> list[Path]:
+    """The transforms.json of a capture, else one of the files of its parts."""
     places = (folder, folder / "nerfstudio")  # DL3DV-Benchmark has the second
-    names = ("transforms.json", *(f"transforms_{part}.json" for part in PARTS))
-    files = (place / name for name in names for place in places)
-    return next((file for file in files if file.is_file()), None)
+    whole = [file for place in places for file in list_files(place, WHOLE)]
+    names = [f"transforms_{part}.json" for part in PARTS]
+    return whole or [file for place in places for file in list_files(place, *names)][:1]
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
     points, colors = _points(shared, file, notes)
     points = _in_file_frame(points, shared, file, viewmats, lenses, notes)
     return Capture(
-        kind="transforms.json" if file.name == "transforms.json" else "NeRF-synthetic",
+        kind=WHOLE if file.name.lower() == WHOLE else "NeRF-synthetic",
         photo_folder=folder,
         names=names,
         lenses=tuple(lenses),
@@ -134,7 +139,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
         needs_points=False,
         masks=masks,
         split=split,
-        background=None if file.name == "transforms.json" else "white",  # as its benchmark
+        background=None if file.name.lower() == WHOLE else "white",  # as its benchmark
     )
 
 
@@ -142,7 +147,7 @@ def _find_parts(file: Path, notes: list[str]) -> dict[str, Path]:
     """The files to be read by the part of the split that they are."""
     beside = {part: file.with_name(f"transforms_{part}.json") for part in PARTS}
     there = {part: other for part, other in beside.items() if other.is_file()}
-    if file.name == "transforms.json":
+    if file.name.lower() == WHOLE:
         if there:
             unread = format_list([other.name for other in there.values()])
             notes.append(f"{file.name} has the poses; {unread} beside it not read")

@@ -60,7 +60,7 @@ def read(
         return None
     notes = []
     if photos == path and "/" in names[0]:
-        captures = [f.name for f in list_photo_folders(path) if colmap.find_model(f)]
+        captures = [f.name for f in list_photo_folders(path) if colmap.find_models(f)]
         if captures:
             raise ValueError(f"{path} holds several captures; name one: {format_list(captures, 5)}")
         notes = [f"{path} has photos in sub-folders only; they are taken as one capture"]

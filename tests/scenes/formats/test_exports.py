@@ -33,7 +33,7 @@ def check(root, known, views, kind=None):
 
 def check_lens(root, views):
     """The lens that is read sees rays within a hundredth of a pixel of where the true one does."""
-    place, format = next((f.find(root), f) for f in FORMATS if f.find(root))
+    place, format = next((f.find(root)[0], f) for f in FORMATS if f.find(root))
     lens = format.read(place, root, None).lenses[0]
     assert (lens.width, lens.height) == (views.width, views.height)
     assert lens.is_pinhole == (views.distort is None)
@@ -182,6 +182,27 @@ def test_photos_are_matched_by_as_much_of_their_path_as_possible(tmp_path):
     names = [path and path.relative_to(tmp_path).as_posix() for path in paths]
     expected = ["cam0/1.jpg", "cam1/1.jpg", "a.JPG", "a.JPG", "b.jpg", "deep/c.jpg"]
     assert names[:6] == expected and names[6] is None and names[8] is None
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_saved_by_a_spreadsheet(tmp_path, small, separator):
+    exports.write_realitycapture(tmp_path, small)
+    file = tmp_path / "export.csv"
+    head, *rows = file.read_text().splitlines()
+    rows = [row.replace(",", separator) for row in rows]
+    named = [row.split(separator, 1) for row in rows]
+    rows = [separator.join([name, rest.replace(".", ",")]) for name, rest in named]
+    file.write_text("\n".join([head.replace(",", separator), *rows]))
+    assert np.allclose(scenes.load(tmp_path).cameras.viewmats, small.cameras.viewmats, atol=1e-5)
+
+
+def test_of_several_files_the_one_of_most_views_is_read(tmp_path, small):
+    exports.write_realitycapture(tmp_path, small)
+    lines = (tmp_path / "export.csv").read_text().splitlines()
+    (tmp_path / "a.csv").write_text("\n".join(lines[:5]))
+    scene = scenes.load(tmp_path, progress=False)
+    assert len(scene) == len(small)
+    assert any("not those of a.csv (4 views)" in note for note in scene.notes)
 
 
 def test_views_without_a_photo_are_skipped_with_a_note(tmp_path, small):

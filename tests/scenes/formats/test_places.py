@@ -2,6 +2,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import scenes
 from scenes.formats import colmap
 from scenes.formats.registry import find_captures
 from tests.scenes.captures import camera_ring, colmap_model, write_capture
+from tests.scenes.formats import exports
 from tests.scenes.formats.test_transforms import write as write_transforms
 from tests.scenes.known import measure_color_error
 
@@ -82,12 +84,12 @@ def write_models(root, sizes):
         (
             {"sparse/0": 4, "sparse/1": 8, "sparse/2": 3},
             8,
-            "1 (8 photos) is read, not 0 (4 photos)",
+            "sparse/1 (8 photos) is read, not sparse/0 (4 photos)",
         ),
-        ({"sparse/0": 8, "sparse/1": 8}, 8, "0 (8 photos) is read, not 1 (8 photos)"),
+        ({"sparse/0": 8, "sparse/1": 8}, 8, "sparse/0 (8 photos) is read, not sparse/1 (8"),
         ({"sparse/1": 6}, 6, None),
-        ({"sparse/0": 3, "sparse": 5}, 5, "sparse (5 photos) is read, not 0 (3 photos)"),
-        ({"sparse/aligned": 7, "colmap/sparse/0": 8}, 7, None),
+        ({"sparse/0": 3, "sparse": 5}, 5, "sparse (5 photos) is read, not sparse/0 (3 photos)"),
+        ({"sparse/aligned": 7, "colmap/sparse/0": 8}, 8, "is read, not sparse/aligned (7 photos)"),
     ],
 )
 def test_the_model_with_the_most_images_is_read_and_the_others_are_named(
@@ -105,7 +107,7 @@ def test_a_damaged_count_does_not_make_a_model_the_largest(tmp_path):
     file = tmp_path / "sparse/1/images.bin"
     file.write_bytes((2**60).to_bytes(8, "little") + file.read_bytes()[8:])
     scene = load(tmp_path)
-    assert len(scene) == 8 and "not 1 (0 photos)" in scene.notes[0]
+    assert len(scene) == 8 and "not sparse/1 (0 photos)" in scene.notes[0]
 
 
 def own_poses(root, n=4):
@@ -139,6 +141,73 @@ def test_poses_copied_over_own_ones_are_the_users(tmp_path):
     model.write_binary(tmp_path / "sparse/0")
     scene = load(tmp_path)
     assert scene.kind == "COLMAP" and len(scene) == 5
+
+
+def test_text_beside_own_poses_is_the_users(tmp_path):
+    write_transforms(tmp_path, n=5)
+    own_poses(tmp_path)
+    colmap_model([f"{i}.png" for i in range(5)]).write_text(tmp_path / "sparse/0")
+    scene = load(tmp_path)
+    assert scene.kind == "COLMAP" and len(scene) == 5
+    assert "sparse/0/images.txt (5 photos) is read, not images.bin (4 photos)" in scene.notes[0]
+
+
+def test_poses_of_several_formats_are_named(tmp_path):
+    write_transforms(tmp_path, n=5)
+    names = [f"{i}.png" for i in range(3)]
+    write_capture(tmp_path, names, model_folder="colmap/sparse/0")
+    scene = load(tmp_path)
+    assert scene.kind == "COLMAP" and len(scene) == 3
+    assert "colmap/sparse/0 (3 views), not those of transforms.json (5 views)" in scene.notes[0]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("place", ["images/transforms.json", "data/transforms.json", "a/b/0"])
+def test_poses_too_deep_are_refused_with_the_way_to_read_them(tmp_path, place, own):
+    write_transforms(tmp_path, n=5)
+    file = tmp_path / "transforms.json"
+    if own:
+        own_poses(tmp_path)
+    (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+    if place.endswith("json"):
+        file.rename(tmp_path / place)
+    else:
+        file.unlink()
+        (tmp_path / place).mkdir()
+        colmap_model([f"{i}.png" for i in range(5)]).write_text(tmp_path / place)
+    with pytest.raises(ValueError, match=f"has poses in {place}.*give .* --image_folder") as error:
+        load(tmp_path)
+    folder, photos = re.search(
+        "give (.*) with --image_folder (.*) to read", str(error.value)
+    ).groups()
+    assert len(load(folder, image_folder=photos)) == 5
+
+
+@pytest.mark.parametrize("name", ["a.csv", "Bundle.OUT", "metadata.json", "cameras.json", "a.xmp"])
+def test_files_from_which_no_poses_are_read_are_named(tmp_path, name):
+    write_transforms(tmp_path, n=4)
+    (tmp_path / "transforms.json").unlink()
+    own_poses(tmp_path)
+    (tmp_path / name).write_text("?")
+    (tmp_path / "b.csv").mkdir()  # a folder is no file
+    notes = load(tmp_path).notes
+    assert len(notes) == 2 and "no poses are read from" in notes[1] and f"({name})" in notes[1]
+
+
+def test_programs_folders_and_names_without_case(tmp_path, known):
+    for number, (kind, file, place) in enumerate(
+        [
+            ("AliceVision", "cameras.sfm", "MeshroomCache/StructureFromMotion/ab12/cameras.sfm"),
+            ("OpenMVG", "sfm_data.json", "reconstruction_sequential/sfm_data.json"),
+            ("Metashape", "cameras.xml", "Cameras.XML"),
+            ("RealityCapture", "export.csv", "EXPORT.CSV"),
+        ]
+    ):
+        root = tmp_path / str(number)
+        exports.WRITERS[kind](root, known)
+        (root / place).parent.mkdir(exist_ok=True, parents=True)
+        (root / file).rename(root / place)
+        assert load(root).kind == kind
 
 
 def write_synthetic(root, known, parts, photos=""):

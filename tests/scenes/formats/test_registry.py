@@ -15,12 +15,16 @@ def toy(monkeypatch):
 
     def find(folder):
         file = folder / "toy.json"
-        return file if file.is_file() else None
+        return [file] if file.is_file() else []
 
     def read(file, path, photos):
         return replace(transforms.read(file, photos), kind="toy", needs_points=True)
 
-    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, Format("toy.json", find, read)))
+    monkeypatch.setattr(
+        registry,
+        "FORMATS",
+        (*registry.FORMATS, Format("toy.json", find, read, transforms.count_views)),
+    )
 
 
 def test_a_new_format_is_read_and_named(toy, tmp_path):
