@@ -16,13 +16,13 @@ def list_files(folder: Path, *patterns: str) -> list[Path]:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
         return []
-    found = (
+    matches = (
         entry
         for pattern in patterns
         for entry in entries
         if fnmatchcase(entry.name.lower(), pattern) and entry.is_file()
     )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(matches))
 
 
 def list_folders(folder: Path) -> list[Path]:

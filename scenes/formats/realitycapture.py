@@ -48,10 +48,10 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     is read from the photo, points from a .ply beside. Raises ValueError or FileNotFoundError.
     """
     lines = [line for line in read_text(file).splitlines() if line.strip()]
-    found = _find_columns(lines)
-    if found is None:
+    head = _find_columns(lines)
+    if head is None:
         raise ValueError(f"{file} lacks one of the columns {', '.join(REQUIRED)}; export it again")
-    start, separator, columns = found
+    start, separator, columns = head
     named, values = [], []
     for number, row in enumerate(csv.reader(lines[start + 1 :], delimiter=separator), start + 2):
         if row[0].startswith("#"):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,31 +103,31 @@ def find_poses(folder: Path) -> list[Poses]:
     They go by format, and of one format, those of the most views go first. Poses that the project
     itself found by structure from motion go last.
     """
-    found: list[Poses] = []
+    there: list[Poses] = []
     for format in FORMATS:
         places = format.find(folder)
         if len(places) > 1:  # counting takes time
             places = sorted(places, key=lambda place: -format.count_views(place))
-        found += [Poses(format, place) for place in places]
-    return sorted(found, key=lambda poses: colmap.is_own(poses.place))
+        there += [Poses(format, place) for place in places]
+    return sorted(there, key=lambda poses: colmap.is_own(poses.place))
 
 
 def read_capture(
     path: Path, folder: Path | None, split_of: Callable[[tuple[str, ...]], Split], progress: bool
 ) -> Capture:
     """The capture in a folder, by the first format that is there, else from its photos."""
-    found = find_poses(path)
+    there = find_poses(path)
     hints = []
-    if folder is None and (not found or colmap.is_own(found[0].place)):
+    if folder is None and (not there or colmap.is_own(there[0].place)):
         hints = _look_around(path)
-    if not found:
+    if not there:
         for hint in hints:
             log.warning("%s", hint)  # structure from motion takes long
         capture = unposed.read(path, folder, split_of, progress)
         if capture is None:
             raise FileNotFoundError(describe_findings(path, FORMATS))
         return cut_panoramas(replace(capture, notes=(*hints, *capture.notes)))
-    used, *others = found
+    used, *others = there
     capture = used.format.read(used.place, path, folder)
     notes = [str(note) for note in colmap.read_marker(used.place).get("notes") or []]
     notes += [*_note(others, used, path), *hints]
@@ -160,16 +160,27 @@ def _look_around(path: Path) -> list[str]:
     photos, names = unposed.find_photos(path)
     if not names:
         return []
-    inner = [f for f in list_folders(path) if not unposed.NO_PHOTOS.match(f.name)]
-    for holder in (*inner, *(deeper for folder in inner for deeper in list_folders(folder))):
-        with_photos = list_photos(holder) or list_photos(holder / "images")
-        if with_photos and not (photos != path and holder.is_relative_to(photos)):
-            continue  # another capture
-        poses = next((p for p in find_poses(holder) if not colmap.is_own(p.place)), None)
-        if poses is not None and poses.format.count_views(poses.place):
-            raise ValueError(
-                f"{path} has poses in {poses.describe(path)}, too deep to be looked for: give "
-                f"{holder} with --image_folder {photos.absolute()} to read them, or give {path} "
-                f"with --image_folder {photos.relative_to(path)} to have poses computed"
-            )
+    for folder, poses in _find_deeper(path, None if photos == path else photos, depth=2):
+        raise ValueError(
+            f"{path} has poses in {poses.describe(path)}, too deep to be looked for: give "
+            f"{folder} with --image_folder {photos.absolute()} to read them, or give {path} "
+            f"with --image_folder {photos.relative_to(path)} to have poses computed"
+        )
     return describe_hints(path, photos)
+
+
+def _find_deeper(path: Path, photos: Path | None, depth: int) -> Iterator[tuple[Path, Poses]]:
+    """Poses in sub-folders with the folder to be given for them, but not those of other captures.
+
+    Those have photos of their own, unlike `photos`, which are the capture's.
+    """
+    for folder in list_folders(path):
+        own_photos = photos is not None and folder.is_relative_to(photos)
+        others = not own_photos and (list_photos(folder) or list_photos(folder / "images"))
+        if others or unposed.NO_PHOTOS.match(folder.name):
+            continue
+        for poses in find_poses(folder):
+            if not colmap.is_own(poses.place) and poses.format.count_views(poses.place):
+                yield folder, poses
+        if depth > 1:
+            yield from _find_deeper(folder, photos, depth - 1)
