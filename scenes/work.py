@@ -36,7 +36,11 @@ def work_folder(folder: Path, key: dict[str, object], job: str) -> Iterator[Path
         ) from None
     with (folder / "lock").open("w") as lock:
         _lock(lock, capture, job)
-        _prepare(folder, key, job)
+        try:
+            _prepare(folder, key, job)
+        except BaseException:  # there is nothing to continue
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         try:
             yield folder
         except ValueError:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ def structure_from_motion(
     folder cannot be written, ValueError if fewer than three photos can be posed.
     """
     begin = time.monotonic()
+    _check_names(photo_folder, names)
     key = _key(photo_folder, names)
     with work_folder(scene_folder / WORK, key, "structure from motion") as work, _quiet():
         log.info("no poses in %s: structure from motion on %d photos", scene_folder, len(names))
@@ -76,6 +78,19 @@ def structure_from_motion(
         target = write_model(model, scene_folder, own=marker)
     log.info("structure from motion posed %d photos in %.0f s; see %s", posed, seconds, target)
     return notes
+
+
+def _check_names(photo_folder: Path, names: list[str]) -> None:
+    """ValueError for a path that is not UTF-8, as COLMAP's models and JSON need it."""
+    for path in (photo_folder.resolve() / name for name in names):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            raise ValueError(
+                f"{shown}: this name is not UTF-8, so poses cannot be stored under it; rename it "
+                "(such as by convmv -f latin1 -t utf8)"
+            ) from None
 
 
 def _settings() -> dict[str, object]:

@@ -1,4 +1,5 @@
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -138,6 +139,21 @@ def test_photos_that_cannot_be_posed_leave_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match=r"posed 0 of 4 photos .* overlap"):
         scenes.load(tmp_path, progress=False)
     assert all(file.suffix == ".jpg" for file in tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf8_is_told_before_any_work(tmp_path):
+    for i in range(3):
+        Image.fromarray(photo(160, 120, i)).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "2.jpg").rename(tmp_path / os.fsdecode(b"\xe9.jpg"))
+    with pytest.raises(ValueError, match=r"\\xe9\.jpg: this name is not UTF-8, .*; rename it"):
+        scenes.load(tmp_path, progress=False)
+    assert all(file.suffix == ".jpg" for file in tmp_path.iterdir())
+
+
+def test_an_error_before_the_work_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError), work_folder(tmp_path / "work", {"no": {1j}}, "a job"):
+        pytest.fail("began")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
