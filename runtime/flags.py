@@ -94,6 +94,7 @@ def read_box(text: str) -> str:
     if "╭" not in text:  # in ASCII the title is a part of its own
         parts = parts[1:] or parts
     sentence = " ".join(parts[0]) or " ".join(text.split())
+    sentence = re.sub(r"(?<=\()'None', |, 'None'(?=[,)])", "", sentence)  # of optional flags
     for part in parts[1:]:
         if part[:1] == ["Perhaps you meant:"] and len(part) > 1:
             return f"{sentence.rstrip('.')}; did you mean {part[1].split()[0]}?"

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from runtime.text import format_ordinal
 from scenes.scene import Split
 
 RULES = ("gsplat", "difix", "filename", "json", "capture", "all")
@@ -68,11 +69,10 @@ def make_split(
         )
     every_nth = tuple(range(0, n, test_every))
     others = tuple(i for i in range(n) if i % test_every)
+    every = f"every {format_ordinal(test_every)} view"
     if rule == "gsplat":
-        return _make_nonempty(
-            rule, names, others, every_nth, f"every {test_every}th view is held out"
-        )
-    return _make_nonempty(rule, names, every_nth, others, f"every {test_every}th view trains")
+        return _make_nonempty(rule, names, others, every_nth, f"{every} is held out")
+    return _make_nonempty(rule, names, every_nth, others, f"{every} trains")
 
 
 def _detect_rule(

@@ -21,6 +21,7 @@ from scenes.frame import list_worlds
 
 log = logging.getLogger(__name__)
 
+EXAMPLES = {"--ckpt": "ckpts/ckpt_29999_rank0.pt", "--ply": "ply/point_cloud_29999.ply"}
 BETTER = 0.5  # dB by which another world must show splats better than the first one
 
 
@@ -100,6 +101,12 @@ def load_start(flags: Flags) -> Start | None:
     """The splats that --ckpt, --ply or --eval_only ask for."""
     if flags.ckpt is not None and flags.ply is not None:
         raise ValueError("--ckpt and --ply both name splats to start from; give one")
+    for flag, paths in (("--ckpt", flags.ckpt or ()), ("--ply", filter(None, [flags.ply]))):
+        for path in paths:
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{flag} {path} does not exist; give splats, such as a result's {EXAMPLES[flag]}"
+                )
     if flags.ckpt is not None:
         return Start.from_checkpoint(*flags.ckpt)
     if flags.ply is not None:

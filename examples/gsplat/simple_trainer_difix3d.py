@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 if not __package__:  # run as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import reconstruction
+from reconstruction import FixConfig
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
 
@@ -27,6 +29,8 @@ def main() -> None:
     device, fixing = choose_device(flags.device), flags.fixing
     if fixing.control and not fixing.fix:
         log.warning("--control is ignored: with --no-fix the run is its own control")
+    if not fixing.fix:
+        warn_of_rounds(flags.rounds)
     rounds = original(flags.rounds) if fixing.schedule == "original" else flags.rounds
     fixes = fixing.fix and not flags.eval_only
     generator = load_generator(flags, rounds, device) if fixes else None
@@ -51,6 +55,14 @@ def main() -> None:
             control=fixing.control,
         )
     log.info("report: %s", flags.result_dir / "report" / "index.html")
+
+
+def warn_of_rounds(rounds: FixConfig) -> None:
+    """A line that names the flags of rounds that were given in vain."""
+    idle = [f.name for f in fields(rounds) if getattr(rounds, f.name) != f.default]
+    idle = [f"--{name}" for name in idle if (name, rounds.post) != ("post", "never")]
+    if idle:
+        log.warning("without effect with --no-fix: %s", ", ".join(idle))
 
 
 if __name__ == "__main__":

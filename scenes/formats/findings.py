@@ -8,7 +8,7 @@ from pathlib import Path
 from runtime.text import format_list
 from scenes.formats.format import Format
 from scenes.formats.places import list_files, list_folders
-from scenes.photos import SUFFIXES, list_photos
+from scenes.photos import list_photos
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ FINDINGS = (
         poses=True,
     ),
     Finding(
-        "files that are not what their names say, or have no poses",
+        "files from which no poses could be read",
         ("*.xml", "*.csv", "*.out", "metadata.json", "transforms*.json", "*sfm*.json"),
         "if {first} should have poses, export it again",
         poses=True,
@@ -82,14 +82,9 @@ FINDINGS = (
 
 
 def describe_findings(path: Path, formats: Iterable[Format]) -> str:
-    """A sentence that a folder holds no capture, what it does hold, and what to do."""
-    formats = tuple(formats)
-    contents, remedy = _find(path, formats)
-    known = ", ".join(format.name for format in formats)
-    return (
-        f"{path} holds no capture but {contents}: {remedy} (a capture is photos, "
-        f"{', '.join(SUFFIXES)}, in the folder or in its images, with or without poses: {known})"
-    )
+    """A sentence that a folder is no capture, what it holds instead, and what to do."""
+    contents, remedy = _find(path, tuple(formats))
+    return f"{path} is not a capture: {contents}; {remedy} (docs/formats.md lists what is read)"
 
 
 def describe_hints(path: Path, photos: Path) -> list[str]:
@@ -109,29 +104,32 @@ def describe_hints(path: Path, photos: Path) -> list[str]:
 
 
 def _find(path: Path, formats: tuple[Format, ...]) -> tuple[str, str]:
-    """What a folder holds, and the remedy."""
+    """What a folder holds, as a clause, and the remedy."""
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     if not entries:
-        return "nothing at all", "give another folder, or put the photos there"
+        return "it is empty", "give another folder, or put the photos there"
     folders = [entry for entry in entries if entry.is_dir()]
     if len(folders) == len(entries) and not any(any(folder.iterdir()) for folder in folders):
         named = format_list([folder.name for folder in folders], 3)
-        return f"empty folders ({named})", "put the photos there"
+        return f"it holds only empty folders ({named})", "put the photos there"
     captures = [f for f in folders if any(format.find(f) for format in formats)]
     if captures:
         named = format_list([f.name for f in captures], 3)
-        return f"captures in sub-folders ({named})", f"give one of them, such as {captures[0]}"
+        return (
+            f"it has captures in its sub-folders ({named})",
+            f"give one of them, such as {captures[0]}",
+        )
     with_photos = [f for f in folders if list_photos(f) or list_photos(f / "images")]
     if with_photos:
         named = format_list([f.name for f in with_photos], 3)
         return (
-            f"photos in sub-folders ({named})",
+            f"it has photos in its sub-folders ({named})",
             f"give one of them as the capture, such as {with_photos[0]}, or name it with "
             f"--image_folder {with_photos[0].name}",
         )
     deeper = sorted({f for f in folders for inner in list_folders(f) if list_photos(inner)})
     if deeper:
-        return f"photos deeper down (in {deeper[0].name})", "give the folder that has them"
+        return f"its photos lie deeper (in {deeper[0].name})", "give the folder that holds them"
     kinds, remedy = [], ""
     for finding in FINDINGS:
         names = [e.name for e in entries if any(_match(e.name, p) for p in finding.patterns)]
@@ -139,9 +137,9 @@ def _find(path: Path, formats: tuple[Format, ...]) -> tuple[str, str]:
             kinds.append(f"{finding.what} ({format_list(names, 3)})")
             remedy = remedy or finding.remedy.format(first=names[0])
     if kinds:
-        return " and ".join(kinds), remedy
+        return f"it holds {' and '.join(kinds)}", remedy
     named = format_list([entry.name for entry in entries], 3)
-    return f"only {named}", "give the folder with the photos"
+    return f"it holds only {named}", "give the folder with the photos"
 
 
 def _match(name: str, pattern: str) -> bool:

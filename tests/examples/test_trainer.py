@@ -213,6 +213,17 @@ def test_without_test_every_each_eighth_view_is_held_out(capture, tmp_path, monk
     assert seen[0][0].split.test == (0, 8)
 
 
+def test_flags_of_rounds_without_rounds_are_told(capture, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(command.reconstruction, "optimise", lambda *a, **k: None)
+    flags = ("default", "--data_dir", capture, "--no-fix", "--result_dir", tmp_path)
+    arguments(monkeypatch, *flags, "--post", "never")
+    command.main()
+    assert "without effect" not in caplog.text
+    arguments(monkeypatch, *flags, "--trajectory", "path.json", "--rounds", 5)
+    command.main()
+    assert "without effect with --no-fix: --rounds, --trajectory" in caplog.text
+
+
 BAD = {
     "a fixer that comes later": (["--fixer", "difix"], "later version"),
     "weights that are not there": (["--var_test_path", "nope.pth"], "nope.pth"),
@@ -226,7 +237,10 @@ BAD = {
     "a negative factor": (["--no-fix", "--data_factor", -2], "must be a whole number"),
     "a device that is not there": (["--no-fix", "--device", "cuda:9"], "use --device cpu"),
     "a device of no kind": (["--no-fix", "--device", "tpu9000"], "--device tpu9000"),
-    "a checkpoint that is not there": (["--no-fix", "--ckpt", "nope.pt"], "nope.pt"),
+    "a checkpoint that is not there": (
+        ["--no-fix", "--ckpt", "nope.pt"],
+        "--ckpt nope.pt does not exist; give splats, such as a result's ckpts/",
+    ),
     "a checkpoint that is none": (["--no-fix", "--ckpt", __file__], "test_trainer.py"),
     "a .ply that is not splats": (["--no-fix", "--ply", __file__], "test_trainer.py"),
     "two starts": (["--no-fix", "--ckpt", "a", "--ply", "b"], "give one"),

@@ -37,7 +37,7 @@ def test_the_published_sparse_command_from_captures_to_triplets(benchmark, tmp_p
     )
     done = command("gen_data/gen_data.py", flags)
     assert done.returncode == 1, done.stderr
-    assert "1 of 3 scenes failed" in done.stderr and "holds no capture" in done.stderr
+    assert "1 of 3 scenes failed" in done.stderr and "is not a capture" in done.stderr
     for name in ("0a", "0b"):
         folder = benchmark / name / "gs_recon_sparse_10"
         assert (folder / "point_cloud/iteration_30/point_cloud.ply").is_file()

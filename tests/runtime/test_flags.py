@@ -15,6 +15,8 @@ class Options:
     """How large."""
     mode: Literal["one", "two"] = "one"
     """Which."""
+    colour: Literal["red", "blue"] | None = None
+    """Of it (default: any)."""
     folder: str | None = None
     """Where it goes,
     1 or more of them (default: nowhere)."""
@@ -26,6 +28,7 @@ class Options:
         ([], "--size"),
         (["--size=x"], "--size"),
         (["--size=1", "--mode=three"], "invalid choice 'three' for argument '--mode'"),
+        (["--size=1", "--colour=x"], "argument '--colour'. Expected one of ('"),
         (["--size=1", "--modes", "two"], "did you mean --mode?"),
         (["--size"], "--size"),
     ],
@@ -36,7 +39,7 @@ def test_wrong_flags_are_one_line_and_exit_code_2(arguments, sentence, capsys):
     text = capsys.readouterr().err
     assert stop.value.code == 2
     assert text.startswith("error: ") and sentence in text and text.count("\n") == 1
-    assert not set("│╭╰─") & set(text)
+    assert not set("│╭╰─") & set(text) and "None" not in text
 
 
 def test_help_joins_lines_and_names_one_default(capsys):

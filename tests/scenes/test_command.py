@@ -68,7 +68,7 @@ def test_where_nothing_can_be_written_the_contact_sheet_is_in_the_temporary_fold
     ("arguments", "sentence"),
     [
         (["no/such/folder"], "no/such/folder does not exist"),
-        (["EMPTY"], "holds no capture"),
+        (["EMPTY"], "is not a capture"),
         (["CAPTURE", "--split", "gsplat", "--test_every", "1"], "--test_every 1"),
         (["CAPTURE", "--data_factor", "-1"], "--data_factor -1"),
         (["CAPTURE", "--split", "json"], "--split_file"),

@@ -288,23 +288,23 @@ def test_what_a_folder_holds_is_told(tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             load(tmp_path)
         text = str(error.value)
-        assert "with or without poses: COLMAP model" in text and "\n" not in text
-        return text.split(" holds no capture but ")[1].split(" (a capture is photos")[0]
+        assert text.endswith(" (docs/formats.md lists what is read)") and len(text) < 400
+        return text.split(" is not a capture: ")[1].split(" (docs/formats.md")[0]
 
-    assert message().startswith("nothing at all")
+    assert message().startswith("it is empty; ")
     (tmp_path / "images").mkdir()
-    assert message() == "empty folders (images): put the photos there"
+    assert message() == "it holds only empty folders (images); put the photos there"
     (tmp_path / "images").rmdir()
     (tmp_path / "notes.md").write_text("")
-    assert message() == "only notes.md: give the folder with the photos"
+    assert message() == "it holds only notes.md; give the folder with the photos"
     (tmp_path / "splats.PLY").write_text("")
-    assert "splats, point clouds or meshes (splats.PLY): a capture is photos" in message()
+    assert "splats, point clouds or meshes (splats.PLY); a capture is photos" in message()
     (tmp_path / "capture.zip").write_text("")
     assert "archives (capture.zip) and splats" in message() and "unpack capture.zip" in message()
     (tmp_path / "deep/er").mkdir(parents=True)
     photo = Image.new("RGB", (8, 8))
     photo.save(tmp_path / "deep/er/0.png")
-    assert message().startswith("photos deeper down (in deep)")
+    assert message().startswith("its photos lie deeper (in deep)")
     (tmp_path / "images_4").mkdir()
     photo.save(tmp_path / "images_4/0.png")
     assert "--image_folder images_4" in message()
