@@ -105,7 +105,8 @@ def load_start(flags: Flags) -> Start | None:
         for path in paths:
             if not path.exists():
                 raise FileNotFoundError(
-                    f"{flag} {path} does not exist; give splats, such as a result's {EXAMPLES[flag]}"
+                    f"{flag} {path} does not exist; give splats, such as a result's "
+                    f"{EXAMPLES[flag]}"
                 )
     if flags.ckpt is not None:
         return Start.from_checkpoint(*flags.ckpt)
