@@ -17,7 +17,9 @@ from runtime.flags import parse_command
 
 @dataclass(frozen=True)
 class Options:
-    """Show what is in a capture (COLMAP, transforms.json, DL3DV-Benchmark, photos, video)."""
+    """Show what is in a capture: photos, a video, or poses of COLMAP, transforms.json (nerfstudio,
+    instant-ngp), DL3DV-Benchmark, Metashape, RealityCapture, OpenSfM, OpenMVG, AliceVision,
+    VisualSFM, Bundler, Polycam, Record3D or LLFF."""
 
     path: tyro.conf.Positional[Path]
     """Folder of the capture, or a video."""

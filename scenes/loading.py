@@ -43,7 +43,9 @@ def load(
     normalize: bool = False,
     progress: bool = True,
 ) -> Scene:
-    """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else photos.
+    """Read a capture: a COLMAP model (also DL3DV-Benchmark's), else transforms.json, else an export
+    of another program (Metashape, RealityCapture, OpenSfM, OpenMVG, AliceVision, VisualSFM,
+    Bundler, Polycam, Record3D, LLFF), else photos.
 
     Photos alone are posed by structure from motion, and the model is saved as `sparse/0`. Of a
     video (a file, or alone in a folder), sharp frames are the photos, saved beside it.

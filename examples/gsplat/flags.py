@@ -64,8 +64,9 @@ class Flags:
     """Reconstruct a capture: posed photos become Gaussian splats, measured on held-out views."""
 
     data_dir: Path
-    """Folder of the capture: COLMAP, transforms.json, DL3DV's gaussian_splat, or only photos; or a
-    video."""
+    """Folder of the capture: photos alone, or with poses of COLMAP, transforms.json (nerfstudio,
+    instant-ngp), DL3DV-Benchmark, Metashape, RealityCapture, OpenSfM, OpenMVG, AliceVision,
+    VisualSFM, Bundler, Polycam, Record3D or LLFF; or a video."""
     result_dir: Path = Path("results/garden")
     """Where all results go. The same command resumes a stopped run."""
     data_factor: int = 4

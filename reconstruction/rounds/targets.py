@@ -125,7 +125,7 @@ def read_trajectory(path: Path, scene: Scene) -> Cameras:
             f"{path} holds no cameras: give a cameras.json of a result, or a transforms.json"
         ) from None
     if not len(own) or not poses.isfinite().all():
-        raise ValueError(f"{path} holds no cameras, or poses that are no numbers (--trajectory)")
+        raise ValueError(f"{path} holds no cameras, or poses that are not finite (--trajectory)")
     return Cameras(world_to_camera(scene.transform @ poses), own.Ks, own.sizes)
 
 

@@ -85,7 +85,7 @@ def _take(lines: list[str], what: str) -> tuple[list[str], list[str]]:
     """The lines that a first one counts, and those after them."""
     n = read_number(lines[0] if lines else None, f"{what}: their number")
     if not (0 <= n < len(lines) and n % 1 == 0):
-        raise ValueError(f"{what} are cut off: {n:g} are counted; save it again")
+        raise ValueError(f"{what} are cut off: there should be {n:g}; save it again")
     return lines[1 : 1 + int(n)], lines[1 + int(n) :]
 
 
