@@ -21,12 +21,22 @@ from scenes.frame import choose_frame
 from scenes.masks import describe_masks, find_masks
 from scenes.normalize import transform_points, transform_viewmats
 from scenes.outliers import FAR_POINT, find_outlying_points
-from scenes.photos import Sources, UnreadablePhoto, find_sources, read_header, shrink_size
+from scenes.photos import (
+    Sources,
+    UnreadablePhoto,
+    find_photos,
+    find_sources,
+    is_no_photo,
+    list_photos,
+    read_header,
+    shrink_size,
+)
 from scenes.scene import Scene, Split
 from scenes.split import make_split
 from scenes.views import View, decode_views
 
 log = logging.getLogger(__name__)
+NO_PHOTO_NAME = re.compile(r"_(depth|normal|alpha|mask)(_\d+)?$", re.I)  # pictures beside photos
 SHORTEST_SIDE = 16  # of a photo in pixels; SSIM needs 11
 
 
@@ -71,7 +81,7 @@ def load(
     split_of = partial(make_split, rule=split, test_every=test_every, split_file=split_file)
 
     capture = read_capture(path, folder, split_of, progress)
-    check_view_count(len(capture.names), "view", path, " with a pose")
+    check_view_count(len(capture.names), "view", path, " with a pose", "; ".join(capture.notes[:2]))
     data_factor = data_factor or _fitting_factor(capture, longest_side)
     photos = capture.photos or capture.names
     photo_of = dict(zip(capture.names, photos, strict=True)) if capture.photos else {}
@@ -90,8 +100,15 @@ def load(
     if masks is None:
         masks, notes = find_masks(path, capture.photo_folder, photos, data_factor)
     views, skipped = decode_views(capture, sources, list(masks), data_factor, progress)
-    notes = [*video_notes, *capture.notes, *sources.notes, *notes, *skipped]
-    check_view_count(len(views), "view", path, " with a readable photo")
+    notes = [
+        *video_notes,
+        *capture.notes,
+        *_describe_unposed(path, capture),
+        *sources.notes,
+        *notes,
+    ]
+    notes += skipped
+    check_view_count(len(views), "view", path, " with a readable photo", "; ".join(skipped[:2]))
     views = _drop_hidden(views, notes)
     notes += _describe_alphas(views)
     check_view_count(
@@ -101,6 +118,7 @@ def load(
 
     points, colors = _drop_far_points(capture, notes)
     viewmats = np.stack([view.viewmat for view in views])
+    notes += _describe_twins(views, viewmats)
     names = tuple(view.name for view in views)
     transform, frame_notes = choose_frame(names, viewmats, points, normalize)
     notes += frame_notes
@@ -134,6 +152,37 @@ def load(
     for note in notes:
         log.warning("%s", note)
     return scene
+
+
+def _describe_twins(views: list[View], viewmats: np.ndarray) -> list[str]:
+    """A note on views with exactly the pose of an earlier one."""
+    _, firsts = np.unique(viewmats.reshape(len(views), -1), axis=0, return_index=True)
+    twins = [view.name for i, view in enumerate(views) if i not in set(firsts.tolist())]
+    if not twins:
+        return []
+    have = "has" if len(twins) == 1 else "have"
+    what = format_count(len(twins), "view")
+    return [f"{what} {have} exactly the pose of another one: {format_list(twins, 3)}"]
+
+
+def _describe_unposed(path: Path, capture: Capture) -> list[str]:
+    """A note on photos beside those of the views that have no pose."""
+    folder = capture.photo_folder
+    used = {file for file in find_photos(folder, capture.photos or capture.names) if file}
+    if folder != path:
+        listed = [folder / name for name in list_photos(folder, deep=True) if not is_no_photo(name)]
+    else:  # sub-folders may be anything
+        listed = [place / name for place in {f.parent for f in used} for name in list_photos(place)]
+    names = sorted(
+        file.relative_to(folder).as_posix()
+        for file in listed
+        if file not in used and not NO_PHOTO_NAME.search(file.stem)
+    )
+    if not used or not names:
+        return []
+    have = "has" if len(names) == 1 else "have"
+    what = format_count(len(names), "photo")
+    return [f"{what} in {folder} {have} no pose and will not be used: {format_list(names, 5)}"]
 
 
 def _drop_far_points(capture: Capture, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:

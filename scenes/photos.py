@@ -1,8 +1,10 @@
 # Photos on disk: find and decode them. Smaller copies: scenes.shrinking.
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,6 +17,9 @@ from runtime.text import format_count
 
 HEIF = (".heic", ".heif")  # Pillow reads them with the package pillow-heif
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", *HEIF)
+KNOWN_SUFFIXES = {*SUFFIXES, ".dng"}  # also of photos that were converted since
+# Folders of pictures that are no photos of the capture, or smaller copies of them.
+NO_PHOTOS = re.compile(r"(images_.*|masks?|depths?|normals?|alphas?|renders?|results?)$", re.I)
 MOST_PIXELS = 500_000_000  # of one photo
 ORIENTATION = 0x0112  # the EXIF tag
 # Quarter turns, counter-clockwise as np.rot90, that make a photo of this EXIF orientation upright.
@@ -37,21 +42,97 @@ def list_photos(folder: Path, deep: bool = False) -> list[str]:
     return sorted(name.as_posix() for name in set(names) - set(hidden))
 
 
-def find_photos(folder: Path, names: tuple[str, ...] | list[str]) -> list[Path | None]:
-    """The file of each name, else one with the same stem and another photo suffix, else None."""
-    exact = [folder / name for name in names]
-    if all(path.is_file() for path in exact):
+def find_photos(folder: Path, names: Sequence[str]) -> list[Path | None]:
+    """The photo in a folder and its sub-folders that each name means, or None.
+
+    The file of that very name goes first. Names may also be labels without suffix or paths on
+    another machine: as many of their last parts as possible decide, in turn as they are, without
+    suffix, and without case, in any Unicode form. A name that fits several photos equally well has
+    none, and so has one whose photo another name fits better, or as well.
+    """
+    exact = [_exact(folder, name) for name in names]
+    if all(exact) or not folder.is_dir():
         return exact
-    by_stem = {_stem(name): folder / name for name in list_photos(folder, deep=True)}
-    return [
-        path if path.is_file() else by_stem.get(_stem(name))
-        for name, path in zip(names, exact, strict=True)
-    ]
+    index: dict[tuple[int, str], list[str]] = {}
+    for photo in list_photos(folder, deep=True):
+        if not is_no_photo(photo):
+            for end in _ends(photo):
+                for key in _keys(end):
+                    index.setdefault(key, []).append(photo)
+    photos: list[Path | None] = []
+    claims: dict[Path, dict[str, int]] = {}  # by photo: names, and how many parts fit
+    for name, path in zip(names, exact, strict=True):
+        parts = len(Path(name).parts)
+        if path is None:
+            photo, parts = _find(name, index)
+            path = photo and folder / photo
+        photos.append(path)
+        if path is not None:
+            claims.setdefault(path, {})[_loosen(name)] = parts + 1000 * (path in exact)
+    for i, (name, path) in enumerate(zip(names, photos, strict=True)):
+        if path is not None:
+            own = claims[path][_loosen(name)]
+            if any(other >= own for key, other in claims[path].items() if key != _loosen(name)):
+                photos[i] = None
+    return photos
 
 
-def _stem(name: str) -> str:
-    path = Path(name)
-    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
+def find_namesakes(folder: Path, name: str) -> list[str]:
+    """The photos in a folder and its sub-folders with the last part of a name, in any case."""
+    end = _loosen(name).rpartition("/")[2]
+    names = list_photos(folder, deep=True) if folder.is_dir() else []
+    return [n for n in names if _loosen(n).rpartition("/")[2] == end and not is_no_photo(n)]
+
+
+def is_no_photo(name: str) -> bool:
+    """Whether a picture lies in a folder of NO_PHOTOS."""
+    return any(NO_PHOTOS.match(parent) for parent in name.split("/")[:-1])
+
+
+def _exact(folder: Path, name: str) -> Path | None:
+    parts = Path(name)
+    if parts.is_absolute() or ".." in parts.parts:  # of another machine, or leads elsewhere
+        return None
+    try:
+        return folder / name if (folder / name).is_file() else None
+    except (OSError, ValueError):  # too long a name, or one with a zero
+        return None
+
+
+def _find(name: str, index: dict[tuple[int, str], list[str]]) -> tuple[str | None, int]:
+    """The photo that a name fits best, and how many parts of its path do."""
+    for end in _ends(name):
+        for key in _keys(end):
+            fits = index.get(key, [])
+            if len(fits) > 1:  # one in the folder itself goes before those in sub-folders
+                fits = [photo for photo in fits if photo.count("/") == end.count("/")] or fits
+            if fits:
+                return (fits[0] if len(fits) == 1 else None), end.count("/") + 1
+    return None, 0
+
+
+def _ends(name: str) -> list[str]:
+    """A path and its ends, longest first."""
+    parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".", "..")]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _keys(name: str) -> list[tuple[int, str]]:
+    """Forms of a name in which it may agree with another, strictest first."""
+    plain = unicodedata.normalize("NFC", name)
+    forms = (plain, _without_suffix(plain), plain.casefold(), _loosen(name))
+    return list(enumerate(forms))
+
+
+def _loosen(name: str) -> str:
+    """A path in the form that is compared last: without case and suffix."""
+    plain = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
+    return _without_suffix(plain)
+
+
+def _without_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in KNOWN_SUFFIXES else name
 
 
 @dataclass(frozen=True)

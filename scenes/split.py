@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from runtime.text import format_ordinal
+from runtime.text import format_count, format_ordinal
 from scenes.scene import Split
 
 RULES = ("gsplat", "difix", "filename", "json", "capture", "all")
@@ -182,4 +182,4 @@ def _split_by_file(
         raise ValueError(f"{file} lists {names[min(both)]} both as train and as test")
     unknown = len(train) + len(test) - len(parts[0]) - len(parts[1])
     why = f"the lists of {file.name} decide"
-    return *parts, why + (f" ({unknown} entries match no photo)" if unknown > 0 else "")
+    return *parts, why + (f" ({format_count(unknown, 'name')} of no photo)" if unknown > 0 else "")

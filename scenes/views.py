@@ -62,6 +62,7 @@ def decode_views(
     photos = capture.photos or capture.names
 
     def decode_views_of(photo_name: str, indices: list[int]) -> list[View | str]:
+        """The views of a photo, or why it cannot be read (empty: it is not there)."""
         first = indices[0]
         path = sources.paths[first]
         if path is None:
@@ -69,7 +70,7 @@ def decode_views(
         try:
             photo = _read_photo(photo_name, path, sources, first)
         except UnreadablePhoto as error:
-            return [f"{capture.names[i]} {error}" for i in indices]
+            return [str(error)] * len(indices)
         mask = masks[first] and read_mask(masks[first], photo.size, photo.orientation)
         return [
             _view(
@@ -89,17 +90,24 @@ def decode_views(
     finally:
         pool.shutdown(cancel_futures=True)
     views = [result for result in results if isinstance(result, View)]
-    missing = [name for name, result in zip(capture.names, results, strict=True) if result == ""]
-    unreadable = [result for result in results if isinstance(result, str) and result]
+    by_reason: dict[str, list[str]] = {}
+    for name, result in zip(capture.names, results, strict=True):
+        if isinstance(result, str):
+            by_reason.setdefault(result, []).append(name)
+    missing = by_reason.pop("", [])
     notes = []
     if missing:
         notes.append(
             f"skipped {format_count(len(missing), 'view')} without a photo in "
             f"{capture.photo_folder}: {format_list(missing, 3)}"
         )
-    if unreadable:
-        what = format_count(len(unreadable), "unreadable photo")
-        notes.append(f"skipped {what}: {format_list(unreadable)}")
+    if by_reason:
+        what = format_count(sum(map(len, by_reason.values())), "unreadable photo")
+        each = [
+            f"{first} {reason}" + (f" (as {format_list(rest, 3)})" if rest else "")
+            for reason, (first, *rest) in by_reason.items()
+        ]
+        notes.append(f"skipped {what}: {format_list(each)}")
     scaled = [view.scaled for view in views if view.scaled]
     if scaled:
         at_factor = f" at --data_factor {factor}" if factor > 1 else ""
@@ -192,7 +200,10 @@ def _view(
         try:
             lens, *maps = maps_of(lens)
         except ValueError as error:
-            raise ValueError(f"the camera of {name}: {error}") from None
+            raise ValueError(
+                f"the camera of {path}: {error}; correct it in the capture, or export undistorted "
+                "photos"
+            ) from None
         layers = {kind: _remap(layer, tuple(maps)) for kind, layer in layers.items()}
     K = lens.K
     if orientation in TURNS:  # rotate the view upright together with its camera

@@ -59,21 +59,17 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         if "poseId" in pose
     }
     lenses = {str(lens.get("intrinsicId")): lens for lens in _objects(content, "intrinsics", file)}
-    views, unposed, rig = [], 0, 0
+    views, rig = [], 0
     for view in _objects(content, "views", file):
         if str(view.get("isPoseIndependant", "true")).lower() in ("false", "0"):
             rig += 1  # its pose is relative to the rig's
         elif str(view.get("poseId")) in poses:
             views.append(view)
-        else:
-            unposed += 1
     if not views:
         raise ValueError(
             f"{file} has views but no poses of them; use the cameras.sfm of StructureFromMotion"
         )
     notes = []
-    if unposed:
-        notes.append(f"{file.name}: skipped {format_count(unposed, 'photo')} without a pose")
     if rig:
         notes.append(f"{file.name}: skipped {format_count(rig, 'photo')} posed by a rig")
 

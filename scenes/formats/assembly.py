@@ -9,7 +9,11 @@ import numpy as np
 
 from runtime.text import format_count, format_list
 from scenes.capture import LARGEST, NOT_FINITE, Capture, Lens, check_lens, check_poses
-from scenes.formats.ply_points import read_ply_points
+from scenes.formats.places import list_files
+from scenes.formats.ply_points import is_splats, read_ply_points
+from scenes.photos import find_namesakes
+
+FEWEST_POINTS = 3  # of a cloud beside an export; fewer are those of something else
 
 
 def make_points(
@@ -52,10 +56,16 @@ def make_capture(
     folder, paths = photos
     missing = [name for name, path in zip(named, paths, strict=True) if path is None]
     if len(missing) == len(named):
-        raise FileNotFoundError(
-            f"none of the {format_count(len(named), 'photo')} of {file} is in {folder}"
-            f"{f' ({missing[0]})' if named else ''}; name their folder (--image_folder)"
-        )
+        text = f"none of the {format_count(len(named), 'photo')} of {file} is in {folder}"
+        namesakes = find_namesakes(folder, missing[0]) if named else []
+        if len(namesakes) > 1:
+            raise ValueError(
+                f"{text} under a name of its own: {missing[0]} may be any of "
+                f"{format_list(namesakes, 3)}; name photos differently, or tell folders apart by "
+                "groups in the export"
+            )
+        which = f" ({missing[0]})" if named else ""
+        raise FileNotFoundError(f"{text}{which}; name their folder (--image_folder)")
     first: dict[str, int] = {}
     for i, path in enumerate(paths):
         if path is not None:
@@ -98,11 +108,19 @@ def add_points_beside(capture: Capture, file: Path, frames: list[np.ndarray]) ->
     frames: [4, 4] each, from where the points may be to the capture's world; the one in which the
     cameras see the most of them is right. All else is noted.
     """
-    clouds = sorted(file.parent.glob("*.ply"))
+    clouds = list_files(file.parent, "*.ply")
+    splats = [cloud for cloud in clouds if is_splats(cloud)]
+    if splats:
+        text = f"{splats[0].name} is splats, so it is not used as points"
+        capture = replace(capture, notes=(*capture.notes, text))
+        clouds = [cloud for cloud in clouds if cloud not in splats]
     if len(clouds) != 1:
         text = f"{file.parent} has {len(clouds)} .ply files; leave the points' one there to use it"
         return replace(capture, notes=(*capture.notes, text)) if clouds else capture
     points, colors = read_ply_points(clouds[0])
+    if len(points) < FEWEST_POINTS:
+        text = f"{clouds[0].name} has only {format_count(len(points), 'point')}, so it is not used"
+        return replace(capture, notes=(*capture.notes, text))
     moved = [points @ frame[:3, :3].T + frame[:3, 3] for frame in frames]
     shares = [measure_visibility(xyz, capture.viewmats, capture.lenses) for xyz in moved]
     best = int(np.argmax(shares))

@@ -51,9 +51,6 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     folders = photo_folders(file, path, photos)
     named, notes = _names(file, path, folders, n_cameras)
     posed = [i for i in range(n_cameras) if cameras[i, 0, 0] != 0]
-    if len(posed) < n_cameras:
-        unposed = format_count(n_cameras - len(posed), "photo")
-        notes.append(f"{file.name}: skipped {unposed} without a pose")
     viewmats = [
         FLIP_YZ
         @ make_pose(

@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 from glob import escape
-from pathlib import Path
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pycolmap
@@ -26,7 +27,7 @@ from scenes.formats.colmap_files import (
 )
 from scenes.formats.places import list_folders
 from scenes.panoramas import make_panorama_lens
-from scenes.photos import list_photos
+from scenes.photos import find_photos, list_photos
 
 # Where models lie below the folder a user names: in these or in their sub-folders (0, 1, ...).
 # COLMAP and gsplat, nerfstudio, Difix and DL3DV-Benchmark, COLMAP's undistorter and automatic
@@ -106,8 +107,12 @@ def find_photo_folder(path: Path, model: Path, names: tuple[str, ...] = ()) -> P
     places = [folder / place for folder in folders for place in PHOTO_FOLDERS]
     if "distorted" in model.relative_to(path).parts:  # `images` are undistorted, `input` not yet
         places.sort(key=lambda place: place.name != "input")
+    relative = [name for name in names if not PurePosixPath(name).is_absolute()]
     for place in (*places, *folders):
-        if any((place / name).is_file() for name in names):
+        if any((place / name).is_file() for name in relative):
+            return place
+    for place in (*places, *folders):
+        if any(find_photos(place, names)):
             return place
     for place in places:
         if place.is_dir() or any(place.parent.glob(f"{place.name}_[0-9]*")):
@@ -127,10 +132,12 @@ def read(model: Path, photo_folder: Path | None = None, path: Path | None = None
     notes = _note_others(model, path)
     cameras, images, points = find_files(model)
     files = read_files(cameras, images, points)
-    views = sorted(files.views, key=lambda view: view.name)
-    names = tuple(view.name for view in views)
-    if len(set(names)) < len(names):
+    stated = [view.name for view in files.views]
+    if len(set(stated)) < len(stated):
         raise ValueError(f"{images} lists the same photo twice")
+    photo_folder = photo_folder or find_photo_folder(path or model, model, tuple(sorted(stated)))
+    views = sorted(zip(_rename(stated, photo_folder), files.views, strict=True), key=itemgetter(0))
+    names, views = tuple(name for name, _ in views), [view for _, view in views]
     lenses = {
         number: check_lens(make_lens(camera), f"{cameras}: camera {number}")
         for number, camera in files.cameras.items()
@@ -149,10 +156,11 @@ def read(model: Path, photo_folder: Path | None = None, path: Path | None = None
     if not good.all():
         skipped = format_count(int((~good).sum()), "point")
         notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
-    split = _read_test_list(model, names, notes)
+    name_of = {view.name: name for name, view in zip(names, views, strict=True)}
+    split = _read_test_list(model, name_of, notes)
     return Capture(
         kind="COLMAP",
-        photo_folder=photo_folder or find_photo_folder(path or model, model, names),
+        photo_folder=photo_folder,
         names=names,
         lenses=tuple(lenses[view.camera_id] for view in views),
         viewmats=viewmats,
@@ -167,7 +175,15 @@ def _note_others(model: Path, path: Path | None) -> list[str]:
     """Notes if there are more models than the one that is read, or two in its folder."""
     path = path or model
     notes = []
-    others = [m for m in find_models(path) if m != model and not is_own(m)]
+    here = (model, model.parent)
+    others = [
+        other
+        for other in find_models(path)
+        if other != model
+        and not is_own(other)
+        # Some programs keep a model undistorted and as it was, at two places.
+        and (other in here or other.parent in here or count_views(other) != count_views(model))
+    ]
     if others:
         named = format_list([_name_with_count(m, path) for m in others], 5)
         used = _name_with_count(model, path)
@@ -187,14 +203,28 @@ def _name_with_count(place: Path, path: Path) -> str:
     return f"{name} ({format_count(count, 'photo')})"
 
 
-def _read_test_list(model: Path, names: tuple[str, ...], notes: list[str]) -> dict[str, str] | None:
-    """The split by a `test.txt` beside the model, one name a line, as Inria's readers use it."""
+def _rename(stated: list[str], folder: Path) -> list[str]:
+    """The names of the photos that are meant, where they are another: by case or path."""
+    photos = find_photos(folder, stated)
+    return [
+        photo.relative_to(folder).as_posix() if photo else name
+        for name, photo in zip(stated, photos, strict=True)
+    ]
+
+
+def _read_test_list(
+    model: Path, name_of: dict[str, str], notes: list[str]
+) -> dict[str, str] | None:
+    """The split by a `test.txt` beside the model, one name a line, as Inria's readers use it.
+
+    name_of: of each view by the name that the model states.
+    """
     file = model / "test.txt"
     if not file.is_file():
         return None
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     listed = {line.strip() for line in lines} - {""}
-    split = {name: "test" if name in listed else "train" for name in names}
+    split = {name: "test" if listed & {name, old} else "train" for old, name in name_of.items()}
     if set(split.values()) != {"train", "test"}:
         notes.append(f"{file} lists no photo of the model, or all of them; it is not used")
         return None

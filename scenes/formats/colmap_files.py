@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scenes.formats.conversions import read_text
+
 # Camera models and how many parameters each has; a model's number is its place here.
 # Source: src/colmap/sensor/models.h of COLMAP 4.2.
 PARAMS_OF = {
@@ -292,11 +294,7 @@ def _check_pose(pose: list[float], name: str, path: Path) -> None:
 
 
 def _lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.startswith("#") and (keep_empty or line.strip()):
             yield number, line
 

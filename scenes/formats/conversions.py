@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scenes.capture import LARGEST, Lens
+from scenes.formats.places import detect_encoding, read_start
 from scenes.panoramas import make_panorama_lens
 from scenes.photos import UnreadablePhoto, read_header
 
@@ -16,11 +17,11 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera axes to OpenCV's, a
 
 
 def read_text(file: Path) -> str:
-    """A text file, UTF-8 with or without a mark; ValueError, naming it, if it is none."""
+    """A text file, UTF-8 or UTF-16 with a mark; ValueError, naming it, if it is none."""
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not a text file; export it again") from None
+        return file.read_text(encoding=detect_encoding(read_start(file, 2)))
+    except UnicodeError:
+        raise ValueError(f"{file} is not text in UTF-8; save or export it as such") from None
 
 
 def read_json(file: Path, kind: type = dict) -> Any:

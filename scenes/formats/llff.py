@@ -44,11 +44,14 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
         reason = str(error).splitlines()[0][:100] if str(error) else "it is cut off"
         raise ValueError(f"{file} is not an array of numbers ({reason}); export it again") from None
     rows = read_numbers(rows, (-1, 17), f"{file}: its array")
-    folder = photos or (path / "images" if (path / "images").is_dir() else path)
-    names = list_photos(folder)
+    smaller = sorted(path.glob("images_[0-9]*"))
+    places = (photos,) if photos else (path / "images", path, *smaller)
+    there = next((place for place in places if place.is_dir() and list_photos(place)), places[0])
+    names = list_photos(there)
+    folder = path / "images" if there in smaller else there
     if len(names) != len(rows):
         raise ValueError(
-            f"{file} has poses of {len(rows)} photos, but {folder} holds {len(names)}; they belong "
+            f"{file} has poses of {len(rows)} photos, but {there} holds {len(names)}; they belong "
             "together by their order, so keep exactly the photos with a pose there"
         )
     matrices = rows[:, :15].reshape(-1, 3, 5)

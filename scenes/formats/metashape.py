@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from runtime.text import format_count, format_list
+from runtime.text import format_count
 from scenes.capture import Capture, Lens, make_no_points
 from scenes.formats.assembly import add_points_beside, make_capture
 from scenes.formats.conversions import (
@@ -71,21 +71,16 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     """
     chunk, notes = _chunk(file)
     sensors = {sensor.get("id"): sensor for sensor in chunk.iter("sensor")}
-    aligned, unaligned, disabled = [], [], 0
+    aligned, disabled = [], 0
     for camera in chunk.iter("camera"):
         if camera.find("transform") is None:
-            unaligned.append(_label(camera))
-        elif str(camera.get("enabled", "true")).lower() in ("false", "0"):
+            continue
+        if str(camera.get("enabled", "true")).lower() in ("false", "0"):
             disabled += 1
         else:
             aligned.append(camera)
     if not aligned:
         raise ValueError(f"{file} has no aligned camera; align the photos and export it again")
-    if unaligned:
-        notes.append(
-            f"{file.name}: skipped {format_count(len(unaligned), 'photo')} that Metashape did not "
-            f"align ({format_list(unaligned, 1)})"
-        )
     if disabled:
         notes.append(f"{file.name}: skipped {format_count(disabled, 'disabled photo')}")
     if any((shutter.text or "").strip() for shutter in chunk.iter("rolling_shutter")):
@@ -99,7 +94,10 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
     if len(counts) > 1 and None in (frames.get(key, whole) for key in counts):
         largest = counts.most_common(1)[0][0]
         skipped = format_count(len(aligned) - counts[largest], "photo")
-        notes.append(f"{file.name}: skipped {skipped} of other components than the largest")
+        other = next(c for c in aligned if c.get("component_id") != largest)
+        notes.append(
+            f"{file.name}: skipped {skipped} of other components than the largest ({_label(other)})"
+        )
         aligned = [camera for camera in aligned if camera.get("component_id") == largest]
 
     viewmats, used = [], IDENTITY

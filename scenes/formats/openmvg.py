@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.text import format_count
 from scenes.capture import Capture, Lens
 from scenes.formats.assembly import make_capture, make_points
 from scenes.formats.conversions import (
@@ -63,9 +62,6 @@ def read(file: Path, path: Path, photos: Path | None) -> Capture:
             f"{file} has views but no poses of them; use the one that openMVG_main_SfM wrote"
         )
     notes = []
-    if len(posed) < len(views):
-        unposed = format_count(len(views) - len(posed), "photo")
-        notes.append(f"{file.name}: skipped {unposed} without a pose")
 
     named, viewmats = [], []
     for view in posed:

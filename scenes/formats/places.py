@@ -1,6 +1,7 @@
 # Files in a capture's folder, and how many views a file has poses of: what finders share.
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -46,6 +47,11 @@ def read_start(file: Path, n_bytes: int) -> bytes:
             return stream.read(n_bytes)
     except OSError:
         return b""
+
+
+def detect_encoding(start: bytes) -> str:
+    """The encoding of a text by its first bytes: UTF-16 has a mark, and UTF-8 may have one."""
+    return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def count_matches(pattern: bytes) -> Callable[[Path], int]:

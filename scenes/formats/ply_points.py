@@ -7,6 +7,7 @@ import numpy as np
 from plyfile import PlyData
 
 from scenes.capture import LARGEST
+from scenes.formats.places import read_start
 
 
 def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -30,6 +31,12 @@ def read_ply_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{file} is not a readable point cloud ({reason})") from None
     finite = (np.abs(points) < LARGEST).all(1) & np.isfinite(colors).all(1)
     return points[finite], colors[finite].clip(0, 1)
+
+
+def is_splats(file: Path) -> bool:
+    """Whether a .ply has the properties of Gaussian splats."""
+    header = read_start(file, 65536).split(b"end_header")[0]
+    return b" f_dc_0" in header or b" scale_0" in header or b"packed_scale" in header
 
 
 def _check_counts(file: Path) -> None:

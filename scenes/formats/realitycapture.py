@@ -21,7 +21,7 @@ from scenes.formats.conversions import (
     read_text,
 )
 from scenes.formats.photo_names import match_photos, photo_folders
-from scenes.formats.places import count_matches, list_files, read_start
+from scenes.formats.places import count_matches, detect_encoding, list_files, read_start
 
 REQUIRED = ("name", "x", "y", "alt", "heading", "pitch", "roll", "f")
 OPTIONAL = ("px", "py", "k1", "k2", "k3", "k4", "t1", "t2")
@@ -36,7 +36,8 @@ def find(folder: Path) -> list[Path]:
     return [
         file
         for file in list_files(folder, "*.csv")
-        if _find_columns(read_start(file, 1024).decode("utf-8-sig", "replace").splitlines())
+        for start in (read_start(file, 1024),)
+        if _find_columns(start.decode(detect_encoding(start), "replace").splitlines())
     ]
 
 

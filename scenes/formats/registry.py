@@ -27,7 +27,7 @@ from scenes.formats.findings import describe_findings, describe_hints
 from scenes.formats.format import Format
 from scenes.formats.places import list_folders
 from scenes.panoramas import cut_panoramas
-from scenes.photos import list_photos
+from scenes.photos import NO_PHOTOS, list_photos
 from scenes.scene import Split
 from scenes.video import list_videos
 
@@ -177,7 +177,7 @@ def _find_deeper(path: Path, photos: Path | None, depth: int) -> Iterator[tuple[
     for folder in list_folders(path):
         own_photos = photos is not None and folder.is_relative_to(photos)
         others = not own_photos and (list_photos(folder) or list_photos(folder / "images"))
-        if others or unposed.NO_PHOTOS.match(folder.name):
+        if others or NO_PHOTOS.match(folder.name):
             continue
         for poses in find_poses(folder):
             if not colmap.is_own(poses.place) and poses.format.count_views(poses.place):

@@ -26,8 +26,9 @@ from scenes.capture import (
     make_no_points,
 )
 from scenes.formats.assembly import measure_visibility
+from scenes.formats.conversions import read_json
 from scenes.formats.places import count_matches, list_files
-from scenes.formats.ply_points import read_ply_points
+from scenes.formats.ply_points import is_splats, read_ply_points
 from scenes.panoramas import make_panorama_lens
 from scenes.photos import UnreadablePhoto, find_photos, read_header
 
@@ -71,7 +72,7 @@ def read(file: Path, photo_folder: Path | None = None) -> Capture:
     files = _find_parts(file, notes)
     frames: list[_Frame] = []
     for part, of_part in files.items():
-        shared = _json(of_part)
+        shared = read_json(of_part)
         listed = shared.get("frames")
         if not isinstance(listed, list) or not listed:
             raise ValueError(f'{of_part} has no "frames"; a {of_part.name} lists its photos there')
@@ -181,7 +182,8 @@ def _listed_split(
         listed[part] = {name_of[path] for path in stated if path in name_of}
         unknown = len(stated) - len(listed[part])
         if unknown:
-            notes.append(f"{unknown} entries of {part}_filenames in {file.name} match no photo")
+            what = format_count(unknown, "name")
+            notes.append(f"{part}_filenames in {file.name} has {what} of no photo")
     if not listed:
         return None
     rest = set(name_of.values()) - set().union(*listed.values())
@@ -228,17 +230,6 @@ def write(
     return path
 
 
-def _json(file: Path) -> dict:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"{file} is not valid JSON ({reason})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} is not a transforms.json: it holds no object")
-    return value
-
-
 def _file_path(frame: object, index: int, file: Path) -> str:
     path = frame.get("file_path") if isinstance(frame, dict) else None
     if not isinstance(path, str) or not path or "\0" in path:
@@ -278,21 +269,13 @@ def _masks(frames: list[dict], file: Path, notes: list[str]) -> tuple[Path | Non
 
 
 def _existing(folder: Path, names: list[str], other: Path) -> tuple[Path, list[Path | None]]:
-    """The folder and the photo of each name: in the folder, an images_N beside it, or `other`.
-
-    Photos that someone moved to `other` may have lost their folders (train/r_0 -> r_0).
-    """
+    """The folder and the photo of each name: in the folder, an images_N beside it, or `other`."""
     for place in (folder, *sorted(folder.parent.glob(f"{folder.name}_[0-9]*"))):
         paths = find_photos(place, names)
-        if any(paths):
-            return folder, paths
-    bare = [PurePosixPath(name).name for name in names]
-    for tried in (names, bare):
-        if other.is_dir() and len(set(tried)) == len(set(names)):
-            paths = find_photos(other, tried)
-            if any(paths):
-                return other, paths
-    return folder, [None] * len(names)
+        if any(paths):  # perhaps all in `other`, which may lie in the folder
+            moved = all(path is None or path.is_relative_to(other) for path in paths)
+            return (other if moved else folder), paths
+    return other, find_photos(other, names)
 
 
 def _number(key: str, source: Mapping, file: Path) -> float | None:
@@ -416,6 +399,8 @@ def _points(shared: dict, file: Path, notes: list[str]) -> tuple[np.ndarray, np.
     if not (file.parent / ply).is_file():
         notes.append(f"{ply}, named in {file.name}, is not there, so the scene has no points")
         return make_no_points()
+    if is_splats(file.parent / ply):
+        notes.append(f"{ply}, named in {file.name}, is splats; their centres are the points")
     return read_ply_points(file.parent / ply)
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from runtime.text import format_list
 from scenes.capture import Capture, check_view_count
 from scenes.formats import colmap
-from scenes.photos import list_photos
+from scenes.photos import NO_PHOTOS, list_photos
 from scenes.scene import Split
 from scenes.sfm.pipeline import structure_from_motion
 
-# Folders of pictures that are no photos of the capture, or smaller copies of them.
-NO_PHOTOS = re.compile(r"(images_.*|masks?|depths?|normals?|alphas?|renders?|results?)$", re.I)
 # Sub-folders named like these hold the photos of one camera each.
 CAMERA = re.compile(r"(cam|camera|gopro)[ _-]?\w*$|(left|right|front|back|rear|up|down)$", re.I)
 

@@ -67,10 +67,7 @@ def structure_from_motion(
             )
         left_out = _name_photos(model, photos)
         if left_out:
-            notes.append(
-                f"structure from motion posed {posed} of {len(photos)} photos; without a pose: "
-                f"{format_list(left_out)}"
-            )
+            notes.append(f"structure from motion posed {posed} of {len(photos)} photos")
         seconds = round(time.monotonic() - begin, 1)
         settings = {**_settings(), "pairs": pairs}
         result = {"posed": posed, "without_pose": left_out, "unreadable": unreadable}

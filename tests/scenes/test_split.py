@@ -44,7 +44,7 @@ def test_a_name_that_two_photos_share_is_ambiguous(tmp_path):
     # in full, each is itself; one that is not there is not mistaken for either
     file.write_text(json.dumps({"train": ["b/0.jpg", "c/0.jpg"], "test": ["1.jpg"]}))
     split = make_split(names, split_file=file)
-    assert (split.train, split.test) == ((2,), (1,)) and "1 entries match no photo" in split.text
+    assert (split.train, split.test) == ((2,), (1,)) and "1 name of no photo" in split.text
 
 
 def test_a_split_file_is_not_ignored():

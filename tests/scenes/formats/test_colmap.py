@@ -189,6 +189,34 @@ def test_a_pose_that_is_not_finite_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_photos_without_a_pose_are_named(capture):
+    for name in ("008.png", "new/009.png"):
+        (capture / "images" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(capture / "images/000.png", capture / "images" / name)
+    (note,) = scenes.load(capture, progress=False).notes
+    assert "2 photos in" in note and note.endswith("will not be used: 008.png, new/009.png")
+
+
+@pytest.mark.parametrize("folder", ["C:\\shoot\\images\\", "/home/else/images/", "../images/"])
+def test_names_that_are_paths_of_another_machine(tmp_path, folder):
+    names = [f"{i}.png" for i in range(4)]
+    write_capture(tmp_path, names)
+    colmap_model([folder + name.upper() for name in names]).write_text(tmp_path / "sparse/0")
+    for file in (tmp_path / "sparse/0").glob("*.bin"):
+        file.unlink()
+    scene = scenes.load(tmp_path, data_factor=2, progress=False)
+    assert scene.names == tuple(names) and scene.notes == ()
+
+
+def test_views_with_the_same_pose_are_named(capture):
+    model = pycolmap.Reconstruction(capture / "sparse/0")
+    views = {image.name: image for image in model.images.values()}
+    views["001.png"].frame.rig_from_world = views["000.png"].cam_from_world()
+    model.write_binary(capture / "sparse/0")
+    (note,) = scenes.load(capture, progress=False).notes
+    assert note == "1 view has exactly the pose of another one: 001.png"
+
+
 def test_missing_photos_are_skipped_in_one_note(capture):
     for name in ("001.png", "005.png"):
         (capture / "images" / name).unlink()

@@ -1,4 +1,5 @@
 # Each export of the known capture, read back, must see the true points in their true colours.
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import scenes
 from scenes.formats.photo_names import match_photos
 from scenes.formats.registry import FORMATS
+from scenes.photos import find_photos
 from scenes.undistort import compute_undistortion
 from tests.scenes.captures import write_capture
 from tests.scenes.formats import exports
@@ -87,8 +89,12 @@ def test_other_shapes_of_metashape(tmp_path, known):
         )
     ):
         root = tmp_path / str(i)
-        scene = check(root, known, exports.write_metashape(root, known, **options), "Metashape")
-        assert "1 photo that Metashape did not align (blurred)" in scene.notes[0]
+        views = exports.write_metashape(root, known, **options)
+        photo = next(root.rglob(f"{Path(views.names[0]).stem}.*"))
+        shutil.copy(photo, photo.with_stem("blurred"))
+        scene = check(root, known, views, "Metashape")
+        assert "1 photo in" in scene.notes[0] and "has no pose" in scene.notes[0]
+        assert scene.notes[0].endswith(photo.with_stem("blurred").name)
 
 
 @pytest.mark.parametrize("points", ["chunk", "world"])
@@ -203,6 +209,65 @@ def test_of_several_files_the_one_of_most_views_is_read(tmp_path, small):
     scene = scenes.load(tmp_path, progress=False)
     assert len(scene) == len(small)
     assert any("not those of a.csv (4 views)" in note for note in scene.notes)
+
+
+def test_a_photo_goes_to_the_name_that_fits_best(tmp_path):
+    for name in ("cam1/1.jpg", "e\u0301.png", "A.png", "a.png", "2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def match(*named):
+        return [
+            path and path.relative_to(tmp_path).as_posix() for path in find_photos(tmp_path, named)
+        ]
+
+    assert match("cam0/1.jpg", "cam1/1.jpg") == [None, "cam1/1.jpg"]
+    assert match("x/2.jpg", "y/2.jpg") == [None, None]
+    assert match("\u00e9.png", "\u00c9.PNG") == ["e\u0301.png"] * 2
+    assert match("A.png", "a.png", "a") == ["A.png", "a.png", "a.png"]
+    for name in ("/etc/2.jpg", "../2.jpg", "C:\\x\\2.JPG"):
+        assert match(name, "x" * 300, "\0") == ["2.jpg", None, None]
+
+
+def test_labels_that_fit_several_photos_are_said(tmp_path, small):
+    exports.write_realitycapture(tmp_path, small)
+    photos = tmp_path / "images"
+    for folder in ("cam0", "cam1"):
+        shutil.copytree(photos, tmp_path / folder)
+    shutil.rmtree(photos)
+    with pytest.raises(ValueError, match=r"may be any of cam0/000\.png, cam1/000\.png"):
+        scenes.load(tmp_path, progress=False)
+
+
+def test_an_export_in_utf_16_is_read(tmp_path, small):
+    exports.write_realitycapture(tmp_path, small)
+    file = tmp_path / "export.csv"
+    file.write_text(file.read_text(), encoding="utf-16")
+    assert len(scenes.load(tmp_path, progress=False)) == len(small)
+    file.write_text(file.read_text(encoding="utf-16").replace("000.png", "\u00e9.png"), "latin-1")
+    with pytest.raises(ValueError, match="is not text in UTF-8; save"):
+        scenes.load(tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("properties", "note"), [("", "has only 1 point"), ("property float f_dc_0\n", "is splats")]
+)
+def test_a_ply_beside_that_is_no_cloud_is_not_used(tmp_path, small, properties, note):
+    exports.write_realitycapture(tmp_path, small)
+    (tmp_path / "export.ply").unlink()
+    (tmp_path / "a.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+        f"property float z\n{properties}end_header\n0 0 0 {0 if properties else ''}\n"
+    )
+    scene = scenes.load(tmp_path, progress=False)
+    assert len(scene.points) == 0 and any(f"a.ply {note}" in text for text in scene.notes)
+
+
+def test_poses_of_llff_with_smaller_photos_only(tmp_path, small):
+    exports.write_llff(tmp_path, small)
+    (tmp_path / "images").rename(tmp_path / "images_2")
+    with pytest.raises(FileNotFoundError, match="use --data_factor 2"):
+        scenes.load(tmp_path, progress=False)
 
 
 def test_views_without_a_photo_are_skipped_with_a_note(tmp_path, small):
