@@ -62,7 +62,7 @@ def known_splats(count: int = 4096, degree: int = 3) -> Splats:
     return Splats(
         means=torch.randn(count, 3, generator=g) * 3,
         scales=torch.rand(count, 3, generator=g) * 6 - 7,
-        quats=torch.nn.functional.normalize(torch.randn(count, 4, generator=g), dim=1),
+        quats=torch.randn(count, 4, generator=g),
         opacities=opacities,
         sh0=torch.rand(count, 1, 3, generator=g) * 3 - 1.5,
         shN=torch.randn(count, K, 3, generator=g) * 0.1,

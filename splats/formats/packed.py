@@ -13,15 +13,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from runtime.files import atomic_path
 from splats.formats import ply
-from splats.gaussians import Splats
+from splats.gaussians import NAMES, Splats
 
 log = logging.getLogger(__name__)
 
 SPZ_REACH = 2047.0  # 24 bits of which 12 are a fraction
 SOG_PALETTE = 65_536
+# The least and largest values that formats hold; positions of .spz are refused beyond SPZ_REACH.
+LIMITS = {
+    "spz": {"scales": (-10.0, 5.9375), "sh0": (-3.33, 3.33), "shN": (-1.0, 127 / 128)},
+    "compressed.ply": {"scales": (-20.0, 20.0), "shN": (-4.0, 4.0)},
+    "splat": {"scales": (-87.0, 88.0), "sh0": (-1.77, 1.77)},
+}
+WORDS = {"scales": "log scales", "sh0": "colours", "shN": "harmonics"}
 LEAST_MEMORY, MEMORY_FACTOR = 4 << 30, 400  # bytes, and bytes for each byte of the file
 LEAST_SECONDS, SECONDS_PER_BYTE = 120, 20e-6
 CONVERT = """
@@ -88,9 +96,11 @@ def read_unpacked_sog(path: Path | str) -> Splats:
 def write(path: Path | str, splats: Splats, kind: str) -> None:
     """Write splats as a file of a `kind`, atomically; .spz in version 3.
 
-    ValueError for values that are not finite, and for what the format cannot hold.
+    Values beyond LIMITS are clipped with a warning. ValueError for values that are not finite, and
+    for positions beyond what the format holds.
     """
     path = Path(path)
+    splats = _fit(path, splats, kind)
     reach = float(splats["means"].detach().abs().max())
     if kind == "spz" and reach > SPZ_REACH:
         raise ValueError(
@@ -113,6 +123,25 @@ def write(path: Path | str, splats: Splats, kind: str) -> None:
         else:
             ply.write(plain, splats, name=path)
             _convert(path, plain, "ply", temporary, kind)
+
+
+def _fit(path: Path, splats: Splats, kind: str) -> Splats:
+    """The splats with unit quaternions, which GaussForge's .sog takes for granted, and values that
+    the format can hold; a warning says how many are clipped."""
+    values = {name: splats[name].detach() for name in NAMES}
+    norms = values["quats"].norm(dim=1, keepdim=True)
+    unrotated = values["quats"].new_tensor([1.0, 0.0, 0.0, 0.0])
+    values["quats"] = torch.where(norms > 0, values["quats"] / norms, unrotated)
+    for name, (least, most) in LIMITS.get(kind, {}).items():
+        beyond = ((values[name] < least) | (values[name] > most)).flatten(1).any(1).sum()
+        if beyond:
+            log.warning(
+                "%s: %s of %s Gaussians have %s beyond %g to %g, which is all that .%s holds; they "
+                "are clipped",
+                *(path, f"{int(beyond):,}", f"{splats.count:,}", WORDS[name], least, most, kind),
+            )
+            values[name] = values[name].clamp(least, most)
+    return Splats(**values)
 
 
 def _append_harmonics(path: Path, shN: np.ndarray) -> None:

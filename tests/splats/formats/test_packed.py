@@ -51,7 +51,8 @@ def write_spz(path, original, version):
     """The layout of versions 1 and 2 (`PackedGaussians` in Niantic's spz): half floats or 24 bits
     for positions, alphas, colours, scales, three components of rotations, harmonics."""
     n, values = original.count, {k: v.detach().numpy() for k, v in original.items()}
-    x, y, z = (values["quats"] * np.sign(values["quats"][:, :1] + 1e-9))[:, 1:].T
+    quats = values["quats"] / np.linalg.norm(values["quats"], axis=1, keepdims=True)
+    x, y, z = (quats * np.sign(quats[:, :1] + 1e-9))[:, 1:].T
     if version == 1:
         positions = values["means"].astype("<f2").tobytes()
     else:
@@ -176,3 +177,21 @@ def test_a_splat_file_is_antimatter15_s(tmp_path):
     )
     assert back["opacities"].sigmoid().item() == pytest.approx(0.8, abs=1e-6)
     assert back["quats"].tolist() == [[1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", packed.LIMITS)
+def test_values_that_a_format_cannot_hold_are_clipped_and_counted(tmp_path, caplog, kind):
+    original = known_splats(40)
+    for name, (least, most) in packed.LIMITS[kind].items():
+        original[name].data[0] = most + 5
+        original[name].data[1] = least - 5
+    path = tmp_path / f"a.{kind}"
+    with caplog.at_level("WARNING"):
+        splats.save(path, original)
+    assert caplog.text.count("2 of 40 Gaussians have") == len(packed.LIMITS[kind])
+    back = splats.load(path)
+    assert back.count == 40
+    for name, (least, most) in packed.LIMITS[kind].items():
+        if name == "shN" and back.sh_degree == 0:
+            continue
+        assert least - 0.1 <= back[name].min() and back[name].max() <= most + 0.1
