@@ -14,13 +14,23 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+# what NumPy's tofile, torch.save and safetensors say, without an errno, when a write fails
+WRITE_FAILURES = ("requested and", "PytorchStreamWriter", "inline_container", "I/O error")
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the same folder, renamed to `path` on success, else removed."""
+    """A temporary path in the same folder, renamed to `path` on success, else removed.
+
+    Where it cannot be written, an OSError of one sentence names `path` and why.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix, suffix = f".{path.stem}-", path.suffix
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {_describe(error)}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,8 +39,35 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
         temporary.replace(path)
+    except Exception as error:
+        failure = _find_failure(error, temporary)
+        if failure is None:
+            raise
+        raise type(failure)(f"{path} cannot be written: {_describe(failure)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _find_failure(error: Exception, temporary: Path) -> OSError | None:
+    """The failure to write the file that the error is about; None if it is about something else."""
+    if isinstance(error, OSError) and error.errno is not None:
+        is_ours = error.filename is None or str(error.filename) == str(temporary)
+        return error if is_ours else None
+    if not any(words in str(error) for words in WRITE_FAILURES):
+        return None
+    try:  # the reason is lost in these: write more to learn it
+        with temporary.open("ab") as file:
+            file.write(bytes(1 << 20))
+    except OSError as reason:
+        return reason
+    return OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _describe(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the disk"
+    reason = error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

@@ -23,6 +23,10 @@ from splats.transform import transform
 NAME = "KHR_gaussian_splatting"
 TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+# what is read of the extensions that a file requires; integers are taken as they are or normalised
+EXTENSIONS = (NAME, "KHR_mesh_quantization")
+COLOR_SPACE = "srgb_rec709_display"  # of two in the specification; the other is linear
+POINTS = 0  # the mode of primitives that the specification demands
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 BAND_SIZES = (1, 3, 5, 7)  # coefficients of degrees 0 to 3
 JSON_CHUNK, DATA_CHUNK = 0x4E4F534A, 0x004E4942
@@ -32,7 +36,7 @@ def read(path: Path | str) -> Splats:
     """Splats of all primitives with the extension, where the nodes of the scene put them.
 
     ValueError names the file and what is wrong: not glTF, no splats, compressed by a further
-    extension, a node that shears or mirrors.
+    extension, linear colours, not points, a node that shears or mirrors.
     """
     path = Path(path)
     try:
@@ -90,7 +94,7 @@ def write(path: Path | str, splats: Splats) -> None:
         "meshes": [{"primitives": [{
             "mode": 0,
             "attributes": {name: i for i, name in enumerate(attributes)},
-            "extensions": {NAME: {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}},
+            "extensions": {NAME: {"kernel": "ellipse", "colorSpace": COLOR_SPACE}},
         }]}],
         "buffers": [{"byteLength": starts[-1]}],
         "bufferViews": [
@@ -169,7 +173,23 @@ def _find_primitives(
             kernel = extension.get("kernel", "ellipse")
             if kernel != "ellipse":
                 raise ValueError(f"{path} has Gaussians of the kernel {kernel!r}; ellipse is read")
+            color_space = extension.get("colorSpace", COLOR_SPACE)
+            if color_space != COLOR_SPACE:
+                raise ValueError(
+                    f"{path} has colours of the space {color_space!r}; export it in {COLOR_SPACE}"
+                )
+            mode = primitive.get("mode", 4)  # triangles, where there is none
+            if mode != POINTS:
+                raise ValueError(
+                    f"{path} has splats in a primitive of mode {mode}; they are points, mode 0: "
+                    "export it again"
+                )
             primitives.append((matrix, primitive))
+    unknown = [name for name in content.get("extensionsRequired", []) if name not in EXTENSIONS]
+    if unknown and primitives:
+        raise ValueError(
+            f"{path} requires {', '.join(map(str, unknown))}, which is not read; export it without"
+        )
     return primitives
 
 

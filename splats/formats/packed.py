@@ -3,12 +3,19 @@
 # process of its own, because it does not check all that a damaged file can hold.
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import logging
+import os
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +29,7 @@ from splats.gaussians import NAMES, Splats
 log = logging.getLogger(__name__)
 
 SPZ_REACH = 2047.0  # 24 bits of which 12 are a fraction
+SPZ_VERSIONS = (1, 2, 3, 4)
 SOG_PALETTE = 65_536
 # The least and largest values that formats hold; positions of .spz are refused beyond SPZ_REACH.
 LIMITS = {
@@ -41,15 +49,27 @@ try:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 except (ImportError, ValueError, OSError):
     pass
-import gaussforge
-with open(source, "rb") as file:
-    result = gaussforge.GaussForge().convert(file.read(), kind, target_kind)
-if not result.get("data"):
-    sys.stderr.write("\\nreason: " + " ".join(result.get("error", "no splats").split()))
-    sys.exit(3)
-with open(target, "wb") as file:
-    file.write(result["data"])
+def fail(code, reason):
+    sys.stderr.write("\\nreason: " + " ".join(str(reason).split()))
+    sys.exit(code)
+try:
+    import gaussforge
+    with open(source, "rb") as file:
+        content = file.read()
+    result = gaussforge.GaussForge().convert(content, kind, target_kind)
+    if not result.get("data"):
+        error = result.get("error", "no splats")
+        fail(5 if "bad_alloc" in error else 3, error)
+    with open(target, "wb") as file:
+        file.write(result["data"])
+except ImportError as error:
+    fail(4, error)
+except MemoryError as error:
+    fail(5, error)
+except OSError as error:
+    fail(6, f"{error.errno} {error.filename or target}")
 """
+DAMAGED, NOT_LOADED, NO_MEMORY, NOT_WRITTEN = 3, 4, 5, 6  # the exit codes of CONVERT
 
 
 def read(path: Path | str, kind: str) -> Splats:
@@ -57,26 +77,66 @@ def read(path: Path | str, kind: str) -> Splats:
 
     ValueError names the file and what is wrong, also where the decoder itself fails on it.
     """
-    return _read_file(Path(path), Path(path), kind)
+    path = Path(path)
+    version = _read_spz_version(path) if kind == "spz" else None
+    if version is not None and version not in SPZ_VERSIONS:
+        raise ValueError(
+            f"{path} is .spz of version {version}; versions 1 to 4 are read; export it again"
+        )
+    return _read_file(path, path, kind)
+
+
+def _read_spz_version(path: Path) -> int | None:
+    """The version in the header, which only version 4 has outside of gzip; None without one."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[:2] == b"\x1f\x8b":
+            file.seek(0)
+            try:
+                with gzip.open(file) as content:
+                    head = content.read(8)
+            except (OSError, EOFError, zlib.error):
+                return None
+    return struct.unpack("<4xI", head)[0] if len(head) == 8 and head[:4] == b"NGSP" else None
 
 
 def _read_file(name: Path, source: Path, kind: str) -> Splats:
     """Splats of the file `source`, which errors call `name`."""
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "splats.ply"
+    with _make_folder(name) as folder:
+        plain = folder / "splats.ply"
         _convert(name, source, kind, plain, "ply")
         return ply.read(plain, name=name)
+
+
+@contextmanager
+def _make_folder(name: Path) -> Iterator[Path]:
+    """A temporary folder; where its disk fails, an OSError names it and the file `name`."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            unnamed = error.errno == errno.ENOSPC and error.filename is None
+            if not unnamed and folder not in str(error):
+                raise
+            full = unnamed or error.errno == errno.ENOSPC or "no space left" in str(error)
+            reason = "no space left on the disk" if full else error.strerror or str(error)
+            raise OSError(
+                f"{name} is converted by way of the temporary folder {Path(folder).parent}, which "
+                f"cannot be written: {reason}; make room there or set TMPDIR to another folder"
+            ) from error
 
 
 def read_unpacked_sog(path: Path | str) -> Splats:
     """Splats of a meta.json of SOG, with the pictures that it names beside it; as `read`."""
     path = Path(path)
+    meta = path.read_bytes()
     try:
-        meta = path.read_bytes()
         parts = [part for part in json.loads(meta).values() if isinstance(part, dict)]
         names = [str(name) for part in parts for name in part.get("files", ())]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a meta.json of SOG ({repr(error)[:200]})") from error
+        raise ValueError(
+            f"{path} is not a meta.json of SOG: it is no table of pictures; give another file"
+        ) from error
     if not names:
         raise ValueError(f"{path} is not a meta.json of SOG: it names no pictures")
     for name in names:
@@ -84,8 +144,8 @@ def read_unpacked_sog(path: Path | str) -> Splats:
             raise ValueError(
                 f"{path} names {name[:80]!r}, which is not beside it; copy the whole folder"
             )
-    with tempfile.TemporaryDirectory() as folder:
-        packed = Path(folder) / "splats.sog"
+    with _make_folder(path) as folder:
+        packed = folder / "splats.sog"
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr("meta.json", meta)
             for name in dict.fromkeys(names):
@@ -114,8 +174,8 @@ def write(path: Path | str, splats: Splats, kind: str) -> None:
             path,
             f"{SOG_PALETTE:,}",
         )
-    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
-        plain = Path(folder) / "splats.ply"
+    with _make_folder(path) as folder, atomic_path(path) as temporary:
+        plain = folder / "splats.ply"
         if kind == "compressed.ply":  # GaussForge 0.6.0 mixes up the harmonics of this one
             ply.write(plain, splats.with_sh_degree(0), name=path)
             _convert(path, plain, "ply", temporary, kind)
@@ -174,4 +234,17 @@ def _convert(name: Path, source: Path, kind: str, target: Path, target_kind: str
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         reason = "".join(last).removeprefix("reason: ")[:200] or f"exit code {done.returncode}"
+        if done.returncode == NOT_WRITTEN:
+            code, _, file = reason.partition(" ")
+            raise OSError(int(code), os.strerror(int(code)), file)
+        if done.returncode == NOT_LOADED:
+            raise ValueError(
+                f"{name} needs the package gaussforge, which cannot be loaded ({reason}); "
+                "pip install --force-reinstall gaussforge"
+            )
+        if done.returncode == NO_MEMORY:
+            raise ValueError(
+                f"{name} needs more memory than there is, or than the {memory / 2**30:.0f} GiB "
+                "that a file of its size may take; free some or convert a smaller file"
+            )
         raise ValueError(f"{name} {failed} (gaussforge: {reason})")
