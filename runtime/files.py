@@ -30,7 +30,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         prefix, suffix = f".{path.stem}-", path.suffix
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
     except OSError as error:
-        raise type(error)(f"{path} cannot be written: {_describe(error)}") from error
+        raise _rename(error, path) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,7 +43,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         failure = _find_failure(error, temporary)
         if failure is None:
             raise
-        raise type(failure)(f"{path} cannot be written: {_describe(failure)}") from error
+        raise _rename(failure, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,6 +51,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def _find_failure(error: Exception, temporary: Path) -> OSError | None:
     """The failure to write the file that the error is about; None if it is about something else."""
     if isinstance(error, OSError) and error.errno is not None:
+        if error.strerror is None:  # the sentence of another atomic_path
+            return None
         is_ours = error.filename is None or str(error.filename) == str(temporary)
         return error if is_ours else None
     if not any(words in str(error) for words in WRITE_FAILURES):
@@ -63,11 +65,13 @@ def _find_failure(error: Exception, temporary: Path) -> OSError | None:
     return OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def _describe(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left on the disk"
-    reason = error.strerror or str(error)
-    return reason[:1].lower() + reason[1:]
+def _rename(error: OSError, path: Path) -> OSError:
+    """The error in one sentence that names `path`, of the same type and errno."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = "no space left on the disk" if full else error.strerror or str(error)
+    named = type(error)(f"{path} cannot be written: {reason[:1].lower()}{reason[1:]}")
+    named.errno = error.errno
+    return named
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

@@ -1,7 +1,6 @@
 # What frozen networks compute of training samples, on disk.
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,9 +57,9 @@ class Cache:
         try:
             with atomic_path(file) as temporary:
                 save_file({"x": tensor.contiguous()}, temporary)
-        except SafetensorError as error:  # how its writer reports a full disk
+        except OSError as error:
             raise OSError(
-                errno.ENOSPC, f"could not be written to --cache_dir ({error})", str(file)
+                error.errno, f"could not be written to --cache_dir ({error})", str(file)
             ) from None
 
     def _read(self, name: str) -> Tensor | None:

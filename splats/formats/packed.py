@@ -115,10 +115,10 @@ def _make_folder(name: Path) -> Iterator[Path]:
         try:
             yield Path(folder)
         except OSError as error:
-            unnamed = error.errno == errno.ENOSPC and error.filename is None
-            if not unnamed and folder not in str(error):
+            unnamed = error.strerror is not None and error.filename is None
+            if not unnamed and folder not in str(error):  # about another file
                 raise
-            full = unnamed or error.errno == errno.ENOSPC or "no space left" in str(error)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "no space left on the disk" if full else error.strerror or str(error)
             raise OSError(
                 f"{name} is converted by way of the temporary folder {Path(folder).parent}, which "

@@ -1,4 +1,5 @@
 # Atomic files, writable folders, strict JSON.
+import errno
 import json
 import math
 from pathlib import Path
@@ -21,6 +22,50 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError
     assert target.read_text() == "first"
     assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def write_text(file: Path) -> None:
+    file.write_text("x" * 100_000)
+
+
+def write_array(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.zeros(100_000).tofile(stream)
+
+
+def write_checkpoint(file: Path) -> None:
+    torch.save(torch.zeros(100_000), file)
+
+
+@pytest.mark.parametrize("write", [write_text, write_array, write_checkpoint])
+def test_a_full_disk_is_named_with_the_file(tmp_path, write):
+    target = tmp_path / "file.bin"
+    with pytest.raises(OSError) as error, atomic_path(target) as temporary:
+        temporary.unlink()
+        temporary.symlink_to("/dev/full")
+        write(temporary)
+    assert str(error.value) == f"{target} cannot be written: no space left on the disk"
+    assert error.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_errors_name_the_target_or_the_other_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for target, reason in (("folder", "is a directory"), ("file/below", "file exists")):
+        message = f"^{tmp_path / target} cannot be written: {reason}$"
+        with pytest.raises(OSError, match=message), atomic_path(tmp_path / target) as temporary:
+            temporary.touch()
+    with pytest.raises(FileNotFoundError) as error, atomic_path(tmp_path / "new"):
+        (tmp_path / "missing").read_text()
+    assert error.value.filename == str(tmp_path / "missing")
+    inner = tmp_path / "folder"
+    message = f"^{inner} cannot be written"
+    with (
+        pytest.raises(IsADirectoryError, match=message),
+        atomic_path(tmp_path / "new"),
+        atomic_path(inner),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

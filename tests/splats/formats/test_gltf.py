@@ -132,6 +132,15 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
             changed(lambda c, p: p["extensions"][name].update(kernel="box")),
             "kernel 'box'",
         ),
+        "linear": (
+            changed(lambda c, p: p["extensions"][name].update(colorSpace="lin_rec709_display")),
+            "colours of the space 'lin_rec709_display'; export it in srgb_rec709_display",
+        ),
+        "mode": (changed(lambda c, p: p.update(mode=4)), "primitive of mode 4; they are points"),
+        "required": (
+            changed(lambda c, p: c.update(extensionsRequired=[name, "KHR_foo"])),
+            "requires KHR_foo, which is not read; export it without",
+        ),
         "scale": (
             changed(lambda c, p: p["attributes"].pop(f"{name}:SCALE")),
             "splats without .*SCALE",

@@ -143,6 +143,31 @@ def test_a_decoder_that_fails_is_an_error_of_the_file(tmp_path, monkeypatch, chi
     assert [file.name for file in tmp_path.iterdir()] == ["a.splat"]
 
 
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("sys.exit(4)", ValueError, "needs the package gaussforge, which cannot be loaded"),
+        ("raise MemoryError", ValueError, "needs more memory than"),
+        ("open('/dev/full', 'wb', 0).write(b'x')", OSError, "temporary folder .* no space left"),
+    ],
+)
+def test_the_machine_s_failures_are_not_the_file_s(tmp_path, monkeypatch, line, error, message):
+    (tmp_path / "a.splat").write_bytes(bytes(32))
+    changed = packed.CONVERT.replace("    import gaussforge\n", f"    {line}\n")
+    monkeypatch.setattr(packed, "CONVERT", changed)
+    with pytest.raises(error, match=rf"a\.splat .*{message}"):
+        splats.load(tmp_path / "a.splat")
+    if error is OSError:
+        with pytest.raises(OSError, match=r"b\.spz cannot be written: no space left on the disk"):
+            splats.save(tmp_path / "b.spz", known_splats(3))
+
+
+def test_an_unknown_spz_is_named(tmp_path):
+    write_spz(tmp_path / "a.spz", known_splats(3), 9)
+    with pytest.raises(ValueError, match=r"a\.spz is \.spz of version 9; versions 1 to 4 are read"):
+        splats.load(tmp_path / "a.spz")
+
+
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
     far = known_splats(5)
     with torch.no_grad():
