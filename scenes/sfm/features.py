@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np  # noqa: F401, before pycolmap
+import numpy as np  # before pycolmap
 import pycolmap
 from PIL import Image
 from tqdm import tqdm
 
 from runtime.files import atomic_path
+from scenes.masks import read_mask
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo, read_header
 
 LONGEST_SIDE = 1600  # pixels of the photos in which features are detected
@@ -22,11 +23,13 @@ FEATURES = 4096  # per photo; the time of matching grows with their square
 
 @dataclass(frozen=True)
 class Copy:
-    """A photo's copy: its file's name, the photo's name, and the photo's width and height."""
+    """A photo's copy: its file's name, the photo's name, and the photo's width and height as stored
+    and EXIF orientation."""
 
     file: str
     photo: str
     size: tuple[int, int]
+    orientation: int = 1
 
     @property
     def camera(self) -> tuple[str, tuple[int, int]]:
@@ -48,7 +51,8 @@ def copy_photos(
         try:
             if not file.exists():
                 _copy(photo, file)
-            return Copy(file.name, names[index], read_header(photo)[:2])
+            width, height, orientation = read_header(photo)
+            return Copy(file.name, names[index], (width, height), orientation)
         except UnreadablePhoto as error:
             return f"{names[index]} {error}"
 
@@ -81,10 +85,32 @@ def _copy(photo: Path, file: Path) -> None:
         image.save(temporary, "JPEG", quality=97, subsampling=0, exif=exif)
 
 
-def extract_features(database: Path, copies: Path, photos: list[Copy], progress: bool) -> None:
+def copy_masks(photos: list[Copy], masks: dict[str, Path], copies: Path, folder: Path) -> None:
+    """Write the masks of the copies, named as COLMAP has them; where a photo has none, all counts.
+
+    masks: by the photo's name. Raises what `read_mask` raises.
+    """
+    folder.mkdir(exist_ok=True)
+    for photo in photos:
+        target = folder / f"{photo.file}.png"
+        if target.exists():
+            continue
+        with Image.open(copies / photo.file) as copy:
+            size = copy.size
+        mask = np.ones(size[::-1], bool)
+        if photo.photo in masks:
+            mask = read_mask(masks[photo.photo], size, photo.orientation)
+        with atomic_path(target) as temporary:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, "PNG")
+
+
+def extract_features(
+    database: Path, copies: Path, photos: list[Copy], progress: bool, masks: Path | None = None
+) -> None:
     """Write the features of every copy, and a camera for all that share one, to the database.
 
-    Photos that have theirs are left out, so that a stopped extraction continues.
+    Photos that have theirs are left out, so that a stopped extraction continues. masks: the folder
+    of `copy_masks`; nothing is detected where they are black.
     """
     groups = defaultdict(list)
     for photo in photos:
@@ -103,6 +129,8 @@ def extract_features(database: Path, copies: Path, photos: list[Copy], progress:
     ) as bar:
         for group in groups.values():
             reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+            if masks is not None:
+                reader.mask_path = str(masks)
             missing = [file for file in group if file not in cameras]
             for start in range(0, len(missing), batch):
                 shared = next((cameras[file] for file in group if file in cameras), None)

@@ -14,8 +14,9 @@ import pycolmap
 
 from runtime.text import format_count, format_list
 from scenes.formats.colmap import write_model
+from scenes.masks import find_masks
 from scenes.sfm import features, matching
-from scenes.sfm.features import Copy, copy_photos, extract_features
+from scenes.sfm.features import Copy, copy_masks, copy_photos, extract_features
 from scenes.sfm.mapping import map_photos
 from scenes.sfm.matching import match_photos
 from scenes.work import work_folder
@@ -38,7 +39,9 @@ def structure_from_motion(
     """
     begin = time.monotonic()
     _check_names(photo_folder, names)
-    key = _key(photo_folder, names)
+    masks, _ = find_masks(scene_folder, photo_folder, tuple(names), 1)
+    masked = {name: mask for name, mask in zip(names, masks, strict=True) if mask is not None}
+    key = _key(photo_folder, names, masked)
     with work_folder(scene_folder / WORK, key, "structure from motion") as work, _quiet():
         log.info("no poses in %s: structure from motion on %d photos", scene_folder, len(names))
         copies, database = work / "photos", work / "database.db"
@@ -54,7 +57,9 @@ def structure_from_motion(
             )
         notes += _note_cameras(photos)
         pycolmap.set_random_seed(SEED)
-        extract_features(database, copies, photos, progress)
+        if masked:
+            copy_masks(photos, masked, copies, work / "masks")
+        extract_features(database, copies, photos, progress, work / "masks" if masked else None)
         pairs = match_photos(database, [photo.file for photo in photos], work, SEED, progress)
         model = map_photos(database, copies, work, len(photos), SEED, progress)
 
@@ -100,8 +105,8 @@ def _settings() -> dict[str, object]:
     }
 
 
-def _key(photo_folder: Path, names: list[str]) -> dict[str, object]:
-    """All that the work depends on: the settings, and the photos by name, size and time."""
+def _key(photo_folder: Path, names: list[str], masks: dict[str, Path]) -> dict[str, object]:
+    """All that the work depends on: the settings, and photos and masks by name, size and time."""
 
     def version(photo: Path) -> list[int]:
         try:
@@ -114,6 +119,7 @@ def _key(photo_folder: Path, names: list[str]) -> dict[str, object]:
         "settings": _settings(),
         "photo_folder": str(photo_folder.resolve()),
         "photos": {name: version(photo_folder / name) for name in names},
+        "masks": {name: [str(mask), *version(mask)] for name, mask in masks.items()},
     }
 
 

@@ -11,6 +11,7 @@ import scenes
 from scenes.formats import colmap, unposed
 from scenes.formats.registry import find_captures
 from scenes.sfm import features, mapping, matching, pipeline, similarity
+from scenes.sfm.features import copy_masks, copy_photos, extract_features
 from scenes.work import work_folder
 from tests.scenes.captures import photo
 from tests.scenes.corner import FOCAL, HEIGHT, WIDTH, corner_views
@@ -163,6 +164,26 @@ def test_a_read_only_folder_is_refused_before_any_work(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(PermissionError, match="copy the capture to a folder you can write to"):
         scenes.load(tmp_path, progress=False)
+
+
+def test_nothing_is_detected_where_masks_are_black(tmp_path, known):
+    folder = known.path / "images"
+    photos, _ = copy_photos(folder, known.names[:2], tmp_path / "photos", progress=False)
+    mask = np.zeros((75, 100), np.uint8)  # half the photos' size
+    mask[:, 50:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    masks = {photos[0].photo: tmp_path / "mask.png"}
+    copy_masks(photos, masks, tmp_path / "photos", tmp_path / "masks")
+    places = [tmp_path / name for name in ("database.db", "photos")]
+    extract_features(*places, photos, progress=False, masks=tmp_path / "masks")
+    with pycolmap.Database.open(places[0]) as database:
+        columns = {
+            image.name: database.read_keypoints(image.image_id)[:, 0]
+            for image in database.read_all_images()
+        }
+    first, second = (columns[photo.file] for photo in photos)
+    assert len(first) > 5 and first.min() >= 100
+    assert second.min() < 100  # which has no mask
 
 
 def test_a_wrong_split_is_refused_before_any_work(tmp_path, monkeypatch):
