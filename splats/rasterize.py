@@ -74,6 +74,9 @@ def rasterize(
 ) -> Render:
     """Render Gaussians into cameras of one size; differentiable, in one pass for all channels.
 
+    Gradients also reach the cameras' viewmats if these require them (on the CPU exactly for rigid
+    motions), but not Ks.
+
     Colour is the spherical harmonics up to sh_degree (default: all there are). signals are further
     channels of the Gaussians that are blended as they are: names of `gaussians.signals`, or values
     [N, D]; view_signals [C, N, D] are such channels that differ from camera to camera. background
@@ -188,10 +191,14 @@ def _render(
 
 
 def _draw_on_cpu(gaussians: Gaussians, cameras: Cameras, request: _Request) -> Render:
-    from splats.cpu.rasterize import blend, project  # compiles on first use
+    from splats.cpu.poses import project_from_poses  # compiles on first use, as does the next
+    from splats.cpu.rasterize import blend, project
 
     width, height = cameras.size
-    means2d, conics, opacities, values, extents, radii = project(
+    follow = cameras.viewmats.requires_grad and torch.is_grad_enabled()
+    means2d, conics, opacities, values, extents, radii = (
+        project_from_poses if follow else project
+    )(
         tuple(getattr(gaussians, name).float() for name in NAMES),
         cameras,
         -1 if request.sh_degree is None else request.sh_degree,

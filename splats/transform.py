@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from splats.gaussians import Gaussians
+from splats.harmonics import evaluate_bases
 
 LARGEST_SHEAR = 1e-3
 
@@ -48,12 +49,5 @@ def _turn_harmonics(shN: Tensor, R: Tensor) -> Tensor:
         return shN
     g = torch.Generator().manual_seed(0)
     d = torch.nn.functional.normalize(torch.randn(256, 3, generator=g, dtype=torch.float64), dim=1)
-    turned = torch.linalg.lstsq(_harmonics(d), _harmonics(d @ R)).solution[:K, :K]
+    turned = torch.linalg.lstsq(*(evaluate_bases(at, 3)[:, 1:] for at in (d, d @ R))).solution[:K, :K]
     return torch.einsum("kj,njc->nkc", turned.to(shN), shN)
-
-
-def _harmonics(directions: Tensor) -> Tensor:
-    """The basis values [D,15] of degrees 1 to 3 at unit directions [D,3]."""
-    from splats.cpu.functions import bases
-
-    return torch.stack(bases.py_func(*directions.unbind(1))[1:], dim=1)
