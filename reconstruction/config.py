@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 
+SMALLEST_PATCH = 11  # pixels a side
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,6 +28,10 @@ class Config:
     """Multiplies all numbers of steps except refine_every; 0.1 makes a ten times shorter run."""
     strategy: DefaultStrategy | MCMCStrategy = field(default_factory=DefaultStrategy)
     """How Gaussians are added and removed."""
+    batch_size: int = 1
+    """Photos a step; the learning rates grow with its square root."""
+    patch_size: int | None = None
+    """Train on random squares of so many pixels a side (default: on whole photos)."""
 
     init_type: Literal["sfm", "random"] = "sfm"
     """Initialise from the capture's points, or at random."""
@@ -76,11 +82,43 @@ class Config:
     shN_lr: float = 2.5e-3 / 20
     """Learning rate of the higher spherical harmonics."""
 
+    packed: bool = False
+    """CUDA: rasterize in gsplat's packed layout, which needs less memory and more time."""
+    sparse_grad: bool = False
+    """CUDA, with --packed: Adam leaves the Gaussians alone that a step does not see."""
+    visible_adam: bool = False
+    """Adam of Taming 3DGS: leaves the Gaussians alone that a step does not see."""
+
+    pose_opt: bool = False
+    """Optimise the training views' poses with the splats."""
+    pose_opt_lr: float | None = None
+    """Learning rate of the poses; decays to 1 % over the run (default: 1e-5 at 30,000 steps, and
+    higher in proportion in shorter runs)."""
+    pose_opt_reg: float = 1e-6
+    """Weight decay of the poses' changes."""
+    pose_noise: float = 0.0
+    """Disturb the training views' poses, to test --pose_opt: standard deviation of the shift in
+    world units and of the rotation in radians."""
+
+    app_opt: bool = False
+    """Learn an embedding of each photo that changes the Gaussians' colours in it."""
+    app_embed_dim: int = 16
+    """Length of the embeddings."""
+    app_opt_lr: float = 1e-3
+    """Learning rate of the network that reads the embeddings; theirs is 10 times higher."""
+    app_opt_reg: float = 1e-6
+    """Weight decay of the embeddings."""
+
+    use_bilateral_grid: bool = False
+    """Learn a bilateral grid of each photo from the scene's colours to its own."""
+    bilateral_grid_shape: tuple[int, int, int] = (16, 16, 8)
+    """Cells of the grids in x, in y and of luma."""
+
     seed: int = 42
     """Random seed."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "init_num_pts", "sh_degree_interval"):
+        for name in ("max_steps", "init_num_pts", "sh_degree_interval", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         positive = ("steps_scaler", "init_extent", "init_scale", "global_scale", "near_plane")
@@ -89,9 +127,22 @@ class Config:
             if not 0 < value < math.inf:
                 raise ValueError(f"--{name} is {value}; it must be a positive number")
         rates = [f.name for f in fields(self) if f.name.endswith("_lr")]
-        for name in (*rates, "opacity_reg", "scale_reg"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must not be negative")
+        weights = [f.name for f in fields(self) if f.name.endswith("_reg")]
+        for name in (*rates, *weights, "pose_noise", "app_embed_dim"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"--{name} is {value}; it must not be negative")
+        if self.patch_size is not None and self.patch_size < SMALLEST_PATCH:
+            raise ValueError(
+                f"--patch_size is {self.patch_size}; it must be at least {SMALLEST_PATCH}, the "
+                "window of SSIM"
+            )
+        if min(self.bilateral_grid_shape) < 2:
+            raise ValueError("--bilateral_grid_shape needs at least 2 cells along each axis")
+        if self.sparse_grad and not self.packed:
+            raise ValueError("--sparse_grad needs --packed")
+        if self.sparse_grad and self.visible_adam:
+            raise ValueError("--sparse_grad and --visible_adam are two ways to one end; give one")
         if self.random_bkgd and self.background in ("white", "black"):
             raise ValueError(f"--random_bkgd contradicts --background {self.background}")
         if not self.near_plane < self.far_plane:
@@ -140,10 +191,20 @@ class EvaluationConfig:
     """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
     torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m
     evaluation.backbones fetch` gets them)."""
+    use_color_correction_metric: bool = False
+    """Also measure renders whose colours are fitted to the photo's (cc_psnr, cc_ssim, cc_lpips), as
+    is always done with --app_opt and --use_bilateral_grid."""
+    color_correct_method: Literal["affine", "quadratic"] = "affine"
+    """That fit: of each channel alone, or of RGB by a polynomial of degree 2."""
     save_video: bool = True
     """Write a video along a camera path at the end."""
     render_traj_path: Literal["interp", "ellipse"] = "interp"
     """The video's path: through the training cameras, or an ellipse around the scene."""
+
+    def choose_correction(self, config: Config) -> str | None:
+        """How colours are fitted in a run with this config; None: they are not."""
+        wanted = self.use_color_correction_metric or config.app_opt or config.use_bilateral_grid
+        return self.color_correct_method if wanted else None
 
 
 def default() -> Config:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation.color_correction import correct_colors
 from evaluation.metrics import Metrics, average
 from evaluation.pictures import save_png, to_uint8
 from generators import Generated
@@ -69,9 +70,11 @@ def evaluate(
     *,
     step: int,
     generate: Callable[[Cameras], list[Generated]] | None = None,
+    color_correction: str | None = None,
 ) -> Evaluation:
     """Render and measure every held-out view of the scene; with `generate`, which makes a view for
-    each camera, that one too."""
+    each camera, that one too. color_correction: also with colours fitted by this method of
+    `evaluation.color_correction`, as cc_*."""
     device = splats["means"].device
     fixed, fixing = None, time.perf_counter()
     if generate is not None and scene.split.test:
@@ -89,9 +92,13 @@ def evaluate(
         colors, alphas = render.colors[0].clamp(0, 1).cpu(), render.alphas[0].cpu()
         seconds += time.perf_counter() - start
         photo, mask = scene.image(index, background), scene.mask(index)
+        numbers = metrics(colors, photo, mask)
+        if color_correction is not None:
+            corrected = correct_colors(colors, photo, mask, color_correction)
+            numbers |= {f"cc_{key}": v for key, v in metrics(corrected, photo, mask).items()}
         view = HeldOutView(
             scene.names[index],
-            metrics(colors, photo, mask),
+            numbers,
             to_uint8(colors),
             to_uint8(photo),
             to_uint8(alphas),

@@ -2,42 +2,108 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit, prange
+from torch import Tensor
 
 from reconstruction.config import Config
-from splats.gaussians import NAMES, Splats
+from splats.gaussians import Splats
 
 
 def make_optimizers(
     splats: Splats, config: Config, scene_scale: float
-) -> dict[str, torch.optim.Adam]:
-    """Adam with gsplat's learning rates, by parameter name; scene_scale in world units."""
-    rates = {name: getattr(config, f"{name}_lr") for name in NAMES}
+) -> dict[str, torch.optim.Optimizer]:
+    """Adam with gsplat's learning rates, by parameter name; scene_scale in world units.
+
+    Signals have the rate of the base colour. The settings follow the batch size as in gsplat, by
+    the rule of arXiv 2402.18824. With --visible_adam or --sparse_grad (CUDA) of their kind.
+    """
+    rates = {name: getattr(config, f"{name}_lr", config.sh0_lr) for name in splats}
     rates["means"] *= scene_scale
+    batch, cuda = config.batch_size, splats["means"].device.type == "cuda"
+    times = math.sqrt(batch)
+    settings = {
+        "eps": 1e-15 / times,
+        "betas": tuple(max(0.0, 1 - batch * (1 - beta)) for beta in (0.9, 0.999)),
+    }
+    if config.visible_adam and cuda:
+        from gsplat.optimizers import SelectiveAdam as Adam
+    elif config.visible_adam:
+        Adam = VisibleAdam
+    elif config.sparse_grad and cuda:
+        Adam = torch.optim.SparseAdam
+    else:
+        Adam = torch.optim.Adam
+        settings["fused"] = True
     return {
-        name: torch.optim.Adam([splats[name]], lr=rate, eps=1e-15, fused=True)
+        name: Adam([{"params": [splats[name]], "lr": rate * times}], **settings)
         for name, rate in rates.items()
     }
 
 
+class VisibleAdam(torch.optim.Adam):
+    """gsplat's `SelectiveAdam` (Taming 3DGS, arXiv 2406.15643) in torch: Adam without corrections
+    of the moments' bias, on the rows of the Gaussians that are visible."""
+
+    @torch.no_grad()
+    def step(self, visible: Tensor) -> None:
+        """Update the rows of a mask [N]."""
+        rows = visible.nonzero()[:, 0]
+        for group in self.param_groups:
+            (parameter,) = group["params"]
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            (beta1, beta2), gradient = group["betas"], parameter.grad[rows]
+            first = state["exp_avg"][rows].lerp_(gradient, 1 - beta1)
+            second = state["exp_avg_sq"][rows].lerp_(gradient.square(), 1 - beta2)
+            state["exp_avg"][rows], state["exp_avg_sq"][rows] = first, second
+            parameter[rows] -= group["lr"] * first / (second.sqrt() + group["eps"])
+
+
 def means_rate(config: Config, scene_scale: float, progress: float) -> float:
     """Learning rate of the means: exponential, 1 % at the end; progress from 0 to 1."""
-    return config.means_lr * scene_scale * 0.01**progress
+    return config.means_lr * scene_scale * math.sqrt(config.batch_size) * 0.01**progress
+
+
+@torch.no_grad()
+def find_visible(infos: Sequence[dict[str, Any]], count: int) -> Tensor:
+    """Which of `count` Gaussians any of the renders shows, bool [N]; infos: as `Render.info`."""
+    visible = None
+    for info in infos:
+        radii, ids = info["radii"], info.get("gaussian_ids")
+        if ids is None:
+            seen = (radii > 0).all(-1).any(0)
+        else:
+            seen = torch.zeros(count, dtype=torch.bool, device=radii.device)
+            seen[ids] = True
+        visible = seen if visible is None else visible | seen
+    return visible
 
 
 BLOCK = 8192  # values per parallel work item
 
 
 @torch.no_grad()
-def update(optimizers: dict[str, torch.optim.Adam]) -> None:
-    """Step all optimizers and clear the gradients; on the CPU in one pass over all parameters."""
-    if any(o.param_groups[0]["params"][0].device.type != "cpu" for o in optimizers.values()):
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+def update(
+    optimizers: dict[str, torch.optim.Optimizer], infos: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Step all optimizers and clear the gradients; on the CPU in one pass over all parameters.
+
+    infos: of this step's renders, for the optimizers that need to know what they show.
+    """
+    kinds = {type(optimizer) for optimizer in optimizers.values()}
+    on_cpu = all(o.param_groups[0]["params"][0].device.type == "cpu" for o in optimizers.values())
+    if kinds != {torch.optim.Adam} or not on_cpu:
+        _update_each(optimizers, infos, sparse=torch.optim.SparseAdam in kinds)
         return
     arrays, settings = [], []
     for optimizer in optimizers.values():
@@ -62,6 +128,28 @@ def update(optimizers: dict[str, torch.optim.Adam]) -> None:
         parameter.grad = None
     if arrays:
         _adam(*map(tuple, zip(*arrays, strict=True)), np.array(settings, np.float32))
+
+
+def _update_each(
+    optimizers: dict[str, torch.optim.Optimizer],
+    infos: Sequence[dict[str, Any]] | None,
+    sparse: bool,
+) -> None:
+    arguments = []
+    if not all(type(o) is torch.optim.Adam for o in optimizers.values()):
+        count = len(optimizers["means"].param_groups[0]["params"][0])
+        visible = find_visible(infos, count)
+        arguments = [] if sparse else [visible]
+    for optimizer in optimizers.values():
+        (parameter,) = optimizer.param_groups[0]["params"]
+        gradient = parameter.grad
+        if sparse and gradient is not None and not gradient.is_sparse:
+            ids = visible.nonzero()[:, 0]
+            parameter.grad = torch.sparse_coo_tensor(
+                ids[None], gradient[ids], gradient.shape, is_coalesced=True
+            )
+        optimizer.step(*arguments)
+        optimizer.zero_grad(set_to_none=True)
 
 
 @njit(parallel=True, fastmath={"nsz"}, cache=True, error_model="numpy", nogil=True)

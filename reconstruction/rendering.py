@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +32,31 @@ def render_view(
     sh_degree: int | None = None,
     background: Tensor | None = None,
     depth: bool = True,
+    view_colors: Tensor | None = None,
+    training: bool = False,
 ) -> Render:
-    """The splats seen by cameras of one size, with the config's planes and filter."""
-    return rasterize(
+    """The splats seen by cameras of one size, with the config's planes and filter.
+
+    view_colors: [C, N, 3], the Gaussians' colours in each view, in place of their harmonics.
+    training: with the config's memory layout, for which gradients are.
+    """
+    options: dict[str, Any] = {"background": background}
+    if view_colors is not None:
+        options = {"view_signals": view_colors, "signal_background": background, "colors": False}
+    if training:
+        options |= {"packed": config.packed, "sparse_grad": config.sparse_grad}
+    render = rasterize(
         splats,
         camera,
         sh_degree=sh_degree,
-        background=background,
         depth=depth,
+        **options,
         near=config.near_plane,
         far=config.far_plane,
         antialiased=config.antialiased,
         absgrad=getattr(config.strategy, "absgrad", False),
     )
+    return render if view_colors is None else replace(render, colors=render.signals, signals=None)
 
 
 def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_FRAMES = 120
 VIDEO_FPS = 30
+CORRECTED = tuple(f"cc_{name}" for name in METRICS)  # with colours fitted to the photo's
 PACKAGES = ("torch", "gsplat", "numba", "numpy", "torchmetrics", "lpips")
 
 
@@ -88,14 +89,23 @@ def publish(
     video: str | None = None,
     generate: Callable[[Cameras], list[Generated]] | None = None,
     rounds: Sequence[Round] = (),
+    color_correction: str | None = None,
 ) -> None:
     """Measure the held-out views and write statistics, pictures and report; add to `history`.
 
     step: counted from zero. video: "interp" or "ellipse" to film such a path as well. generate:
     makes a view for each camera, to be measured beside the renders. rounds: what became of the
-    fix-and-distil rounds.
+    fix-and-distil rounds. color_correction: as in `evaluate`.
     """
-    evaluation = evaluate(splats, scene, config, metrics, step=step, generate=generate)
+    evaluation = evaluate(
+        splats,
+        scene,
+        config,
+        metrics,
+        step=step,
+        generate=generate,
+        color_correction=color_correction,
+    )
     if evaluation.views:
         history.evaluations.append({"step": step, **evaluation.stats})
         write_evaluation(evaluation, folder)
@@ -108,6 +118,7 @@ def publish(
         report = add_rounds(report, evaluation, control, rounds, history)
     write_report(folder.report, report)
     shown = {metric.label: evaluation.stats.get(name) for name, metric in METRICS.items()}
+    shown |= {labels.format_label(key, arrow=False): evaluation.stats.get(key) for key in CORRECTED}
     numbers = ", ".join(f"{label} {v:.4g}" for label, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
     if rounds and evaluation.views:
@@ -131,7 +142,7 @@ def build_report(
     name, stats = scene.path.resolve().name, evaluation.stats
     summary = {
         "scene": name,
-        **{key: stats[key] for key in METRICS if key in stats},
+        **{key: stats[key] for key in (*METRICS, *CORRECTED) if key in stats},
         "Gaussians": evaluation.num_GS,
         "steps": evaluation.step + 1,
         "training minutes": round(history.seconds / 60, 2),

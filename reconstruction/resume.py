@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from reconstruction.config import Config, flatten
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import rounds_from_json
 from reconstruction.state import History, State
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 # These change what is shown, not what comes out.
 FREE = {"eval_steps", "save_steps", "save_every_seconds", "lpips_net", "save_video"}
 FREE |= {"backbones", "render_traj_path", "device", "transform"}
+FREE |= {"use_color_correction_metric", "color_correct_method"}
 
 
 def resume_run(
@@ -77,6 +79,7 @@ def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any])
         old = dict(json.loads(saved["settings"]))
     except (ValueError, TypeError):
         raise ValueError(f"{folder.path} holds a damaged checkpoint; {ways}") from None
+    old = flatten(Config()) | old  # a run of an earlier version lacks the settings of this one
     differing = [
         f"--{key} was {old.get(key)}, now {new.get(key)}"
         for key in dict.fromkeys((*new, *old))

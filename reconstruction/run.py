@@ -72,12 +72,24 @@ def optimise(
             with Progress(trainer) as progress:
                 advance(trainer, scaled.max_steps, progress)
             return trainer.state.splats
+        if generator is not None:
+            check_fixable(config)
         with locked_folder(result_dir, "choose another --result_dir"):
             folder = ResultFolder(Path(result_dir))
             run = Run(scene, config, device, start, resume, evaluation, folder)
             if generator is None:
                 return run.without_fixing()
             return run.with_fixing(generator, fixing or FixConfig(), control)
+
+
+def check_fixable(config: Config) -> None:
+    """ValueError for settings with which rounds of fixing make no sense."""
+    if config.app_opt or config.use_bilateral_grid:
+        flag = "--app_opt" if config.app_opt else "--use_bilateral_grid"
+        raise ValueError(
+            f"{flag} is for photos that differ in their colours, by which rounds of fixing would "
+            "compare views with them; add --no-fix"
+        )
 
 
 class Run:
@@ -219,4 +231,5 @@ def evaluate_only(
             metrics=Metrics(evaluation.lpips_net, device, evaluation.backbones),
             video=evaluation.render_traj_path if evaluation.save_video else None,
             rounds=rounds_from_json(json.loads(rounds.read_text())) if rounds.exists() else (),
+            color_correction=evaluation.choose_correction(config),
         )

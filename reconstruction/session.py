@@ -135,7 +135,7 @@ class Session:
 
         The random state is left as it was. FloatingPointError if a view is not finite.
         """
-        trainer, scene = self.trainer, self.trainer.scene
+        trainer, scene = self.trainer, self.trainer.posed_scene
         background = trainer.background
         photos = [i for i in scene.split.train if i not in without]
         self._place(trainer.device)
@@ -194,9 +194,10 @@ class Session:
         write_json(self.folder.train_stats(step), numbers)
         ply.write(self.folder.ply(step), state.splats)
         extra: dict[str, Any] = state.record(self.settings)
+        extra |= {name: m.state_dict() for name, m in state.corrections.modules.items()}
         if self.generator is not None:
             trainer = self.trainer
-            extra["confidence"] = compute_support(state.splats, trainer.scene, trainer.config)
+            extra["confidence"] = compute_support(state.splats, trainer.posed_scene, trainer.config)
         checkpoint.write(self.folder.checkpoint(step), state.splats, step, **extra)
 
     def _measure(self, at_end: bool) -> None:
@@ -223,6 +224,7 @@ class Session:
             video=self.evaluation.render_traj_path if films else None,
             generate=self.generate if fixes else None,
             rounds=rounds,
+            color_correction=self.evaluation.choose_correction(trainer.config),
         )
 
 

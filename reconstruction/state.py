@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from reconstruction.corrections.corrections import Corrections
 from reconstruction.rounds.distillation import Distillation
 from reconstruction.rounds.record import rounds_from_json, rounds_to_json
 from reconstruction.views import ViewOrder
 from splats.formats import checkpoint
-from splats.gaussians import Splats
+from splats.gaussians import NAMES, Splats
 
 
 @dataclass
@@ -49,7 +50,8 @@ class State:
     """A run between two steps.
 
     done: steps completed. densification: the strategy's own state. views: the order of the photos.
-    distillation: the fix-and-distil rounds so far and the views they gave.
+    distillation: the fix-and-distil rounds so far and the views they gave. corrections: what the
+    training photos have of their own.
     """
 
     splats: Splats
@@ -57,6 +59,7 @@ class State:
     densification: dict[str, Any]
     views: ViewOrder
     distillation: Distillation
+    corrections: Corrections
     done: int = 0
     history: History = field(default_factory=History)
 
@@ -82,6 +85,8 @@ class State:
             densification=self.densification,
             views=self.views.state_dict(),
             distillation=self.distillation.state_dict(),
+            signals={n: v.detach().cpu() for n, v in self.splats.items() if n not in NAMES},
+            corrections=self.corrections.state_dict(),
             random=torch.get_rng_state(),
             random_cuda=torch.cuda.get_rng_state() if cuda else None,
         )
@@ -95,7 +100,8 @@ class State:
         try:
             device = self.splats["means"].device
             for name, optimizer in self.optimizers.items():
-                parameter = torch.nn.Parameter(splats[name].detach().to(device))
+                values = splats[name] if name in NAMES else saved["signals"][name]
+                parameter = torch.nn.Parameter(values.detach().to(device))
                 self.splats[name] = parameter
                 optimizer.param_groups[0]["params"] = [parameter]
                 optimizer.state.clear()
@@ -108,6 +114,7 @@ class State:
             self.history = History.from_checkpoint(saved)
             self.distillation.load_state_dict(saved["distillation"])
             self.distillation.rounds = rounds_from_json(json.loads(saved["rounds"]))
+            self.corrections.load_state_dict(saved.get("corrections", {}))
             torch.set_rng_state(saved["random"])
             if device.type == "cuda" and saved["random_cuda"] is not None:
                 torch.cuda.set_rng_state(saved["random_cuda"], device)

@@ -14,9 +14,13 @@ from reconstruction.backgrounds import (
     training_background,
 )
 from reconstruction.config import Config
+from reconstruction.corrections.appearance import NAME, make_features
+from reconstruction.corrections.corrections import Corrections
+from reconstruction.corrections.poses import add_noise
 from reconstruction.densification import make_strategy
 from reconstruction.losses import alpha_difference, photometric, regularisation
 from reconstruction.optimizer import make_optimizers, means_rate, update
+from reconstruction.photos import Photo, take_photo
 from reconstruction.rendering import render_view
 from reconstruction.rounds.distillation import Distillation
 from reconstruction.start import Start, initial_splats
@@ -37,6 +41,9 @@ class Trainer:
         self, scene: Scene, config: Config, device: torch.device, start: Start | None = None
     ) -> None:
         torch.manual_seed(config.seed)
+        if config.pose_noise > 0:
+            scene = add_noise(scene, config.pose_noise, config.seed)
+        check_batches(scene, config)
         self.scene, self.config, self.device = scene, config, device
         self.cameras = scene.cameras.to(device)
         self.background = fixed_background(scene, config)  # of the views that are no photos
@@ -47,6 +54,9 @@ class Trainer:
             splats = initial_splats(scene, config)
         else:
             splats = start.splats.with_sh_degree(config.sh_degree)
+        if config.app_opt:
+            generator = torch.Generator().manual_seed(config.seed)
+            splats[NAME] = torch.nn.Parameter(make_features(splats.count, generator))
         splats = splats.to(device)
         optimizers = make_optimizers(splats, config, self.scene_scale)
         self.strategy = make_strategy(config.strategy, device)
@@ -63,76 +73,134 @@ class Trainer:
             Distillation(seed=config.seed),
             done=self.first_step,
             history=start.history if start else History(),
+            corrections=Corrections(config, scene.split.train, device),
         )
 
     def step(
         self, extra: Sequence[ExtraView] = (), photo_weight: float | None = 1.0
     ) -> tuple[Tensor, Tensor | None]:
-        """Train on the next photo and on `extra` views; photo_weight None: on the extra ones alone.
+        """Train on the next photos and on `extra` views; photo_weight None: on the extra ones
+        alone.
 
-        Loss and the photo's mean squared error, both scalars, before the update; no error without
-        a photo.
+        Loss and the photos' mean squared error, both scalars, before the update; no error without
+        photos.
         """
         config, state = self.config, self.state
         splats, optimizers, number = state.splats, state.optimizers, state.done
         background = training_background(self.scene, config, self.device)
-        photo = mask = None
+        photos: list[Photo] = []
         if photo_weight is None:
-            camera, background = extra[0].camera.to(self.device), self.background
+            cameras, background = extra[0].camera.to(self.device), self.background
         else:
-            view = state.views.next()
-            camera, mask = self.cameras[view], self.scene.mask(view)
-            photo = self.scene.image(view, background).to(self.device, non_blocking=True)
+            photos = [self._take_photo(background) for _ in range(config.batch_size)]
+            cameras = Cameras.concatenate([photo.camera for photo in photos])
 
-        render = self._render(camera, background)  # its gradients steer the densification
-        colors = first = render.colors[0]
+        # its gradients steer the densification
+        render = self._render(cameras, background, photos)
         self.strategy.step_pre_backward(
             splats, optimizers, state.densification, number, render.info
         )
-        losses = []
-        if photo is not None:
-            losses.append(photo_weight * self._compare(render, view, photo))
-        for view in extra:
-            if losses:  # else it is the view rendered above
-                colors = self._render(view.camera.to(self.device), self.background).colors[0]
+        losses, errors, infos = [], [], [render.info]
+        for i, photo in enumerate(photos):
+            colors = self._develop(render, i, photo, background)
+            loss = self._compare(colors, render.alphas[i], photo)
+            losses.append(photo_weight / len(photos) * loss)
+            errors.append(masked_mse(colors.detach(), photo.image, photo.mask))
+        for i, view in enumerate(extra):
+            if photos or i:  # else it is the view rendered above
+                render = self._render(view.camera.to(self.device), self.background)
+                infos.append(render.info)
+            colors = render.colors[0]
             loss = photometric(colors, view.target(colors), config.ssim_lambda)
             losses.append(view.weight * loss)
         losses.append(regularisation(splats, config.opacity_reg, config.scale_reg))
+        if photos:
+            losses.append(state.corrections.regularisation(state.corrections.find_rows(photos)))
         loss = sum(losses[1:], start=losses[0])
         loss.backward()
 
         progress = (number - self.first_step) / (config.max_steps - self.first_step)
         rate = means_rate(config, self.scene_scale, progress)
         optimizers["means"].param_groups[0]["lr"] = rate
-        update(optimizers)
-        options = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": False}
+        update(optimizers, infos if config.visible_adam or config.sparse_grad else None)
+        state.corrections.update(progress)
+        packed = config.packed and self.device.type == "cuda"
+        options = {"lr": rate} if isinstance(self.strategy, MCMCStrategy) else {"packed": packed}
         self.strategy.step_post_backward(
-            splats, optimizers, state.densification, number, render.info, **options
+            splats, optimizers, state.densification, number, infos[0], **options
         )
         state.done += 1
-        error = None if photo is None else masked_mse(first.detach(), photo, mask)
-        return loss.detach(), error
+        return loss.detach(), sum(errors) / len(errors) if errors else None
 
-    def _render(self, camera: Cameras, background: Tensor | None) -> Render:
-        """One camera's view, with as many spherical harmonics as this step has."""
+    def _take_photo(self, background: Tensor | None) -> Photo:
+        """The next photo."""
+        view = self.state.views.next()
+        return take_photo(self.scene, self.cameras, view, background, self.config.patch_size)
+
+    def _render(
+        self, cameras: Cameras, background: Tensor | None, photos: Sequence[Photo] = ()
+    ) -> Render:
+        """Views with as many spherical harmonics as this step has; those of photos as the
+        corrections of these say."""
         config, degree = self.config, self.config.sh_degree
         if self.warms_up:
             degree = min(self.state.done // config.sh_degree_interval, degree)
+        splats, corrections, colors = self.state.splats, self.state.corrections, None
+        if photos:
+            rows = corrections.find_rows(photos)
+            cameras = corrections.move(cameras, rows)
+            if corrections.appearance is not None:
+                places = cameras.positions
+                colors = corrections.appearance(splats.gaussians, places, rows, degree)
         return render_view(
-            self.state.splats, camera, config, sh_degree=degree, background=background, depth=False
+            splats,
+            cameras,
+            config,
+            sh_degree=degree,
+            background=background,
+            depth=False,
+            view_colors=colors,
+            training=True,
         )
 
-    def _compare(self, render: Render, view: int, photo: Tensor) -> Tensor:
+    def _develop(
+        self, render: Render, index: int, photo: Photo, background: Tensor | None
+    ) -> Tensor:
+        """Picture `index` of a render, [H, W, 3], in the colours of its photo; what lies behind the
+        splats keeps its own."""
+        colors = render.colors[index]
+        if background is None or self.state.corrections.grids is None:
+            return self.state.corrections.develop(colors, photo)
+        behind = (1 - render.alphas[index])[..., None] * background.to(colors)
+        return self.state.corrections.develop(colors - behind, photo) + behind
+
+    def _compare(self, colors: Tensor, alphas: Tensor, photo: Photo) -> Tensor:
         """The loss of a photo: its colours, and its alpha if it has any, where its mask is True."""
-        mask, alpha = self.scene.mask(view), self.scene.alpha(view)
-        colors = hide_from_loss(render.colors[0], photo, mask)
-        loss = photometric(*colors, self.config.ssim_lambda)
-        if alpha is None:
+        pair = hide_from_loss(colors, photo.image, photo.mask)
+        loss = photometric(*pair, self.config.ssim_lambda)
+        if photo.alpha is None:
             return loss
-        device = render.alphas.device
-        mask = None if mask is None else mask.to(device)
-        return loss + alpha_difference(render.alphas[0], alpha.to(device), mask)
+        mask = None if photo.mask is None else photo.mask.to(alphas.device)
+        return loss + alpha_difference(alphas, photo.alpha.to(alphas), mask)
+
+    @property
+    def posed_scene(self) -> Scene:
+        """The scene with the training views where their optimised poses are now."""
+        return self.state.corrections.correct_poses(self.scene)
 
     def is_finite(self) -> bool:
         """Whether no parameter holds a NaN or infinity."""
-        return all(bool(value.isfinite().all()) for value in self.state.splats.values())
+        finite = all(bool(value.isfinite().all()) for value in self.state.splats.values())
+        return finite and self.state.corrections.is_finite()
+
+
+def check_batches(scene: Scene, config: Config) -> None:
+    """ValueError where photos of several sizes would have to be rendered at once."""
+    sizes = scene.cameras.sizes[list(scene.split.train)]
+    if config.patch_size is not None:
+        sizes = sizes.clamp(max=config.patch_size)
+    if config.batch_size > 1 and len(sizes.unique(dim=0)) > 1:
+        raise ValueError(
+            f"--batch_size {config.batch_size} needs photos of one size, and those of {scene.path} "
+            "have several; use --batch_size 1, or a --patch_size that all of them have"
+        )

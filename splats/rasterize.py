@@ -51,6 +51,8 @@ class _Request:
     eps2d: float
     antialiased: bool
     absgrad: bool
+    packed: bool
+    sparse_grad: bool
 
 
 def rasterize(
@@ -70,6 +72,8 @@ def rasterize(
     absgrad: bool = False,
     colors: bool = True,
     depth: bool = True,
+    packed: bool = False,
+    sparse_grad: bool = False,
     backend: str = "auto",
 ) -> Render:
     """Render Gaussians into cameras of one size; differentiable, in one pass for all channels.
@@ -88,6 +92,9 @@ def rasterize(
     absgrad: backward also sets info["means2d"].absgrad [C, N, 2] (AbsGS), from all channels that
     reach the geometry; gsplat counts the first 32 of them, colours and depth before signals.
     colors, depth: whether these are rendered.
+    packed, sparse_grad: gsplat's layouts of the projected Gaussians ([nnz, ...] in `info`, with
+        gaussian_ids) and of gradients, which need less memory; the CPU has none of them. A packed
+        pass has as many channels as gsplat blends at once, and no detached geometry.
     backend: auto, gsplat or cpu; auto takes gsplat where the Gaussians are on a CUDA device.
 
     Follows gsplat 1.5 (`gsplat.rasterization`). ValueError for cameras of several sizes, an unknown
@@ -124,6 +131,8 @@ def rasterize(
         eps2d=eps2d,
         antialiased=antialiased,
         absgrad=absgrad,
+        packed=packed,
+        sparse_grad=sparse_grad,
     )
     draw = _draw_with_gsplat if backend == "gsplat" else _draw_on_cpu
     return draw(gaussians, cameras, request)
@@ -270,6 +279,8 @@ def _draw_with_gsplat(gaussians: Gaussians, cameras: Cameras, request: _Request)
     signals, behind = request.signals, request.signal_background
     count = 0 if signals is None else signals.shape[-1]
     together = 0 if request.detach_geometry else min(count, CHUNK - 3 * with_colors - request.depth)
+    if request.packed and together < count:
+        raise ValueError(f"a packed pass blends at most {CHUNK} channels, all with the geometry")
 
     # gsplat evaluates harmonics itself if there is nothing else
     degree, values = None, None
@@ -296,7 +307,8 @@ def _draw_with_gsplat(gaussians: Gaussians, cameras: Cameras, request: _Request)
         far_plane=request.far,
         eps2d=request.eps2d,
         sh_degree=degree,
-        packed=False,
+        packed=request.packed,
+        sparse_grad=request.sparse_grad,
         backgrounds=background.expand(len(cameras), -1),
         render_mode=mode,
         absgrad=request.absgrad,

@@ -49,5 +49,7 @@ def _turn_harmonics(shN: Tensor, R: Tensor) -> Tensor:
         return shN
     g = torch.Generator().manual_seed(0)
     d = torch.nn.functional.normalize(torch.randn(256, 3, generator=g, dtype=torch.float64), dim=1)
-    turned = torch.linalg.lstsq(*(evaluate_bases(at, 3)[:, 1:] for at in (d, d @ R))).solution[:K, :K]
+    turned = torch.linalg.lstsq(*(evaluate_bases(at, 3)[:, 1:] for at in (d, d @ R))).solution[
+        :K, :K
+    ]
     return torch.einsum("kj,njc->nkc", turned.to(shN), shN)

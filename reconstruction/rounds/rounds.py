@@ -71,7 +71,7 @@ class Rounds:
             record.gate_before = self._measure(record)
         self.session.save_to(self.before)
         if not earlier and not trainer.warms_up:
-            check_fit(*measure_fit(state.splats, trainer.scene, trainer.config))
+            check_fit(*measure_fit(state.splats, trainer.posed_scene, trainer.config))
         earlier.append(record)
         cameras = self._next_cameras(len(earlier))
         try:
@@ -151,7 +151,7 @@ class Rounds:
         """Where round `number` (from 1) wants views: on the way to the targets, or there."""
         if len(self.steps) == 1:
             return self.targets
-        scene, settings = self.trainer.scene, self.settings
+        scene, settings = self.trainer.posed_scene, self.settings
         current = train = scene.cameras[list(scene.split.train)]
         for _ in range(number):  # the same way again when a run goes on
             current = towards(
@@ -210,14 +210,15 @@ class Rounds:
     def _measure(self, record: Round) -> float:
         """PSNR (dB) of the views set aside."""
         trainer = self.trainer
-        return mean_psnr(trainer.state.splats, trainer.scene, record.aside, trainer.config)
+        scene = trainer.posed_scene
+        return mean_psnr(trainer.state.splats, scene, record.aside, trainer.config)
 
     def _judge_post(self, record: Round) -> None:
         """At the last round: what fixing brings to renders of the views set aside, in dB."""
         last = self.settings.post == "auto" and record.step == self.steps[-1]
         if not (last and record.aside and self.trainer.is_finite()):
             return
-        scene = self.trainer.scene
+        scene = self.trainer.posed_scene
         try:
             views = self.session.generate(scene.cameras[record.aside], without=record.aside)
         except FloatingPointError:

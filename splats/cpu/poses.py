@@ -1,5 +1,5 @@
-# Gradients for the cameras' poses on the CPU, from the kernels' gradients for the Gaussians: to move
-# a camera is to move the world the other way, except that harmonics stay as they are in the world.
+# Gradients for the cameras' poses on the CPU, from the kernels' gradients for the Gaussians: to
+# move a camera is to move the world the other way, except that harmonics do not turn with it.
 from __future__ import annotations
 
 import torch
