@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 
+NEVER = (-1,)  # as steps: never, or only at the end
+STEPS = ("eval_steps", "save_steps", "ply_steps")
 SMALLEST_PATCH = 11  # pixels a side
 
 
@@ -19,9 +21,19 @@ class Config:
     max_steps: int = 30_000
     """Total optimisation steps, one photo each."""
     eval_steps: tuple[int, ...] = (7_000, 15_000, 30_000)
-    """Steps after which the held-out views are evaluated; the last step always is."""
+    """Steps after which the held-out views are evaluated; the last step always is. -1: never."""
     save_steps: tuple[int, ...] = (7_000, 15_000, 30_000)
-    """Steps after which a checkpoint and a .ply are saved; the last step always is."""
+    """Steps after which a checkpoint is saved; the last step always is."""
+    save_ply: bool = True
+    """Also save a .ply."""
+    ply_steps: tuple[int, ...] | None = None
+    """Steps after which that is (default: --save_steps); the last step always is."""
+    compression: Literal["png"] | None = None
+    """png: also save the final splats compressed by gsplat, in <result_dir>/compression."""
+    tb_every: int = 0
+    """Write loss, PSNR and number of Gaussians for TensorBoard every N steps (0: not at all)."""
+    tb_save_image: bool = False
+    """With --tb_every: the held-out renders, too."""
     save_every_seconds: float = 60.0
     """Save the state this often, for a stopped or killed run to resume from."""
     steps_scaler: float = 1.0
@@ -128,7 +140,7 @@ class Config:
                 raise ValueError(f"--{name} is {value}; it must be a positive number")
         rates = [f.name for f in fields(self) if f.name.endswith("_lr")]
         weights = [f.name for f in fields(self) if f.name.endswith("_reg")]
-        for name in (*rates, *weights, "pose_noise", "app_embed_dim"):
+        for name in (*rates, *weights, "pose_noise", "app_embed_dim", "tb_every"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"--{name} is {value}; it must not be negative")
@@ -153,8 +165,9 @@ class Config:
             raise ValueError(f"--init_opa is {self.init_opa}; it must lie between 0 and 1")
         if not 0 <= self.ssim_lambda <= 1:
             raise ValueError(f"--ssim_lambda is {self.ssim_lambda}; it must lie in 0 to 1")
-        for name in ("eval_steps", "save_steps"):
-            if any(step < 1 for step in getattr(self, name)):
+        for name in STEPS:
+            steps = getattr(self, name)
+            if steps not in (None, NEVER) and any(step < 1 for step in steps):
                 raise ValueError(f"--{name} counts from 1; leave out smaller numbers")
         for name in ("refine_every", "reset_every", "cap_max"):
             if getattr(self.strategy, name, 1) < 1:
@@ -173,8 +186,10 @@ class Config:
         return replace(
             self,
             max_steps=times(self.max_steps),
-            eval_steps=tuple(times(step) for step in self.eval_steps),
-            save_steps=tuple(times(step) for step in self.save_steps),
+            **{
+                name: steps if steps in (None, NEVER) else tuple(times(step) for step in steps)
+                for name, steps in ((name, getattr(self, name)) for name in STEPS)
+            },
             sh_degree_interval=times(self.sh_degree_interval),
             strategy=replace(self.strategy, **strategy),
             steps_scaler=1.0,
@@ -198,8 +213,9 @@ class EvaluationConfig:
     """That fit: of each channel alone, or of RGB by a polynomial of degree 2."""
     save_video: bool = True
     """Write a video along a camera path at the end."""
-    render_traj_path: Literal["interp", "ellipse"] = "interp"
-    """The video's path: through the training cameras, or an ellipse around the scene."""
+    render_traj_path: Literal["interp", "ellipse", "raw", "spiral"] = "interp"
+    """The video's path: through the training cameras, an ellipse around the scene, or raw: the
+    training cameras themselves. spiral is refused."""
 
     def choose_correction(self, config: Config) -> str | None:
         """How colours are fitted in a run with this config; None: they are not."""

@@ -15,8 +15,8 @@ class Photo:
     """A photo to train on.
 
     view: its index in the scene. camera: one, of the crop. image: [H, W, 3] in [0, 1]. mask: bool
-    [H, W], where it counts; None: everywhere. alpha: [H, W] in [0, 1]; None: opaque. corner: (x, y) of the crop in the whole photo, which
-    is `whole` (width, height) pixels.
+    [H, W], where it counts; None: everywhere. alpha: [H, W] in [0, 1]; None: opaque. corner: (x, y)
+    of the crop in the whole photo, which is `whole` (width, height) pixels.
     """
 
     view: int

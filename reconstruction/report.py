@@ -62,11 +62,16 @@ def write_path_video(
     kind: str,
     step: int,
 ) -> None:
-    """videos/traj_{step}.mp4 along an "interp" or "ellipse" path of the training cameras."""
+    """videos/traj_{step}.mp4 along an "interp" or "ellipse" path of the training cameras, or at
+    these ("raw")."""
     background = fixed_background(scene, config)
     device = splats["means"].device
-    make_path = {"interp": interpolate_path, "ellipse": orbit_path}[kind]
-    path = make_path(scene.cameras[scene.drop_outliers(scene.split.train)], VIDEO_FRAMES)
+    path = scene.cameras[scene.drop_outliers(scene.split.train)]
+    if kind == "raw":
+        path = replace_lens(path)
+    else:
+        make_path = {"interp": interpolate_path, "ellipse": orbit_path}[kind]
+        path = make_path(path, VIDEO_FRAMES)
 
     def frames():
         for i in range(len(path)):
@@ -74,6 +79,12 @@ def write_path_video(
             yield render.colors[0].clamp(0, 1).cpu()
 
     write_video(folder.video(step), frames(), VIDEO_FPS)
+
+
+def replace_lens(cameras: Cameras) -> Cameras:
+    """The same poses with the first camera's size and intrinsics: frames of a video are alike."""
+    n = len(cameras)
+    return Cameras(cameras.viewmats, cameras.Ks[:1].repeat(n, 1, 1), cameras.sizes[:1].repeat(n, 1))
 
 
 def publish(

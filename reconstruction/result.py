@@ -60,6 +60,11 @@ class ResultFolder:
         """Splats as other programs read them."""
         return self.path / "ply" / f"point_cloud_{step}.ply"
 
+    @property
+    def compression(self) -> Path:
+        """The final splats as gsplat compresses them."""
+        return self.path / "compression" / "rank0"
+
     def video(self, step: int) -> Path:
         """A flight through the scene."""
         return self.path / "videos" / f"traj_{step}.mp4"

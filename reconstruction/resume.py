@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # These change what is shown, not what comes out.
 FREE = {"eval_steps", "save_steps", "save_every_seconds", "lpips_net", "save_video"}
 FREE |= {"backbones", "render_traj_path", "device", "transform"}
+FREE |= {"save_ply", "ply_steps", "compression", "tb_every", "tb_save_image"}
 FREE |= {"use_color_correction_metric", "color_correct_method"}
 
 

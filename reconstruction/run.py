@@ -11,6 +11,7 @@ import torch
 
 from evaluation.metrics import Metrics
 from generators import Generator
+from reconstruction.compression import check_compression
 from reconstruction.config import Config, EvaluationConfig, flatten
 from reconstruction.report import publish, write_settings
 from reconstruction.result import ResultFolder
@@ -74,6 +75,8 @@ def optimise(
             return trainer.state.splats
         if generator is not None:
             check_fixable(config)
+        if config.compression is not None:
+            check_compression(device)
         with locked_folder(result_dir, "choose another --result_dir"):
             folder = ResultFolder(Path(result_dir))
             run = Run(scene, config, device, start, resume, evaluation, folder)

@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.metrics import Metrics, mse_to_psnr
 from generators import Generated, Generator, References
-from reconstruction.config import EvaluationConfig
+from reconstruction.board import Board
+from reconstruction.compression import compress
+from reconstruction.config import NEVER, EvaluationConfig
 from reconstruction.rendering import compute_support, render_view
 from reconstruction.report import publish
 from reconstruction.result import ResultFolder
@@ -66,6 +69,7 @@ class Session:
         self.save_every_seconds, self.last_save = save_every_seconds, time.monotonic()
         self.metrics: Metrics | None = None
         self.progress = Progress(trainer)
+        self.board = Board(folder.path / "tb", trainer.config)
 
     def __enter__(self) -> Session:
         self.last_save = time.monotonic()
@@ -76,6 +80,7 @@ class Session:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.__exit__()
+        self.board.close()
         if isinstance(error, KeyboardInterrupt):
             done, last = self.trainer.state.done, self.trainer.config.max_steps
             log.info("stopped after step %d of %d; the same command resumes there", done, last)
@@ -90,14 +95,18 @@ class Session:
         as outside. Diverged where a loss or a parameter is not finite.
         """
         state, config = self.trainer.state, self.trainer.config
-        due = () if trial else (*config.eval_steps, *config.save_steps)
+        due = () if trial else (*config.eval_steps, *config.save_steps, *(config.ply_steps or ()))
         while state.done < stop:
             if not trial:
                 self.publish_due()
             halt = min(step for step in (*due, stop) if step > state.done)
             with deferred_interrupt() as interrupt:
 
-                def after_step(interrupt: Interrupt = interrupt) -> None:
+                def after_step(
+                    loss: Tensor, error: Tensor | None, interrupt: Interrupt = interrupt
+                ) -> None:
+                    if not trial:
+                        self.board.add_step(state.done, loss, error, state.splats.count)
                     if time.monotonic() - self.last_save > self.save_every_seconds:
                         self.save_state()
                     if interrupt.requested:
@@ -175,13 +184,18 @@ class Session:
         at_end = done == config.max_steps
         if at_end or done in config.save_steps:
             self._save_result()
+        ply_steps = config.save_steps if config.ply_steps is None else config.ply_steps
+        if config.save_ply and (at_end or done in ply_steps):
+            self._save_ply()
+        if at_end and config.compression is not None:
+            compress(self.trainer.state.splats, self.folder.compression)
         if at_end:
             self.folder.clean()
-        if at_end or done in config.eval_steps:
+        if config.eval_steps != NEVER and (at_end or done in config.eval_steps):
             self._measure(at_end)
 
     def _save_result(self) -> None:
-        """A checkpoint, a .ply and the training's statistics, unless they are there already."""
+        """A checkpoint and the training's statistics, unless they are there already."""
         state, step = self.trainer.state, self.trainer.state.done - 1
         if self.folder.checkpoint(step).exists():
             return
@@ -192,13 +206,19 @@ class Session:
             "num_GS": state.splats.count,
         }
         write_json(self.folder.train_stats(step), numbers)
-        ply.write(self.folder.ply(step), state.splats)
         extra: dict[str, Any] = state.record(self.settings)
         extra |= {name: m.state_dict() for name, m in state.corrections.modules.items()}
         if self.generator is not None:
             trainer = self.trainer
             extra["confidence"] = compute_support(state.splats, trainer.posed_scene, trainer.config)
         checkpoint.write(self.folder.checkpoint(step), state.splats, step, **extra)
+
+    def _save_ply(self) -> None:
+        """A .ply, unless it is there already."""
+        file = self.folder.ply(self.trainer.state.done - 1)
+        if not file.exists():
+            self._check_finite()
+            ply.write(file, self.trainer.state.splats)
 
     def _measure(self, at_end: bool) -> None:
         """Evaluate and report, unless a run that stopped here has done so; film at the end."""
@@ -226,6 +246,8 @@ class Session:
             rounds=rounds,
             color_correction=self.evaluation.choose_correction(trainer.config),
         )
+        if state.history.evaluations:
+            self.board.add_evaluation(state.done, state.history.evaluations[-1])
 
 
 class Progress:
@@ -264,7 +286,10 @@ class Progress:
 
 
 def advance(
-    trainer: Trainer, stop: int, progress: Progress, after_step: Callable[[], None] = lambda: None
+    trainer: Trainer,
+    stop: int,
+    progress: Progress,
+    after_step: Callable[[Tensor, Tensor | None], None] = lambda *_: None,
 ) -> None:
     """Make steps until `stop` are done; Diverged where a loss is not finite."""
     state, history = trainer.state, trainer.state.history
@@ -289,4 +314,4 @@ def advance(
                 smooth = error.item() if smooth is None else 0.9 * smooth + 0.1 * error.item()
             progress.show(losses, smooth)
             losses.clear()
-        after_step()
+        after_step(loss, error)

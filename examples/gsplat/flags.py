@@ -1,17 +1,24 @@
 # The trainer's command line, with the flags of gsplat's and Difix3D's trainers.
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from examples.gsplat.published import PUBLISHED, IdleFlags, RefusedFlags, check_published
 from fixers.flags import OptionFlags, describe_fixers, list_options
 from fixers.registry import NAMES
 from reconstruction.config import Config, EvaluationConfig, default, mcmc
 from reconstruction.rounds.settings import FixConfig
 from runtime.flags import describe_fields, shorten_errors
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
 
 CHOICES = tuple(name for name in NAMES if name != "identity")
 # published names whose fixers are still to come
@@ -99,6 +106,18 @@ class Flags:
     """Resume the run in --result_dir; --no-resume deletes its results and starts over."""
     device: str | None = None
     """cuda, cuda:1, cpu, ... (default: the first GPU, or the CPU without one)."""
+    data_type: Literal["colmap", "ncore"] = "colmap"
+    """The capture's format is detected; ncore is refused."""
+    camera_model: Literal["pinhole", "ortho", "fisheye", "ftheta"] = "pinhole"
+    """Only pinhole: photos are undistorted when they are loaded."""
+    disable_viewer: bool = True
+    """--no-disable_viewer: show the splats in the browser when training is over."""
+    port: int = 8080
+    """Port of the viewer."""
+    disable_video: bool = False
+    """As --no-save_video."""
+    post_processing: Literal["bilateral_grid", "ppisp"] | None = None
+    """bilateral_grid: as --use_bilateral_grid. ppisp is refused."""
 
     optimisation: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     evaluation: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(
@@ -106,6 +125,8 @@ class Flags:
     )
     fixing: Annotated[FixerFlags, tyro.conf.arg(name="")] = field(default_factory=FixerFlags)
     rounds: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
+    idle: Annotated[IdleFlags, tyro.conf.arg(name="")] = field(default_factory=IdleFlags)
+    refused: Annotated[RefusedFlags, tyro.conf.arg(name="")] = field(default_factory=RefusedFlags)
 
 
 OPTIONS.check_names("the trainer", Flags, Config, EvaluationConfig, FixerFlags, FixConfig)
@@ -117,15 +138,51 @@ PRESETS = {
 
 
 def parse_flags() -> Flags:
-    """The command line: a preset and flags, with hyphens or underscores."""
+    """The command line: a preset and flags, with hyphens or underscores.
+
+    ValueError, in one sentence, for a published flag, or a value of it, that is refused.
+    """
     presets = {
         name: (text, Flags(data_dir=tyro.MISSING, optimisation=preset()))
         for name, (text, preset) in PRESETS.items()
     }
     describe_fields(Flags)
     with shorten_errors():
-        return tyro.extras.overridable_config_cli(
+        flags = tyro.extras.overridable_config_cli(
             presets,
             prog="python -m examples.gsplat.simple_trainer_difix3d",
             use_underscores=True,
         )
+    return resolve_published(flags)
+
+
+def resolve_published(flags: Flags) -> Flags:
+    """The flags with those that are other names worked in; ValueError for refused ones."""
+    check_published(flags.idle, flags.refused)
+    if flags.camera_model != "pinhole":
+        raise ValueError(
+            f"--camera_model {flags.camera_model} is refused: photos are undistorted when they are "
+            "loaded, also those of fisheye lenses; leave it out"
+        )
+    if flags.data_type == "ncore":
+        raise ValueError(f"--data_type ncore is refused: {PUBLISHED['ncore_camera_ids'].note}")
+    if flags.post_processing == "ppisp":
+        raise ValueError(
+            "--post_processing ppisp is refused: PPISP is not part of this trainer; use "
+            "bilateral_grid or --app_opt"
+        )
+    if flags.evaluation.render_traj_path == "spiral":
+        raise ValueError("--render_traj_path spiral is refused; use interp, ellipse or raw")
+    config, evaluation = flags.optimisation, flags.evaluation
+    if flags.post_processing == "bilateral_grid":
+        config = replace(config, use_bilateral_grid=True)
+    if flags.disable_video:
+        evaluation = replace(evaluation, save_video=False)
+    return replace(flags, optimisation=config, evaluation=evaluation)
+
+
+def say_what_is_idle(flags: Flags, device: torch.device) -> None:
+    """A line about each flag that means nothing on this device."""
+    for name in ("packed", "sparse_grad"):
+        if device.type != "cuda" and getattr(flags.optimisation, name):
+            log.warning("--%s has no effect on a CPU: it is a memory layout of CUDA kernels", name)

@@ -20,17 +20,21 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Reconstruct a capture as the command line says."""
-    from examples.gsplat.flags import parse_flags
+    from examples.gsplat.flags import parse_flags, say_what_is_idle
 
     flags = parse_flags()
     from examples.gsplat.inputs import load_generator, load_scene_of, load_start
     from reconstruction.rounds.settings import original
+    from splats.view.__main__ import LOCAL, check_port, show
 
     device, fixing = choose_device(flags.device), flags.fixing
     if fixing.control and not fixing.fix:
         log.warning("--control is ignored: with --no-fix the run is its own control")
     if not fixing.fix:
         warn_of_rounds(flags.rounds)
+    say_what_is_idle(flags, device)
+    if not flags.disable_viewer:
+        check_port(LOCAL, flags.port)
     rounds = original(flags.rounds) if fixing.schedule == "original" else flags.rounds
     fixes = fixing.fix and not flags.eval_only
     generator = load_generator(flags, rounds, device) if fixes else None
@@ -54,7 +58,11 @@ def main() -> None:
             fixing=rounds,
             control=fixing.control,
         )
-    log.info("report: %s", flags.result_dir / "report" / "index.html")
+    report = flags.result_dir / "report" / "index.html"
+    if report.exists():
+        log.info("report: %s", report)
+    if not flags.disable_viewer:
+        show(flags.result_dir, host=LOCAL, port=flags.port)
 
 
 def warn_of_rounds(rounds: FixConfig) -> None:

@@ -18,7 +18,9 @@ from scenes.scene import Scene
 
 GRID_RATE = 2e-3
 GRID_SMOOTHNESS = 10.0  # weight of the grids' total variation in the loss
-WARM_UP = 1 / 30  # share of the steps in which the grids' learning rate rises from 1 %
+# Share of the steps in which learning rates rise from 1 %. Poses wait for splats that show where
+# they are, and for Adam's second moments, which make the first steps of a rare view too long.
+WARM_UP = {"grids": 1 / 30, "poses": 1 / 10}
 POSE_STEPS = 30_000  # at which gsplat's learning rate of poses, 1e-5, is right
 
 
@@ -95,9 +97,9 @@ class Corrections:
     def update(self, progress: float) -> None:
         """Step the optimizers and clear the gradients; progress of the run from 0 to 1."""
         for name, optimizer in self.optimizers.items():
-            factor = 0.01**progress if name in ("poses", "grids") else 1.0
-            if name == "grids":
-                factor *= 0.01 + 0.99 * min(1.0, progress / WARM_UP)
+            factor = 1.0
+            if name in WARM_UP:
+                factor = 0.01**progress * (0.01 + 0.99 * min(1.0, progress / WARM_UP[name]))
             optimizer.param_groups[0]["lr"] = self.rates[name] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,9 @@ from runtime.command import run_command
 from runtime.flags import parse_command
 
 log = logging.getLogger(__name__)
+
+
+LOCAL = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Config:
     """Other splats of the same world to switch to (default: `vanilla` in the result folder)."""
     port: int = 8080
     """Port of the page."""
-    host: str = "127.0.0.1"
+    host: str = LOCAL
     """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network."""
     width: int | None = None
     """Longer side of the picture at rest, in pixels (default: from the measured speed)."""
@@ -38,6 +41,18 @@ def main() -> None:
     ValueError or OSError, in one sentence, for a wrong flag, path or port.
     """
     config = parse_command(Config, "python -m splats.view")
+    show(**{f.name: getattr(config, f.name) for f in fields(config)})
+
+
+def show(
+    path: Path,
+    *,
+    before: Path | None = None,
+    port: int = 8080,
+    host: str = LOCAL,
+    width: int | None = None,
+) -> None:
+    """Serve the page until interrupted; arguments and errors as of the command."""
     import torch
     import viser
 
@@ -46,31 +61,30 @@ def main() -> None:
     from splats.view.viewer import Viewer
 
     logging.getLogger("websockets").setLevel(logging.WARNING)  # viser's; it logs every connection
-    if config.width is not None and not SMALLEST <= config.width <= LARGEST:
-        raise ValueError(f"--width {config.width} is outside {SMALLEST} to {LARGEST}")
-    check_port(config.host, config.port)
+    if width is not None and not SMALLEST <= width <= LARGEST:
+        raise ValueError(f"--width {width} is outside {SMALLEST} to {LARGEST}")
+    check_port(host, port)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    splats = files.load(config.path).to(device)
-    before = config.before
-    if before is None and (config.path / "vanilla" / "ckpts").is_dir():
-        before = config.path / "vanilla"
+    splats = files.load(path).to(device)
+    if before is None and (path / "vanilla" / "ckpts").is_dir():
+        before = path / "vanilla"
     splats_before = None if before is None else files.load(before).to(device)
-    camera_file = config.path / "cameras.json"
+    camera_file = path / "cameras.json"
     cameras = files.read_cameras(camera_file) if camera_file.exists() else None
-    log.info("%s Gaussians from %s", f"{splats.count:,}", config.path)
-    width = config.width or measure_width(splats, choose_initial_view(splats, cameras))
-    check_port(config.host, config.port)  # again: viser would quietly take another one
-    server = viser.ViserServer(config.host, config.port, verbose=False)
+    log.info("%s Gaussians from %s", f"{splats.count:,}", path)
+    width = width or measure_width(splats, choose_initial_view(splats, cameras))
+    check_port(host, port)  # again: viser would quietly take another one
+    server = viser.ViserServer(host, port, verbose=False)
     viewer = Viewer(
         server,
         splats,
         cameras=cameras,
         width=width,
         before=splats_before,
-        confidence=files.read_confidence(config.path),
-        antialiased=files.read_antialiased(config.path),
+        confidence=files.read_confidence(path),
+        antialiased=files.read_antialiased(path),
     )
-    log.info("open http://%s:%d (Ctrl-C stops)", config.host, server.get_port())
+    log.info("open http://%s:%d (Ctrl-C stops)", host, server.get_port())
     viewer.run()
 
 
