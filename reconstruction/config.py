@@ -81,6 +81,11 @@ class Config:
     scale_reg: float = 0.0
     """Weight of the mean scale in the loss."""
 
+    depth_loss: bool = False
+    """Hold the splats to the depths of the points that structure from motion saw in a photo."""
+    depth_lambda: float = 1e-2
+    """Weight of that: of the mean difference of 1 / depth, times the scene's scale."""
+
     means_lr: float = 1.6e-4
     """Learning rate of the means, times the scene's scale; decays to 1 % over the run."""
     scales_lr: float = 5e-3
@@ -140,7 +145,7 @@ class Config:
                 raise ValueError(f"--{name} is {value}; it must be a positive number")
         rates = [f.name for f in fields(self) if f.name.endswith("_lr")]
         weights = [f.name for f in fields(self) if f.name.endswith("_reg")]
-        for name in (*rates, *weights, "pose_noise", "app_embed_dim", "tb_every"):
+        for name in (*rates, *weights, "pose_noise", "app_embed_dim", "tb_every", "depth_lambda"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"--{name} is {value}; it must not be negative")

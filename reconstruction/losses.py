@@ -5,8 +5,10 @@ import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from evaluation.ssim import C1, C2, TAPS, WINDOW, ssim
+from scenes.cameras import Cameras
 from splats.gaussians import Splats
 
 # Backgrounds alone tell of transparency only by colours, which are wrong at first: on random ones,
@@ -35,6 +37,25 @@ def alpha_difference(render: Tensor, photo: Tensor, mask: Tensor | None = None) 
     [H, W] is True."""
     difference = (render - photo).abs()
     return ALPHA_WEIGHT * (difference if mask is None else difference * mask).mean()
+
+
+def disparity_difference(depths: Tensor, camera: Cameras, points: Tensor) -> Tensor:
+    """Mean difference of 1 / depth of a render [H, W] and of points [M, 3] that its camera sees;
+    0 without any in the picture."""
+    R, t = camera.viewmats[0, :3, :3], camera.viewmats[0, :3, 3]
+    local = points @ R.T + t
+    z = local[:, 2]
+    places = (local @ camera.Ks[0].T)[:, :2] / z.clamp(min=1e-6)[:, None]
+    at = 2 * places / places.new_tensor(camera.size) - 1
+    shown = (z > 0) & (at.abs() < 1).all(1)
+    if not shown.any():
+        return depths.sum() * 0
+    rendered = grid_sample(
+        depths[None, None], at[shown][None, None], padding_mode="border", align_corners=False
+    ).flatten()
+    hit = rendered > 0  # where nothing is, depths say nothing
+    disparity = torch.where(hit, 1 / rendered.where(hit, rendered.new_tensor(1.0)), 0.0)
+    return (disparity - 1 / z[shown]).abs().mean()
 
 
 def regularisation(splats: Splats, opacity_reg: float, scale_reg: float) -> Tensor | float:

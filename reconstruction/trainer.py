@@ -18,7 +18,12 @@ from reconstruction.corrections.appearance import NAME, make_features
 from reconstruction.corrections.corrections import Corrections
 from reconstruction.corrections.poses import add_noise
 from reconstruction.densification import make_strategy
-from reconstruction.losses import alpha_difference, photometric, regularisation
+from reconstruction.losses import (
+    alpha_difference,
+    disparity_difference,
+    photometric,
+    regularisation,
+)
 from reconstruction.optimizer import make_optimizers, means_rate, update
 from reconstruction.photos import Photo, take_photo
 from reconstruction.rendering import render_view
@@ -44,6 +49,11 @@ class Trainer:
         if config.pose_noise > 0:
             scene = add_noise(scene, config.pose_noise, config.seed)
         check_batches(scene, config)
+        if config.depth_loss and scene.seen is None:
+            raise ValueError(
+                f"--depth_loss needs the points that photos see, and {scene.path} does not say "
+                "which: a COLMAP model with tracks does"
+            )
         self.scene, self.config, self.device = scene, config, device
         self.cameras = scene.cameras.to(device)
         self.background = fixed_background(scene, config)  # of the views that are no photos
@@ -104,6 +114,11 @@ class Trainer:
         for i, photo in enumerate(photos):
             colors = self._develop(render, i, photo, background)
             loss = self._compare(colors, render.alphas[i], photo)
+            if config.depth_loss:
+                points = self.scene.points[self.scene.seen[photo.view]].to(self.device)
+                loss = loss + config.depth_lambda * self.scene_scale * disparity_difference(
+                    render.depths[i], photo.camera, points
+                )
             losses.append(photo_weight / len(photos) * loss)
             errors.append(masked_mse(colors.detach(), photo.image, photo.mask))
         for i, view in enumerate(extra):
@@ -158,7 +173,7 @@ class Trainer:
             config,
             sh_degree=degree,
             background=background,
-            depth=False,
+            depth=config.depth_loss and len(photos) > 0,
             view_colors=colors,
             training=True,
         )

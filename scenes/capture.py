@@ -67,6 +67,7 @@ class Capture:
         alpha; None if it does not say.
     split: "train" or "test" by name, if the capture states which views are held out; others are
         unused.
+    seen: the indices of the points that each view saw, if the capture says.
     photos: the photos' names, if they are not those of the views (a panorama has several).
     """
 
@@ -83,6 +84,7 @@ class Capture:
     background: str | None = None
     split: dict[str, str] | None = None
     photos: tuple[str, ...] | None = None
+    seen: list[np.ndarray] | None = None
 
 
 def make_no_points() -> tuple[np.ndarray, np.ndarray]:

@@ -116,7 +116,7 @@ def load(
         "black in a mask means ignore: are the masks inverted?" if any(masks) else "",
     )
 
-    points, colors = _drop_far_points(capture, notes)
+    points, colors, seen = _drop_far_points(capture, notes)
     viewmats = np.stack([view.viewmat for view in views])
     notes += _describe_twins(views, viewmats)
     names = tuple(view.name for view in views)
@@ -142,6 +142,7 @@ def load(
         alphas=_gather(views, "alpha"),
         masks=_gather(views, "mask"),
         background=capture.background,
+        seen=seen and tuple(seen[name] for name in names),
     )
     sizes = sorted({f"{width}x{height}" for width, height in scene.cameras.sizes.tolist()})
     log.info(
@@ -185,14 +186,21 @@ def _describe_unposed(path: Path, capture: Capture) -> list[str]:
     return [f"{what} in {folder} {have} no pose and will not be used: {format_list(names, 5)}"]
 
 
-def _drop_far_points(capture: Capture, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The capture's points and colours without outliers, which would start as huge splats."""
+def _drop_far_points(
+    capture: Capture, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray] | None]:
+    """The capture's points and colours without outliers, which would start as huge splats, and the
+    points that each view saw, by its name."""
     outlying = find_outlying_points(capture.points)
+    seen = capture.seen and dict(zip(capture.names, capture.seen, strict=True))
     if not outlying.any():
-        return capture.points, capture.colors
+        return capture.points, capture.colors, seen
+    if seen:
+        number = np.cumsum(~outlying) - 1
+        seen = {name: number[points[~outlying[points]]] for name, points in seen.items()}
     what = format_count(int(outlying.sum()), "point")
     notes.append(f"skipped {what} over {FAR_POINT:g} times as far out as the median")
-    return capture.points[~outlying], capture.colors[~outlying]
+    return capture.points[~outlying], capture.colors[~outlying], seen
 
 
 def _drop_hidden(views: list[View], notes: list[str]) -> list[View]:

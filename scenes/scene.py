@@ -41,6 +41,7 @@ class Scene:
     needs_points: the capture's format holds points, so that their lack is a user's mistake.
     alphas: uint8 [H, W] per view, or None for an opaque one; None if all are.
     masks: bool [H, W] per view, where the photo counts, or None (everywhere); None if all are.
+    seen: int64 [M] per view, the points that structure from motion saw in it; None: not known.
     background: "white" or "black" if the capture's benchmark has cut-out photos on it, else None.
     """
 
@@ -59,6 +60,7 @@ class Scene:
     alphas: tuple[np.ndarray | None, ...] | None = None
     masks: tuple[np.ndarray | None, ...] | None = None
     background: str | None = None
+    seen: tuple[np.ndarray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -25,7 +25,6 @@ def main() -> None:
     flags = parse_flags()
     from examples.gsplat.inputs import load_generator, load_scene_of, load_start
     from reconstruction.rounds.settings import original
-    from splats.view.__main__ import LOCAL, check_port, show
 
     device, fixing = choose_device(flags.device), flags.fixing
     if fixing.control and not fixing.fix:
@@ -34,6 +33,8 @@ def main() -> None:
         warn_of_rounds(flags.rounds)
     say_what_is_idle(flags, device)
     if not flags.disable_viewer:
+        from splats.view.show import LOCAL, check_port, show
+
         check_port(LOCAL, flags.port)
     rounds = original(flags.rounds) if fixing.schedule == "original" else flags.rounds
     fixes = fixing.fix and not flags.eval_only

@@ -20,6 +20,7 @@ from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses
 from scenes.formats.colmap_files import (
     MARKER,
     ModelCamera,
+    ModelView,
     count_images,
     count_views,
     find_files,
@@ -157,6 +158,7 @@ def read(model: Path, photo_folder: Path | None = None, path: Path | None = None
         skipped = format_count(int((~good).sum()), "point")
         notes.append(f"{points}: skipped {skipped} not finite or beyond {LARGEST:g}")
     name_of = {view.name: name for name, view in zip(names, views, strict=True)}
+    seen = _invert_tracks([files.tracks[i] for i in np.flatnonzero(good)], views)
     split = _read_test_list(model, name_of, notes)
     return Capture(
         kind="COLMAP",
@@ -168,7 +170,20 @@ def read(model: Path, photo_folder: Path | None = None, path: Path | None = None
         colors=colors[good],
         notes=tuple(notes),
         split=split,
+        seen=seen,
     )
+
+
+def _invert_tracks(tracks: list[np.ndarray], views: list[ModelView]) -> list[np.ndarray] | None:
+    """The points that each view sees, by index, of the views that see each point."""
+    image_ids = np.concatenate(tracks) if tracks else np.zeros(0)
+    if not len(image_ids):
+        return None
+    points = np.repeat(np.arange(len(tracks)), [len(track) for track in tracks])
+    order = np.argsort(image_ids, kind="stable")
+    image_ids, points = image_ids[order], points[order]
+    ends = [np.searchsorted(image_ids, [v.image_id, v.image_id + 1]) for v in views]
+    return [np.unique(points[first:last]) for first, last in ends]
 
 
 def _note_others(model: Path, path: Path | None) -> list[str]:

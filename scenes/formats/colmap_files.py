@@ -56,19 +56,22 @@ class ModelView:
     name: str
     pose: list[float]
     camera_id: int
+    image_id: int
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What the files of a model hold, as stored; observations and tracks are not read.
+    """What the files of a model hold, as stored; observations are not read.
 
-    xyz: [P, 3] float64, rgb: [P, 3] uint8, in the order of the points' ids.
+    xyz: [P, 3] float64, rgb: [P, 3] uint8, in the order of the points' ids. tracks: the ids of the
+    images that see each of them, as arrays.
     """
 
     cameras: dict[int, ModelCamera]
     views: list[ModelView]
     xyz: np.ndarray
     rgb: np.ndarray
+    tracks: list[np.ndarray]
 
 
 def find_files(model: Path) -> tuple[Path, Path, Path | None]:
@@ -127,11 +130,12 @@ def read_files(cameras: Path, images: Path, points: Path | None) -> ModelFiles:
             raise ValueError(
                 f"{images}: {view.name} uses camera {view.camera_id}, not in {cameras.name}"
             )
-    records = sorted(read[2](points)) if points is not None else []
-    table = np.array([record[1:] for record in records], np.float64).reshape(-1, 6)
+    records = [] if points is None else sorted(read[2](points), key=lambda record: record[0])
+    table = np.array([record[1:7] for record in records], np.float64).reshape(-1, 6)
     if points is not None and not ((table[:, 3:] >= 0) & (table[:, 3:] <= 255)).all():
         raise ValueError(f"{points} is damaged: a colour is not in 0 to 255")
-    return ModelFiles(by_id, views, table[:, :3], table[:, 3:].astype(np.uint8))
+    tracks = [record[7] for record in records]
+    return ModelFiles(by_id, views, table[:, :3], table[:, 3:].astype(np.uint8), tracks)
 
 
 class Walk:
@@ -196,11 +200,11 @@ def _binary_cameras(path: Path) -> dict[int, ModelCamera]:
 def _binary_views(path: Path) -> list[ModelView]:
     walk, views = Walk(path), []
     for _ in range(*walk.take(COUNT)):
-        _, *pose, camera_id = walk.take(IMAGE)
+        image_id, *pose, camera_id = walk.take(IMAGE)
         name = _check_name(walk.text(), path)
         _check_pose(pose, name, path)
         walk.skip(OBSERVATION_BYTES * walk.take(COUNT)[0])
-        views.append(ModelView(name, pose, camera_id))
+        views.append(ModelView(name, pose, camera_id, image_id))
     walk.finish()
     return views
 
@@ -209,8 +213,9 @@ def _binary_points(path: Path) -> Iterator[tuple]:
     walk = Walk(path)
     for _ in range(*walk.take(COUNT)):
         *record, _, track = walk.take(POINT)
-        walk.skip(TRACK_BYTES * track)
-        yield tuple(record)
+        first = walk.at
+        walk.skip(TRACK_BYTES * track)  # pairs of an image's id and an observation's index
+        yield *record, np.frombuffer(walk.data, "<u4", 2 * track, first)[::2]
     walk.finish()
 
 
@@ -242,7 +247,8 @@ def _text_views(path: Path) -> list[ModelView]:
         name = _check_name(fields[9].rstrip().encode(), path)
         pose = _numbers(fields[1:8], path, number)
         _check_pose(pose, name, path)
-        views.append(ModelView(name, pose, *_whole_numbers(fields[8:9], path, number)))
+        camera_id, image_id = _whole_numbers([fields[8], fields[0]], path, number)
+        views.append(ModelView(name, pose, camera_id, image_id))
     return views
 
 
@@ -273,7 +279,8 @@ def _text_points(path: Path) -> Iterator[tuple]:
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise ValueError(f"{path}, line {number}: wrong number of fields")
-        yield tuple(_numbers(fields, path, number)[:7])
+        values = _numbers(fields, path, number)
+        yield *values[:7], np.array(values[8::2])
 
 
 def _check_name(name: bytes, path: Path) -> str:

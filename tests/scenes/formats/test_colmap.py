@@ -320,3 +320,29 @@ def test_points_of_a_real_capture_project_onto_their_photos():
     at_photo = at_camera @ scene.cameras.Ks[0].T
     errors = (at_photo[:, :2] / at_photo[:, 2:] - seen).norm(dim=1)
     assert errors.median() < 1
+
+
+def test_the_points_of_each_view_are_those_of_its_track(tmp_path):
+    """Also in text, and where a view, whose photo is missing, is skipped."""
+    write_capture(tmp_path)
+    model = pycolmap.Reconstruction(tmp_path / "sparse/0")
+    ids = sorted(model.images, key=lambda number: model.images[number].name)
+    points = sorted(model.points3D)
+    wanted = {}
+    for rank, number in enumerate(ids):
+        image = model.images[number]
+        seen = points[rank :: len(ids)][:5]
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D([1.0, 2.0]) for _ in seen])
+        for index, point in enumerate(seen):
+            model.add_observation(point, pycolmap.TrackElement(number, index))
+        wanted[image.name] = [points.index(point) for point in seen]
+    gone = model.images[ids[2]].name
+    (tmp_path / "images" / gone).unlink()
+    for write in (model.write_binary, model.write_text):
+        for file in (tmp_path / "sparse/0").iterdir():
+            file.unlink()
+        write(tmp_path / "sparse/0")
+        scene = scenes.load(tmp_path, progress=False)
+        assert gone not in scene.names
+        for name, seen in zip(scene.names, scene.seen, strict=True):
+            assert seen.tolist() == wanted[name]
