@@ -80,7 +80,8 @@ def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any])
         old = dict(json.loads(saved["settings"]))
     except (ValueError, TypeError):
         raise ValueError(f"{folder.path} holds a damaged checkpoint; {ways}") from None
-    old = flatten(Config()) | old  # a run of an earlier version lacks the settings of this one
+    # a run of an earlier version lacks settings, but none of its strategy
+    old = {key: value for key, value in flatten(Config()).items() if "." not in key} | old
     differing = [
         f"--{key} was {old.get(key)}, now {new.get(key)}"
         for key in dict.fromkeys((*new, *old))
