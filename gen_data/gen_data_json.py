@@ -116,7 +116,9 @@ def main(o: Options) -> None:
         for part in parts
     }
     output = o.output or Path("data") / _output_name(o)
-    manifest.write(output, listed, o.dialect, relative=True)
+    # Without a key, training validates on its own entries; an empty split would be a mistake.
+    filled = {part: entries for part, entries in listed.items() if entries or part == "train"}
+    manifest.write(output, filled, o.dialect, relative=True)
     for part, entries in listed.items():
         scenes = len({t.render.parents[4] for t in entries})
         log.info("%s: %s has %d triplets of %d scenes", output, part, len(entries), scenes)

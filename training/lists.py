@@ -64,14 +64,12 @@ def read_held_out(path: str, root: Path | None = None) -> tuple[list[Triplet], s
     """The entries to validate on, and a sentence on lists that have no split for them: they are
     passed over, and if all are, there is no entry.
 
-    Raises ValueError and OSError; a split that is there must have entries.
+    Raises ValueError and OSError, also where lists have such splits and all of them are empty.
     """
     files = [part.partition("*")[0].strip() for part in path.split(",")]
     without = [file for file in files if not manifest.has_split(file, HELD_OUT)]
     held = [file for file in files if file not in without]
     entries = manifest.read(",".join(held), HELD_OUT, False, root) if held else []
-    for file in held if len(held) > 1 else []:
-        manifest.read(file, HELD_OUT, False, root)  # none of them may be empty
     if not without:
         return entries, ""
     others = "entries of the other lists" if held else "training entries"

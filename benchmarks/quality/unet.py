@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from runtime.interrupts import deferred_interrupt
 from runtime.precision import choose_dtype
 from training import optimizer
 from training.ema import EMA
-from training.lists import read_lists, select_usable, spread
+from training.lists import read_held_out, read_lists, select_usable, spread
 from training.losses import ImageObjective, PixelLoss, harm, load_perceptual
 from training.lr_schedule import LRSchedule
 from training.order import MicroBatches, Order
@@ -212,12 +211,15 @@ def check_arguments(a: Arguments) -> None:
         raise ValueError(f"--channels {a.channels}: multiples of 8")
 
 
-def read_triplets(a: Arguments, splits: Sequence[str], most: int | None = None) -> list[Triplet]:
-    """The usable triplets of splits, at most so many, spread evenly."""
-    triplets = read_lists(a.json_path, tuple(splits))
-    if most is not None:
-        triplets = spread(triplets, most)
-    return select_usable(triplets, **a.guides, skip_bad=False)
+def read_triplets(a: Arguments) -> tuple[list[Triplet], list[Triplet]]:
+    """The usable triplets to train and to validate on; of the latter the flags' number, spread
+    evenly."""
+    learnt = read_lists(a.json_path, ("train",))
+    held, note = read_held_out(a.json_path)
+    if note:
+        log.warning("%s", note)
+    held = spread(held or learnt, a.num_samples_eval)
+    return tuple(select_usable(part, **a.guides, skip_bad=False) for part in (learnt, held))
 
 
 def main() -> None:
@@ -225,8 +227,7 @@ def main() -> None:
     a = parse_command(Arguments, "python -m benchmarks.quality.unet")
     check_arguments(a)
     a.out.mkdir(parents=True, exist_ok=True)
-    learnt = read_triplets(a, ("train",))
-    held = read_triplets(a, ("val", "test"), a.num_samples_eval)
+    learnt, held = read_triplets(a)
     flips = {"hflip": a.hflip, "photometric": a.photometric}
     dataset = TripletDataset(learnt, a.size, **a.guides, **flips)
     run = Run(a)

@@ -41,7 +41,7 @@ def test_one_command_makes_scenes_weights_controls_and_their_proof(capture, tmp_
     learnt = json.loads((out / "captures" / "data.json").read_text())
     strategies = {name.split("_sparse_")[1][0] for name in learnt["train"] if "_sparse_" in name}
     assert strategies == {"2", "3"}
-    assert not learnt["val"]
+    assert "val" not in learnt
     assert fixers.load("gsvar", checkpoint=out / "gsvar.safetensors").model.config.depth == 2
     assert json.loads((out / "proof" / "metrics.json").read_text()).keys() == {
         "gsvar", "gsvar_noref", "gsvar_photo", "gsvar_noalpha", "bridge_only", "truth_tokens",

@@ -191,7 +191,7 @@ def test_warping_goes_scene_by_scene_and_what_fails_is_left_out(curated):
     assert stop.value.code == 1
     triplets = read("data/data_sparse.json", ("train",))
     assert all(r.warped.is_file() and r.mask.is_file() for t in triplets for r in t.references)
-    assert json.loads(Path("data/data_sparse.json").read_text())["val"] == {}
+    assert "val" not in json.loads(Path("data/data_sparse.json").read_text())
 
 
 @pytest.mark.parametrize(

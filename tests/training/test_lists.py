@@ -58,9 +58,13 @@ def test_only_lists_without_a_val_split_are_validated_elsewhere(triplets, tmp_pa
     }
     for text, val in faults.items():
         faulty = write(tmp_path, "faulty.json", {"train": content["train"], "val": val})
-        for lists in (faulty, f"{triplets},{faulty}"):
+        with pytest.raises(ValueError, match=text):
+            read_held_out(str(faulty))
+        if val:
             with pytest.raises(ValueError, match=text):
-                read_held_out(str(lists))
+                read_held_out(f"{triplets},{faulty}")
+        else:  # such as of scenes that were all left to training
+            assert read_held_out(f"{triplets},{faulty}") == (read_held_out(str(triplets))[0], "")
     twice = write(tmp_path, "twice.json", {"val": {first: content["val"][first]}})
     with pytest.raises(ValueError, match="is there twice"):
         read_held_out(f"{triplets},{twice}")
