@@ -1,5 +1,6 @@
 # Files of torch.save without running code from them: tensors, plain values, and, as numbers, text
-# and dicts, the NumPy scalars, paths and parsed arguments that trainers leave in theirs.
+# and dicts, the NumPy scalars, paths, parsed arguments and ParameterDicts that trainers leave in
+# theirs.
 from __future__ import annotations
 
 import pickletools
@@ -20,6 +21,7 @@ PATHS = tuple(
 ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
+SETS = ("builtins.set", "__builtin__.set")
 NAMESPACE = "argparse.Namespace"
 
 
@@ -34,7 +36,7 @@ def load(path: Path, *, mmap: bool = False) -> Any:
         return _load(path, mmap)
     except Exception as error:  # a damaged pickle raises nearly anything
         names = _list_names(path)
-        harmless = {*NUMPY_SCALARS, *PATHS, NAMESPACE, "numpy.dtype", "_codecs.encode"}
+        harmless = {*NUMPY_SCALARS, *PATHS, *SETS, NAMESPACE, "numpy.dtype", "_codecs.encode"}
         if names and names <= harmless:
             try:
                 with torch.serialization.safe_globals(_harmless_globals()):
@@ -81,6 +83,14 @@ class _Namespace(dict):
         self.update(state)
 
 
+class _ParameterDict(dict):
+    """In place of torch's: the parameters by name."""
+
+    def __setstate__(self, state: dict) -> None:
+        values = {**state, **state["_parameters"], **state["_buffers"]}
+        self.update({name: values[name] for name in state.get("_keys", state["_parameters"])})
+
+
 def _read_scalar(kind: _ScalarType, data: bytes) -> float | int | bool:
     """In place of numpy's scalar."""
     return np.frombuffer(data, kind.type, 1)[0].item()
@@ -98,6 +108,8 @@ def _harmless_globals() -> list[Any]:
         (_ScalarType, "numpy.dtype"),
         (encode, "_codecs.encode"),
         (_Namespace, NAMESPACE),
+        (_ParameterDict, "torch.nn.modules.container.ParameterDict"),
+        *((set, name) for name in SETS),
         *((_read_scalar, name) for name in NUMPY_SCALARS),
         *((_read_path, name) for name in PATHS),
     ]

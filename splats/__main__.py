@@ -72,20 +72,29 @@ def convert(options: Convert) -> None:
 
     target = options.target
     files.check_written(target)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file to write")
     if target.exists() and not options.overwrite:
         raise ValueError(f"{target} exists; choose another name or give --overwrite")
+    if options.source.is_dir():
+        for file in files.find_files(options.source):
+            log.info("reading %s", file)
     splats = files.load(options.source)
     if options.sh < splats.sh_degree:
         splats = splats.with_sh_degree(options.sh)
+    elif splats.sh_degree < options.sh < Convert.sh:
+        log.info(
+            "--sh %d changes nothing: the splats have SH degree %d", options.sh, splats.sh_degree
+        )
     files.save(target, splats)
-    precision = find_format(target).precision
+    format = find_format(target)
     log.info(
         "wrote %s: %s Gaussians, SH degree %d, %.2f MB%s",
         target,
         f"{splats.count:,}",
-        splats.sh_degree,
+        min(splats.sh_degree, format.sh_degree),
         target.stat().st_size / 1e6,
-        f"; precision: {precision}" if precision else "",
+        f"; precision: {format.precision}" if format.precision else "",
     )
 
 

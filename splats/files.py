@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scenes.cameras import Cameras
 from splats.formats import checkpoint
+from splats.formats.content import check_content
 from splats.formats.registry import FORMATS, find_format, list_written
 from splats.gaussians import Gaussians, Splats
 
@@ -85,6 +86,8 @@ def save(path: Path | str, splats: Splats, *, step: int = 0) -> None:
 def check_written(path: Path) -> None:
     """ValueError unless the name's ending is that of a format that can be written."""
     format = find_format(path)
+    if path.name.lower() in FORMATS and path.name.startswith("."):
+        raise ValueError(f"{path} is only an ending; give a name before it, such as a{path.name}")
     if format is None or format.write is None:
         raise ValueError(f"cannot save splats as {path}; end its name in {_join(list_written())}")
 
@@ -96,9 +99,10 @@ def is_checkpoint(path: Path | str) -> bool:
 
 
 def find_files(path: Path | str) -> list[Path]:
-    """The file itself, or the newest splats of a result folder: one file, or one for each rank.
+    """The file itself, or the newest splats of a result folder: one file, or one for each rank; of
+    another folder, the only file of splats.
 
-    FileNotFoundError if there are none.
+    FileNotFoundError if there are none, or several in a folder that is no result folder.
     """
     path = Path(path)
     if path.is_file():
@@ -108,6 +112,15 @@ def find_files(path: Path | str) -> list[Path]:
     patterns = [pattern for format in FORMATS.values() for pattern in format.patterns]
     matches = [(_step(file), -i, file) for i, p in enumerate(patterns) for file in path.glob(p)]
     if not matches:
+        others = sorted(file for file in path.iterdir() if file.is_file() and find_format(file))
+        if len(others) == 1:
+            return others
+        if others:
+            names = ", ".join(file.name for file in others[:4]) + (", ..." if others[4:] else "")
+            raise FileNotFoundError(
+                f"{path} is no result folder, but has several files of splats ({names}); name the "
+                "file itself"
+            )
         raise FileNotFoundError(
             f"no splats in {path}; give a file of splats ({_join(sorted(FORMATS))}) or a result "
             "folder with ckpts/ or ply/ in it"
@@ -164,6 +177,7 @@ def _load_file(path: Path) -> Splats:
     format = find_format(path)
     if format is None:
         raise ValueError(f"{path} is not splats; give {_join(sorted(FORMATS))}")
+    check_content(path)
     return format.read(path)
 
 

@@ -3,6 +3,8 @@
 # Those of Inria's trainer (chkpnt30000.pth) and of nerfstudio's splatfacto (.ckpt) are read too.
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,16 @@ from torch import Tensor
 
 from runtime import pickles
 from runtime.files import atomic_path
+from splats.formats.finite import THICKNESS, THIN, fill_rotations
 from splats.formats.foreign import translate
 from splats.gaussians import NAMES, Splats
+
+log = logging.getLogger(__name__)
+
+NO_SPLATS = (
+    "is not a checkpoint of splats: it holds no 'splats'; give one of gsplat, Inria's trainer or "
+    "nerfstudio's splatfacto"
+)
 
 
 def write(path: Path | str, splats: Splats, step: int, **extra: Any) -> None:
@@ -42,7 +52,7 @@ def load(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     content = translate(pickles.load(path))
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
+        raise ValueError(f"{path} {NO_SPLATS}")
     return content
 
 
@@ -50,15 +60,24 @@ def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
     """Splats and step of what `load` returned; errors as in `read`, naming `path`."""
     values = checkpoint.get("splats")
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is not a checkpoint of splats: it holds no 'splats'")
+        raise ValueError(f"{path} {NO_SPLATS}")
     missing = [name for name in NAMES if name not in values]
+    if missing == ["sh0", "shN"] and {"features", "colors"} <= values.keys():
+        raise ValueError(
+            f"{path} has no harmonics: a network computes its colours (gsplat's --app_opt); train "
+            "it without"
+        )
     if missing:
         raise ValueError(f"{path} is not a checkpoint of splats: no {', '.join(missing)} in it")
     step = checkpoint.get("step", 0)
     if isinstance(step, Tensor) and step.numel() == 1 and not step.is_floating_point():
         step = int(step)
+    if isinstance(step, float) and step.is_integer():
+        step = int(step)
     if not isinstance(step, int) or step < 0:
-        raise ValueError(f"{path}: 'step' is {str(step)[:40]!r}, not a number of steps")
+        raise ValueError(
+            f"{path}: 'step' is {str(step)[:40]!r}, not a number of steps; save it as an integer"
+        )
 
     size = Path(path).stat().st_size
     for name in NAMES:
@@ -77,6 +96,16 @@ def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
         raise ValueError(f"{path} has no Gaussians; it holds an empty scene")
     if splats["opacities"].ndim == 2 and splats["opacities"].shape[1] == 1:  # an older layout
         splats["opacities"] = splats["opacities"][:, 0]
+    n = len(splats["means"])
+    if splats["scales"].shape == (n, 2):
+        thickness = splats["scales"].new_full((n, 1), THIN)
+        splats["scales"] = torch.cat([splats["scales"], thickness], dim=1)
+        log.info("%s: these are 2D Gaussians; they become %s thick", path, THICKNESS)
+    if splats["shN"].ndim == 3 and splats["shN"].shape[1] > 15:
+        degree = math.isqrt(splats["shN"].shape[1] + 1) - 1
+        raise ValueError(
+            f"{path} has harmonics of degree {degree}; save it with degree 3 or less (shN[:, :15])"
+        )
     for name, value in splats.items():
         bad = value.numel() - int(value.isfinite().sum())
         if bad:
@@ -85,6 +114,8 @@ def parse(path: Path | str, checkpoint: dict[str, Any]) -> tuple[Splats, int]:
                 "use an earlier checkpoint"
             )
     try:
+        if splats["quats"].shape == (n, 4):
+            splats["quats"] = fill_rotations(path, splats["quats"])
         return Splats(**splats), step
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from splats.gaussians import NAMES
+
 # GaussianModel.capture() of Inria's trainer, saved beside the iteration: the active SH degree, then
 INRIA = ("means", "sh0", "shN", "scales", "quats", "opacities")
 INRIA_LENGTHS = (11, 12)  # with the optimizer's state and, in most versions, the scene's extent
@@ -25,6 +27,8 @@ def translate(content: Any) -> Any:
         return _from_inria(*content)
     if isinstance(content, dict) and isinstance(content.get("pipeline"), dict):
         return _from_nerfstudio(content)
+    if isinstance(content, dict) and all(name in content for name in NAMES):  # bare parameters
+        return {"step": 0, "splats": content}
     return content
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from runtime.files import write_bytes
-from splats.formats.finite import build
+from splats.formats.finite import build, fill_rotations
 from splats.gaussians import Gaussians, Splats
 from splats.transform import transform
 
@@ -68,7 +68,7 @@ def read(path: Path | str) -> Splats:
 def write(path: Path | str, splats: Splats) -> None:
     """Write splats as a .glb of float32 values, atomically; ValueError for non-finite ones."""
     gaussians = transform(splats.gaussians.detach().to("cpu").to(torch.float32), TURN)
-    quats = torch.nn.functional.normalize(gaussians.quats, dim=1)
+    quats = torch.nn.functional.normalize(fill_rotations(path, gaussians.quats), dim=1)
     attributes = {
         "POSITION": gaussians.means,
         f"{NAME}:ROTATION": quats.roll(-1, dims=1),

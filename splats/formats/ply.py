@@ -5,6 +5,7 @@
 # adds filter_3D, and nerfstudio can write red, green and blue in place of f_dc.
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,17 @@ import numpy as np
 import torch
 
 from runtime.files import atomic_path
-from splats.formats.finite import THIN, build
+from splats.formats.finite import THICKNESS, THIN, build
 from splats.gaussians import NAMES, SH_C0, Splats
+
+log = logging.getLogger(__name__)
 
 REST_COUNTS = (0, 9, 24, 45)  # of f_rest for SH degrees 0 to 3
 RGB = ("red", "green", "blue")
+LARGEST_RGB = 1.5  # of floats to 1
+NORMALS = ("nx", "ny", "nz")
 FILTER = "filter_3D"
-HEADER_LIMIT = 1 << 16  # bytes; a header of splats has about 1,500
+HEADER_LIMIT = 1 << 20  # bytes; a header of splats has about 1,500
 TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
     **dict.fromkeys(("uchar", "uint8"), "u1"),
@@ -47,7 +52,7 @@ def property_names(rest: int, normals: bool = True) -> list[str]:
     """Column names, in the order in which they are written, with `rest` f_rest columns."""
     return [
         *"xyz",
-        *(("nx", "ny", "nz") if normals else ()),
+        *(NORMALS if normals else ()),
         *(f"f_dc_{i}" for i in range(3)),
         *(f"f_rest_{i}" for i in range(rest)),
         "opacity",
@@ -90,7 +95,8 @@ def read(path: Path | str, *, name: Path | str | None = None) -> Splats:
     """Splats of SH degree 0 to 3 from an ascii or binary file, with columns in any order and type.
 
     Columns that splats do not have are ignored. Without scale_2 Gaussians are 1e-6 thick; red,
-    green and blue become harmonics of degree 0; filter_3D is fused as Mip-Splatting's authors do.
+    green and blue, of integers or floats to 1 or 255, become harmonics of degree 0; filter_3D is
+    fused as Mip-Splatting's authors do. The log says which of these happened.
     Values that are not finite: `splats.formats.finite.build`. ValueError names the file (or `name`)
     and what is wrong: not a .ply, not splats, truncated, no Gaussians.
     """
@@ -100,7 +106,12 @@ def read(path: Path | str, *, name: Path | str | None = None) -> Splats:
         names, vertex = _splat_columns(name, elements)
         left = path.stat().st_size - file.tell()
         table = _read_table(name, file, left, layout, elements, vertex, names)
-    return build(name, _split_columns(torch.from_numpy(table), names, dict(vertex.properties)))
+    ignored = [column for column, _ in vertex.properties if column not in {*names, *NORMALS}]
+    if ignored:
+        shown = ", ".join(ignored[:6]) + (", ..." if len(ignored) > 6 else "")
+        log.info("%s: columns that splats do not have are ignored: %s", name, shown)
+    kinds = dict(vertex.properties)
+    return build(name, _split_columns(name, torch.from_numpy(table), names, kinds))
 
 
 def is_compressed(path: Path | str) -> bool:
@@ -112,7 +123,7 @@ def is_compressed(path: Path | str) -> bool:
 
 
 def _split_columns(
-    table: torch.Tensor, names: list[str], kinds: dict[str, str]
+    path: Path, table: torch.Tensor, names: list[str], kinds: dict[str, str]
 ) -> dict[str, torch.Tensor]:
     """The columns of the table by the names of `Splats`; kinds: of the columns in the file."""
     n = len(table)
@@ -123,11 +134,16 @@ def _split_columns(
     opacities = opacities[:, 0]
     if RGB[0] in names:
         whole = {"u1": 255, "u2": 65535}.get(kinds[RGB[0]], 1)
+        if whole == 1 and n and colors.nan_to_num().max() > LARGEST_RGB:
+            whole = 255
+            log.info("%s: its red, green and blue reach beyond 1; they are divided by 255", path)
         colors = (colors / whole - 0.5) / SH_C0
     if thickness == 2:
         scales = torch.cat([scales, torch.full((n, 1), THIN)], dim=1)
+        log.info("%s: these are 2D Gaussians; they become %s thick", path, THICKNESS)
     if FILTER in names:
         scales, opacities = _fuse_filter(scales, opacities, smoothing)
+        log.info("%s: its 3D filter (%s) is fused with scales and opacities", path, FILTER)
     return {
         "means": means.contiguous(),
         "scales": scales.contiguous(),
@@ -156,6 +172,11 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[Element]]:
         raise ValueError(f"{path} is not a .ply file (it does not start with 'ply')")
     marker = head.find(b"end_header")
     end = head.find(b"\n", marker) + 1
+    if (marker < 0 or end == 0) and len(head) == HEADER_LIMIT:
+        raise ValueError(
+            f"{path} has a .ply header of more than {HEADER_LIMIT:,} bytes; export it without "
+            "comments"
+        )
     if marker < 0 or end == 0:
         raise ValueError(f"{path} is truncated: the .ply header has no end; export it again")
     layout, elements = "", []
@@ -202,6 +223,10 @@ def _splat_columns(path: Path, elements: list[Element]) -> tuple[list[str], Elem
     missing = [name for name in names if name not in present]
     if missing:
         text = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+        if len(missing) < 3:  # splats, all but these
+            raise ValueError(
+                f"{path} has no {text}, which splats need; export it again with all columns"
+            )
         raise ValueError(
             f"{path} is a point cloud or mesh, not splats: it has no {text}; "
             "give a .ply that 3D Gaussian Splatting wrote"

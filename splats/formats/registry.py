@@ -17,7 +17,8 @@ class Format:
     read: the splats in a file. write: splats and their step to a file; None: it is only read.
     patterns: where trainers put such files in a result folder. is_checkpoint: such files are
     checkpoints of `splats.formats.checkpoint`, with a step, and perhaps a history and a confidence.
-    precision: what is left of the values, in a few words; empty: all of it.
+    precision: what is left of the values, in a few words; empty: all of it. sh_degree: the highest
+    that the format holds.
     """
 
     read: Callable[[Path], Splats]
@@ -25,6 +26,7 @@ class Format:
     patterns: tuple[str, ...] = ()
     is_checkpoint: bool = False
     precision: str = ""
+    sh_degree: int = 3
 
 
 def _read_checkpoint(path: Path) -> Splats:
@@ -47,9 +49,12 @@ def _write_packed(path: Path, splats: Splats, step: int, *, kind: str) -> None:
     packed.write(path, splats, kind)
 
 
-def _packed(kind: str, precision: str) -> Format:
+def _packed(kind: str, precision: str, sh_degree: int = 3) -> Format:
     return Format(
-        partial(packed.read, kind=kind), partial(_write_packed, kind=kind), precision=precision
+        _read_ply if kind.endswith("ply") else partial(packed.read, kind=kind),
+        partial(_write_packed, kind=kind),
+        precision=precision,
+        sh_degree=sh_degree,
     )
 
 
@@ -80,7 +85,7 @@ FORMATS = {
         "compressed.ply",
         "10 to 11 bits for positions and scales, 10 for rotations, 8 for colours and harmonics",
     ),
-    ".splat": _packed("splat", "8 bits for rotations and colours; no harmonics above degree 0"),
+    ".splat": _packed("splat", "8 bits for rotations and colours; no harmonics above degree 0", 0),
     ".spz": _packed(
         "spz",
         "12 bits behind the point for positions, 10 for rotations, 8 for scales and colours, "

@@ -22,7 +22,7 @@ def test_a_result_folder_becomes_a_file(tmp_path, monkeypatch, caplog):
         convert(monkeypatch, tmp_path / "run", tmp_path / "a.ply")
         convert(monkeypatch, tmp_path / "run", tmp_path / "a.splat")
     assert "a.ply: 5 Gaussians, SH degree 3, 0.00 MB\n" in caplog.text
-    assert "a.splat: 5 Gaussians, SH degree 3, 0.00 MB; precision: 8 bits" in caplog.text
+    assert "a.splat: 5 Gaussians, SH degree 0, 0.00 MB; precision: 8 bits" in caplog.text
     assert same(splats.load(tmp_path / "a.ply"), content)
 
 
@@ -35,6 +35,24 @@ def test_harmonics_are_cut_off_and_targets_replaced_on_request(tmp_path, monkeyp
         convert(monkeypatch, tmp_path / "a.pt", tmp_path / "b.glb")
     convert(monkeypatch, tmp_path / "a.pt", tmp_path / "b.glb", "--overwrite")
     assert splats.load(tmp_path / "b.glb").sh_degree == 3
+
+
+def test_the_log_says_what_happened(tmp_path, monkeypatch, caplog):
+    splats.save(tmp_path / "run/ckpts/ckpt_9_rank0.pt", some_splats(5, 1))
+    with caplog.at_level("INFO"):
+        convert(monkeypatch, tmp_path / "run", tmp_path / "a.splat", "--sh", 2)
+    assert f"reading {tmp_path}/run/ckpts/ckpt_9_rank0.pt" in caplog.text
+    assert "--sh 2 changes nothing: the splats have SH degree 1" in caplog.text
+    assert "a.splat: 5 Gaussians, SH degree 0" in caplog.text
+
+
+def test_targets_that_are_no_file_are_refused(tmp_path, monkeypatch):
+    splats.save(tmp_path / "a.pt", some_splats(5))
+    (tmp_path / "b.ply").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"b\.ply is a folder; give the name of a file"):
+        convert(monkeypatch, tmp_path / "a.pt", tmp_path / "b.ply", "--overwrite")
+    with pytest.raises(ValueError, match=r"/\.spz is only an ending; give a name before it"):
+        convert(monkeypatch, tmp_path / "a.pt", tmp_path / ".spz")
 
 
 @pytest.mark.parametrize(

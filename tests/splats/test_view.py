@@ -281,10 +281,11 @@ def test_nothing_heavy_is_loaded_before_the_command_has_set_the_threads():
 
 def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, free_port):
     (tmp_path / "a.ply").write_bytes(b"ply\nnot really")
+    (tmp_path / "empty").mkdir()
     for arguments, expected in (
         ((tmp_path / "a.ply", "--port", free_port), "a.ply is truncated"),
         ((tmp_path / "none", "--port", free_port), "no such file"),
-        ((tmp_path, "--port", free_port), "no splats in"),
+        ((tmp_path / "empty", "--port", free_port), "no splats in"),
         ((tmp_path, "--port", 99999), "--port 99999"),
         ((tmp_path, "--width", 5), "--width 5"),
     ):

@@ -172,3 +172,36 @@ def test_load_says_what_is_missing(tmp_path):
         package.load(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="no splats in"):
         package.load(tmp_path)
+
+
+def test_bare_parameters_and_parameter_dicts_are_read(tmp_path):
+    content = some_splats()
+    torch.save(raw(content), tmp_path / "bare.pt")
+    parameters = torch.nn.ParameterDict(raw(content))
+    torch.save({"step": 7.0, "splats": parameters}, tmp_path / "dict.pt")
+    for name, step in (("bare.pt", 0), ("dict.pt", 7)):
+        back, at = checkpoint.read(tmp_path / name)
+        assert same(back, content) and at == step
+
+
+def test_2d_gaussians_are_thin_and_zero_quaternions_identities(tmp_path, caplog):
+    values = raw(some_splats())
+    values["scales"] = values["scales"][:, :2].clone()
+    values["quats"][0] = 0
+    torch.save({"step": 7, "splats": values}, tmp_path / "a.pt")
+    with caplog.at_level("INFO"):
+        back, _ = checkpoint.read(tmp_path / "a.pt")
+    assert torch.allclose(back["scales"][:, 2].exp(), torch.tensor(1e-6))
+    assert back["quats"][0].tolist() == [1, 0, 0, 0]
+    assert "1 of 5 Gaussians have no rotation" in caplog.text and "2D Gaussians" in caplog.text
+
+
+def test_what_other_models_lack_is_named(tmp_path):
+    values = raw(some_splats())
+    values["shN"] = torch.zeros(5, 24, 3)
+    appearance = {name: values[name] for name in NAMES[:4]}
+    appearance |= {"features": torch.zeros(5, 32), "colors": torch.zeros(5, 3)}
+    for splats, message in ((values, "harmonics of degree 4"), (appearance, "train it without")):
+        torch.save({"step": 7, "splats": splats}, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match=message):
+            checkpoint.read(tmp_path / "a.pt")

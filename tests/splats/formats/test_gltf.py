@@ -119,7 +119,7 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
 
     compressed = {"kernel": "ellipse", "extensions": {f"{name}_compression_spz_2": {}}}
     cases = {
-        "empty": (b"", "not glTF"),
+        "empty": (b"", "is empty"),
         "text": (b"hello", "not glTF"),
         "json": (b"[1]", "not glTF"),
         "cut": (good[:-5], "truncated"),

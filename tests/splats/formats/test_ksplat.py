@@ -98,7 +98,7 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
 
     section = ksplat.HEADER
     cases = {
-        "empty": (b"", "not a .ksplat"),
+        "empty": (b"", "is empty"),
         "version": (changed(0, b"\7"), "not a .ksplat"),
         "level": (changed(20, b"\5"), "compression level 5"),
         "degree": (changed(section + 40, b"\4"), "degree 4"),

@@ -116,6 +116,8 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
         "none": (header.replace(b"vertex 7", b"vertex 0") + b"end_header\n", "no Gaussians"),
         "twice": (good.replace(b"f_dc_1", b"f_dc_0"), "twice"),
         "degree": (good.replace(b"f_rest_44", b"f_else_44"), "44 f_rest"),
+        "opacity": (good.replace(b"opacity", b"opaque_"), "has no opacity, which splats need"),
+        "long": (b"ply\n" + b"comment x\n" * 200_000, "header of more than 1,048,576 bytes"),
         "cloud": (
             b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
             b"property float z\nend_header\n0 0 0\n",
@@ -183,18 +185,22 @@ def test_gaussians_with_nan_are_left_out_and_counted(tmp_path, caplog):
         ply.read(tmp_path / "a.ply")
 
 
-def test_2d_gaussians_are_thin(tmp_path):
+def test_2d_gaussians_are_thin(tmp_path, caplog):
     splats = some_splats(degree=1)
     values = columns(splats)
     del values["scale_2"]
+    values["semantic_0"] = np.zeros(7)
     write_columns(tmp_path / "a.ply", values)
-    back = ply.read(tmp_path / "a.ply")
+    with caplog.at_level("INFO"):
+        back = ply.read(tmp_path / "a.ply")
+    assert "these are 2D Gaussians; they become 1e-06 thick" in caplog.text
+    assert "columns that splats do not have are ignored: semantic_0\n" in caplog.text
     assert torch.equal(back["scales"][:, :2], splats["scales"][:, :2])
     torch.testing.assert_close(back["scales"][:, 2].exp(), torch.full((7,), 1e-6))
     assert torch.equal(back["shN"], splats["shN"])
 
 
-@pytest.mark.parametrize(("kind", "whole"), [("u1", 255), ("u2", 65535), ("f4", 1)])
+@pytest.mark.parametrize(("kind", "whole"), [("u1", 255), ("u2", 65535), ("f4", 1), ("f4", 255)])
 def test_rgb_in_place_of_harmonics(tmp_path, kind, whole):
     """As `ns-export gaussian-splat --ply-color-mode rgb` writes it (bytes)."""
     values = columns(some_splats(degree=0))
