@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -242,7 +243,8 @@ def _convert(name: Path, source: Path, kind: str, target: Path, target_kind: str
                 f"{name} needs the package gaussforge, which cannot be loaded ({reason}); "
                 "pip install --force-reinstall gaussforge"
             )
-        if done.returncode == NO_MEMORY:
+        killed = done.returncode == -signal.SIGKILL  # by Linux, when memory runs out
+        if done.returncode == NO_MEMORY or killed or "bad_alloc" in reason:
             raise ValueError(
                 f"{name} needs more memory than there is, or than the {memory / 2**30:.0f} GiB "
                 "that a file of its size may take; free some or convert a smaller file"

@@ -148,6 +148,7 @@ def test_a_decoder_that_fails_is_an_error_of_the_file(tmp_path, monkeypatch, chi
     [
         ("sys.exit(4)", ValueError, "needs the package gaussforge, which cannot be loaded"),
         ("raise MemoryError", ValueError, "needs more memory than"),
+        ("import os; os.kill(os.getpid(), 9)", ValueError, "needs more memory than"),
         ("open('/dev/full', 'wb', 0).write(b'x')", OSError, "temporary folder .* no space left"),
     ],
 )
