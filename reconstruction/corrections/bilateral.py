@@ -12,29 +12,34 @@ LUMA = (0.299, 0.587, 0.114)
 class BilateralGrids(nn.Module):
     """`count` grids over (x, y, luma) of the transforms [3, 4] of RGB; the identity at first.
 
-    shape: cells in x, in y and of luma.
+    A cell's transform is that of its whole photo, which learns an exposure in few steps, plus a
+    change of its own. shape: cells in x, in y and of luma.
     """
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         x, y, w = shape
         identity = torch.eye(3, 4).reshape(1, 12, 1, 1, 1)
-        self.grids = nn.Parameter(identity.repeat(count, 1, w, y, x))  # [count, 12, w, y, x]
+        self.whole = nn.Parameter(identity.repeat(count, 1, 1, 1, 1))
+        self.cells = nn.Parameter(torch.zeros(count, 12, w, y, x))
 
     def forward(self, colors: Tensor, places: Tensor, row: int) -> Tensor:
         """The colours [H, W, 3] at places [H, W, 2] (x, y in [0, 1] of the photo) in this photo."""
         luma = colors @ colors.new_tensor(LUMA)
         at = torch.cat([places, luma[..., None]], dim=-1) * 2 - 1
         sliced = F.grid_sample(
-            self.grids[row : row + 1], at[None, None], padding_mode="border", align_corners=True
+            self.whole[row : row + 1] + self.cells[row : row + 1],
+            at[None, None],
+            padding_mode="border",
+            align_corners=True,
         )
         transforms = sliced[0, :, 0].movedim(0, -1).unflatten(-1, (3, 4))  # [H, W, 3, 4]
         return (transforms[..., :3] @ colors[..., None])[..., 0] + transforms[..., 3]
 
     def total_variation(self, rows: Tensor) -> Tensor:
         """Mean squared difference of neighbouring cells of these grids, summed over the axes."""
-        grids = self.grids[rows]
-        return sum(grids.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+        cells = self.cells[rows]
+        return sum(cells.diff(dim=axis).square().mean() for axis in (2, 3, 4))
 
 
 def list_places(size: tuple[int, int], corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:

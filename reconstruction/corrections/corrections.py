@@ -16,11 +16,11 @@ from reconstruction.photos import Photo
 from scenes.cameras import Cameras
 from scenes.scene import Scene
 
-GRID_RATE = 2e-3
+GRID_RATES = {"whole": 5e-3, "cells": 2e-4}
 GRID_SMOOTHNESS = 10.0  # weight of the grids' total variation in the loss
 # Share of the steps in which learning rates rise from 1 %. Poses wait for splats that show where
 # they are, and for Adam's second moments, which make the first steps of a rare view too long.
-WARM_UP = {"grids": 1 / 30, "poses": 1 / 10}
+WARM_UP = {"whole": 1 / 30, "cells": 1 / 30, "poses": 1 / 10}
 POSE_STEPS = 30_000  # at which gsplat's learning rate of poses, 1e-5, is right
 
 
@@ -59,9 +59,9 @@ class Corrections:
                 self.appearance.color_head.parameters(), rate
             )
         if self.grids is not None:
-            optimizers["grids"] = torch.optim.Adam(
-                self.grids.parameters(), GRID_RATE * times, eps=1e-15
-            )
+            for name, rate in GRID_RATES.items():
+                parameters = [getattr(self.grids, name)]
+                optimizers[name] = torch.optim.Adam(parameters, rate * times, eps=1e-15)
         return optimizers
 
     @property
