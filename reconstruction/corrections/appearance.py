@@ -18,7 +18,7 @@ class Appearance(nn.Module):
     """Factors of the Gaussians' colours in each of `count` photos.
 
     Unlike gsplat's, the network changes the colours of the harmonics, by the difference that an
-    embedding makes from one of zeros: without a photo the splats look as they are, and any program
+    embedding makes from the mean one: without a photo the splats look as they are, and any program
     shows them so.
     """
 
@@ -49,8 +49,9 @@ class Appearance(nn.Module):
         of_embeds, of_inputs = first.weight.split([self.embeds.embedding_dim, inputs.shape[-1]], 1)
         shared = F.linear(inputs, of_inputs, first.bias)
         own = F.linear(self.embeds(rows), of_embeds)[:, None]
+        mean = F.linear(self.embeds.weight.mean(0), of_embeds)
         rest = nn.Sequential(*others)
-        return plain * (rest(shared + own) - rest(shared.clone())).exp()
+        return plain * (rest(shared + own) - rest(shared + mean)).exp()
 
 
 def make_features(count: int, generator: torch.Generator) -> Tensor:

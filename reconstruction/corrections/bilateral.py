@@ -13,22 +13,24 @@ class BilateralGrids(nn.Module):
     """`count` grids over (x, y, luma) of the transforms [3, 4] of RGB; the identity at first.
 
     A cell's transform is that of its whole photo, which learns an exposure in few steps, plus a
-    change of its own. shape: cells in x, in y and of luma.
+    change of its own. The transforms of whole photos are the identity on average, so that the
+    scene's colours are the photos' common ones. shape: cells in x, in y and of luma.
     """
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         x, y, w = shape
-        identity = torch.eye(3, 4).reshape(1, 12, 1, 1, 1)
-        self.whole = nn.Parameter(identity.repeat(count, 1, 1, 1, 1))
+        self.register_buffer("identity", torch.eye(3, 4).reshape(1, 12, 1, 1, 1))
+        self.whole = nn.Parameter(torch.zeros(count, 12, 1, 1, 1))
         self.cells = nn.Parameter(torch.zeros(count, 12, w, y, x))
 
     def forward(self, colors: Tensor, places: Tensor, row: int) -> Tensor:
         """The colours [H, W, 3] at places [H, W, 2] (x, y in [0, 1] of the photo) in this photo."""
         luma = colors @ colors.new_tensor(LUMA)
         at = torch.cat([places, luma[..., None]], dim=-1) * 2 - 1
+        whole = self.identity + self.whole[row : row + 1] - self.whole.mean(0, keepdim=True)
         sliced = F.grid_sample(
-            self.whole[row : row + 1] + self.cells[row : row + 1],
+            whole + self.cells[row : row + 1],
             at[None, None],
             padding_mode="border",
             align_corners=True,

@@ -74,7 +74,8 @@ def test_grids_are_the_identity_at_first_and_learn_an_exposure():
         (loss + 10 * grids.total_variation(torch.tensor([0]))).backward()
         optimizer.step()
     assert (grids(picture, places, 0) - 0.6 * picture).abs().mean() < 0.02
-    assert torch.allclose(grids(picture, places, 1), picture, atol=1e-6)
+    # the other photo is as much brighter than their common colours
+    assert (grids(picture, places, 1) - 1.4 * picture).abs().mean() < 0.1
 
 
 def test_a_crop_is_a_part_of_its_photo(scene):
@@ -102,7 +103,7 @@ def test_without_a_photo_splats_look_as_they_are(scene):
     with torch.no_grad():
         appearance.color_head[-1].weight.normal_()
         changed = appearance(splats.gaussians, places, rows, 1)
-        appearance.embeds.weight[1] = 0
+        appearance.embeds.weight[1:] = appearance.embeds.weight[0]
         without = appearance(splats.gaussians, places, rows, 1)
     assert (changed - plain).abs().mean() > 0.01
     assert torch.allclose(without[1], plain[1])
