@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from evaluation.choice import choose_views
 from evaluation.fixing import GOOD, FixingMetrics
 from evaluation.labels import format_number
 from evaluation.metrics import METRICS, average
@@ -17,7 +18,7 @@ from evaluation.report import Report, ReportView, write_report
 from runtime.files import write_bytes
 
 NOT_COMPUTED = ("DISTS", "NIQE", "CLIP-IQA", "MUSIQ", "MANIQA", "FID")  # GS-VAR computes these
-PICTURES = 60  # images with pictures in the report; all have their metrics
+PICTURES = 60  # images from the first on with pictures in the report; all have their metrics
 SIDE = 960  # pixels of a picture's longer side, at most
 
 
@@ -93,40 +94,46 @@ def write_fixing_report(
 ) -> Path:
     """Write the HTML report of a result of `summarize`; returns the file.
 
-    pictures: by key and name, uint8 [H,W,3], of some images; settings: shown as a table.
+    pictures: by key and name, uint8 [H,W,3], of some images, the render first; settings: shown as a
+    table.
     """
     means, rows = result["mean"], result["per_image"]
     seconds = means.get("seconds_per_image")
-    timed = {} if seconds is None else {"seconds per image": seconds}
     first = next(iter(rows.values()))
     names = [name for name in METRICS if first[name] is not None]
     columns = (*METRICS, "psnr_good", "psnr_bad")
     shown = [key for name in names for key in (name, f"gain_{name}")]
     shown += ["gain_psnr_good", "gain_psnr_bad"]
     notes = [
-        f"PSNR rose on {result['better']} of {result['images']} images.",
         f"PSNR good and PSNR bad: over the pixels where the render's RMS error over RGB is at most "
-        f"{GOOD}, and over the others, of all images; {100 * means['good_pixels']:.0f} % are good. "
-        "A fixer should mend the bad ones and leave the good ones alone.",
+        f"{GOOD}, and over the others, of all images. A fixer should mend the bad ones and leave "
+        "the good ones alone.",
     ]
     if means["lpips"] is None:
         notes.append(f"LPIPS is n/a: {result['lpips']}")
     notes.append(f"Not computed: {', '.join(NOT_COMPUTED)}.")
     if len(pictures) < len(rows):
         notes.append(
-            f"The first {len(pictures)} of {len(rows)} images are shown; comparison/ has them all."
+            f"{len(pictures)} of {len(rows)} images are shown; comparison/ has them all."
         )
+    gains = {f"gain_{name}": means[f"gain_{name}"] for name in columns}
     report = Report(
         title=title,
         subtitle=f"{result['images']} images with ground truth",
         summary=[
-            {"": "fixed", **{name: means[name] for name in columns}} | timed,
             {"": "unfixed render", **{name: means[f"render_{name}"] for name in columns}},
+            {"": "fixed", **{name: means[name] for name in columns}, **gains},
         ],
+        facts={
+            "PSNR rose on": f"{result['better']} images",
+            "good pixels": f"{100 * means['good_pixels']:.0f} %",
+            **({} if seconds is None else {"seconds per image": seconds}),
+        },
         views=[
-            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in shown})
+            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in shown}, "fixed")
             for key, row in rows.items()
         ],
+        ranked_by="gain_psnr",
         curves=rank_curves(rows, names),
         axis="image, the worst render first",
         settings=dict(settings),
@@ -135,6 +142,13 @@ def write_fixing_report(
         notes=notes,
     )
     return write_report(path, report)
+
+
+def choose_shown(rows: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Keys of the images to be shown: the median, the best, the worst and the first PICTURES."""
+    keys = list(rows)
+    chosen = choose_views([row["gain_psnr"] for row in rows.values()])
+    return [keys[i] for i in sorted({*chosen.values(), *range(min(PICTURES, len(keys)))})]
 
 
 def rank_curves(

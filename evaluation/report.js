@@ -38,7 +38,7 @@ for (const stage of document.querySelectorAll(".compare .stage")) {
   range.addEventListener("input", show);
   show();
 
-  // Which two pictures: choosing the one on the other side swaps them.
+  // Which two pictures: choosing the one on the other side swaps them; their error maps are shown.
   const selects = [...stage.parentElement.querySelectorAll("select[data-side]")];
   for (const select of selects) {
     select.addEventListener("change", () => {
@@ -53,24 +53,19 @@ for (const stage of document.querySelectorAll(".compare .stage")) {
         each.value = names[each.dataset.side];
         stage.querySelector(".tag-" + each.dataset.side).textContent = each.value;
       }
+      for (const map of stage.closest(".pictures").querySelectorAll("[data-error]")) {
+        map.hidden = !Object.values(names).includes(map.dataset.error);
+      }
       show();
     });
   }
 }
 
-for (const select of document.querySelectorAll("select[data-error]")) {
-  select.addEventListener("change", () => {
-    for (const image of select.closest("figure").querySelectorAll(".stage img")) {
-      image.hidden = image.dataset.name !== select.value;
-    }
-  });
-}
-
-// The per-view table: headings sort, the pictures below follow; n/a stays at the end.
+// The per-view table: headings sort, the cards below follow; n/a stays at the end.
 const table = document.getElementById("per-view");
 if (table) {
   const headings = [...table.tHead.rows[0].cells];
-  const order = document.getElementById("order");
+  const order = document.getElementById("order"), cards = document.getElementById("cards");
   const sort = (column, direction) => {
     const value = (row) => row.cells[column].dataset.value.replace("inf", "Infinity");
     const sign = direction === "ascending" ? 1 : -1;
@@ -78,7 +73,8 @@ if (table) {
       (value(a) === "") - (value(b) === "") || sign * (value(a) - value(b)));
     for (const row of rows) {
       table.tBodies[0].append(row);
-      document.getElementById("cards").append(document.getElementById(row.dataset.view));
+      const card = document.getElementById(row.dataset.view);
+      if (card?.parentElement === cards) cards.append(card);
     }
     for (const [i, heading] of headings.entries()) {
       if (i === column) heading.setAttribute("aria-sort", direction);

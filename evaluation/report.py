@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation import labels
+from evaluation.choice import choose_views
 from evaluation.embed import embed_video, encode_jpeg, encode_png
-from evaluation.metrics import average
 from evaluation.pictures import ERROR_COLORMAP, ERROR_TOP, draw_error_map, load_colormap
 from evaluation.plot import draw_curves
 from runtime.files import write_bytes
@@ -23,7 +23,9 @@ TRUTH = "ground truth"
 NOT_PREDICTIONS = {TRUTH, "reference", "confidence"}  # no error map
 PICTURE_SIDE = 960  # pixels of a picture's longer side, at most
 ERROR_SIDE = 640
-FULL_SIZE_PICTURES = 100  # with more, all shrink, so that the file stays about as large
+FULL_SIZE_PICTURES = 60  # with more below the first views, those shrink: the file stays as large
+
+Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class ReportView:
     """One view: its pictures, uint8 [H, W, 3], in the order of the menus, and its metrics.
 
     The slider starts with the first picture against the one named `against`, or the last one. Every
-    picture but those in NOT_PREDICTIONS gets an error map against the ground truth. A metric of
-    None is shown as n/a.
+    picture but those in NOT_PREDICTIONS gets an error map against the ground truth; those of the
+    slider's two are shown. A metric of None is shown as n/a.
     """
 
     name: str
@@ -43,23 +45,26 @@ class ReportView:
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a report.
+    """The content of a report, in the order of the page.
 
-    summary: rows of the summary table; the first row's keys are the columns, and its numbers are
-        the headline.
-    views: held-out views, in capture order.
+    views: held-out views, in capture order. The median, the best and the worst by the metric
+        `ranked_by` (of which more is better) are shown first.
+    summary: rows of the table of means, a way to the same views each. A key "gain_x" (against the
+        first row) is not a column of its own but shown in column "x".
+    facts: what is true of all rows, such as the number of steps.
+    protocol: one line on how the metrics were computed.
+    tables: title -> rows, shown next.
+    gains: name -> gain of each view, drawn from the smallest to the largest.
     curves: name -> [(step, value), ...]; curves whose names end in the same word share a plot.
     axis: name of the curves' first coordinate.
-    protocol: one line on how the metrics were computed.
-    notes: sentences for the reader, such as why a number is n/a.
-    tables: title -> rows, shown after the summary.
-    gains: name -> gain of each view, drawn from the smallest to the largest.
     video: .mp4 or .webm; embedded below 8 MB, else linked by its relative path.
+    notes: sentences for the reader, such as why a number is n/a.
+    seconds: part of the run -> the time it took.
     """
 
     title: str
     subtitle: str
-    summary: list[dict[str, str | float | int | None]]
+    summary: list[dict[str, Cell]]
     views: list[ReportView]
     curves: dict[str, list[tuple[float, float]]]
     settings: dict[str, object]
@@ -68,15 +73,19 @@ class Report:
     notes: list[str]
     video: Path | None = None
     axis: str = "step"
-    tables: Mapping[str, list[dict[str, str | float | int | None]]] = field(default_factory=dict)
+    ranked_by: str = "psnr"
+    facts: Mapping[str, Cell] = field(default_factory=dict)
+    tables: Mapping[str, list[dict[str, Cell]]] = field(default_factory=dict)
     gains: Mapping[str, list[float]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_report(path: Path, report: Report) -> Path:
     """Write the report as `path`/index.html (or as `path`, if it ends in .html); returns the file.
 
     Pictures, plots, style and script are embedded; nothing is fetched. Pictures are JPEGs of at
-    most PICTURE_SIDE pixels a side; beyond FULL_SIZE_PICTURES of them they shrink.
+    most PICTURE_SIDE pixels a side. Beyond FULL_SIZE_PICTURES they shrink, except those of the
+    views shown first.
 
     Raises FileNotFoundError if the video does not exist, ValueError if it is not an .mp4 or .webm
     or a picture is not uint8 [H, W, 3].
@@ -108,28 +117,32 @@ def _template() -> jinja2.Template:
 
 def _content(report: Report, folder: Path) -> dict[str, object]:
     """The template's variables besides the report itself."""
-    count = sum(len(view.images) for view in report.views)
-    shrink = min(1.0, math.sqrt(FULL_SIZE_PICTURES / max(1, count)))
-    views = [_pictures(view, shrink) for view in report.views]
-    summary = [
-        {key: labels.to_plain(value) for key, value in row.items()} for row in report.summary
-    ]
     keys = list(dict.fromkeys(key for view in report.views for key in view.metrics))
     rows = [{key: labels.to_plain(view.metrics.get(key)) for key in keys} for view in report.views]
-    first = summary[0] if summary else {}
+    roles = choose_views([row.get(report.ranked_by) for row in rows])
+    roles = {role: i for role, i in roles.items() if report.views[i].images}
+    first = set(roles.values())
+    count = sum(len(view.images) for i, view in enumerate(report.views) if i not in first)
+    shrink = min(1.0, math.sqrt(FULL_SIZE_PICTURES / max(1, count)))
+    views = [
+        _pictures(view, 1.0 if i in first else shrink) | {"id": f"view-{i + 1}", "metrics": rows[i]}
+        for i, view in enumerate(report.views)
+    ]
+    summary = _plain(report.summary)
+    names = dict.fromkeys(key for row in summary for key in row)
+    columns = [key for key in names if not labels.is_gain(key)]
     return {
-        "summary": summary,
-        "headline": [value for value in first.values() if isinstance(value, str)],
-        "views": [view | {"metrics": row} for view, row in zip(views, rows, strict=True)],
+        "views": views,
+        "first": {role: views[i] for role, i in roles.items()},
+        "first_heading": _name_first_views(roles, report.ranked_by),
+        "others": [view for i, view in enumerate(views) if i not in first and view["images"]],
         "metric_keys": keys,
-        "mean": average(rows),
+        "summary": summary,
+        "columns": columns,
         "missing": any(None in row.values() for row in (*summary, *rows)),
+        "facts": {key: labels.to_plain(value) for key, value in report.facts.items()},
+        "tables": {title: _plain(rows) for title, rows in report.tables.items() if rows},
         "plots": _plots(report.curves, report.axis),
-        "tables": {
-            title: [{key: labels.to_plain(value) for key, value in row.items()} for row in rows]
-            for title, rows in report.tables.items()
-            if rows
-        },
         "gains": _gains(report.gains),
         "settings": _flat(report.settings),
         "video": embed_video(report.video, folder) if report.video else None,
@@ -139,8 +152,22 @@ def _content(report: Report, folder: Path) -> dict[str, object]:
     }
 
 
+def _plain(rows: list[dict[str, Cell]]) -> list[dict[str, object]]:
+    return [{key: labels.to_plain(value) for key, value in row.items()} for row in rows]
+
+
+def _name_first_views(roles: Mapping[str, int], ranked_by: str) -> str:
+    """A heading such as "Median, best and worst view, by gain PSNR (dB)"."""
+    if len(roles) < 2:
+        return "The only view"
+    *most, last = roles
+    by = labels.format_label(ranked_by, arrow=False)
+    return f"{', '.join(most).capitalize()} and {last} view, by {by}"
+
+
 def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
-    """The view's pictures and error maps as data URIs, and which two the slider starts with."""
+    """The view's pictures and error maps as data URIs, which two the slider starts with, and the
+    truth's name if it is not one of them."""
     for name, image in view.images.items():
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
@@ -154,6 +181,7 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
         for name, image in view.images.items()
         if truth is not None and name not in NOT_PREDICTIONS and image.shape == truth.shape
     }
+    left, right = names[0], view.against if view.against in names[1:] else names[-1]
     height, width = view.images[names[0]].shape[:2] if view.images else (1, 1)
     picture_side, error_side = round(PICTURE_SIDE * shrink), round(ERROR_SIDE * shrink)
     return {
@@ -161,8 +189,9 @@ def _pictures(view: ReportView, shrink: float) -> dict[str, object]:
         "ratio": f"{width / height:.5f}",
         "images": {name: encode_jpeg(image, picture_side) for name, image in view.images.items()},
         "errors": {name: encode_jpeg(image, error_side) for name, image in errors.items()},
-        "left": names[0],
-        "right": view.against if view.against in names[1:] else names[-1],
+        "left": left,
+        "right": right,
+        "truth": TRUTH if truth is not None and TRUTH not in (left, right) else None,
     }
 
 

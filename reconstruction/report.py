@@ -21,7 +21,7 @@ from reconstruction.evaluate import Evaluation, evaluate, write_evaluation
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, rounds_to_json
-from reconstruction.rounds.report import WAYS, Control, add_rounds
+from reconstruction.rounds.report import Control, add_rounds
 from reconstruction.state import History
 from runtime.files import atomic_path, write_json
 from scenes.cameras import Cameras
@@ -133,7 +133,7 @@ def publish(
     numbers = ", ".join(f"{label} {v:.4g}" for label, v in shown.items() if v is not None)
     log.info("step %d: %s", step + 1, numbers or "no held-out views to measure")
     if rounds and evaluation.views:
-        log.info("%s", labels.format_table(report.tables[WAYS]))
+        log.info("%s", labels.format_table(report.summary))
     if video or scene.masks is not None or scene.alphas is not None:
         log.info(describe_protocol(metrics, scene, config))
         if metrics.lpips_reason:
@@ -152,12 +152,9 @@ def build_report(
     """The report of a run, without what its rounds add."""
     name, stats = scene.path.resolve().name, evaluation.stats
     summary = {
-        "scene": name,
+        "": "render",
         **{key: stats[key] for key in (*METRICS, *CORRECTED) if key in stats},
-        "Gaussians": evaluation.num_GS,
-        "steps": evaluation.step + 1,
-        "training minutes": round(history.seconds / 60, 2),
-        "ms per render": round(1000 * evaluation.seconds, 1),
+        "minutes": round(history.seconds / 60, 2),
     }
     curves = {
         "training PSNR": [(step, psnr) for step, psnr in history.curve],
@@ -176,6 +173,11 @@ def build_report(
         settings=settings,
         versions=describe_versions(metrics.device),
         protocol=describe_protocol(metrics, scene, config),
+        facts={
+            "Gaussians": evaluation.num_GS,
+            "steps": evaluation.step + 1,
+            "ms per render": round(1000 * evaluation.seconds, 1),
+        },
         notes=[*scene.notes, *([metrics.lpips_reason] if metrics.lpips_reason else [])],
         video=video if video.exists() else None,
     )

@@ -11,12 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from evaluation.fixing import FixingMetrics
 from evaluation.fixing_report import (
-    PICTURES,
+    choose_shown,
     format_table,
     make_thumbnail,
     summarize,
@@ -174,7 +175,6 @@ def measure(
             "leave --gen_img=False out to make them"
         )
     rows: dict[str, dict] = {}
-    pictures: dict[str, dict] = {}
     for triplet in tqdm(triplets, "measuring", unit="picture"):
         images = Pictures.read(triplet, guides)
         path = folders.prediction(triplet.key)
@@ -186,20 +186,30 @@ def measure(
         rows[triplet.key] = row | {"seconds": seconds.get(triplet.key)}
         sheet = draw_comparison(images.render, fixed, images.truth, images.reference, row)
         save_png(folders.predictions / "comparison" / f"{triplet.key}.png", sheet)
-        if len(pictures) < PICTURES:
-            shown = {"fixed": fixed, "render": images.render, "ground truth": images.truth}
-            if images.reference is not None:
-                shown["reference"] = images.reference
-            pictures[triplet.key] = {name: make_thumbnail(image) for name, image in shown.items()}
     result = summarize(rows, judge)
     if seconds:
         result["mean"]["seconds_per_image"] = sum(seconds.values()) / len(seconds)
     result["settings"] = dict(settings)
     write_json(folders.predictions / "metrics.json", result)
     write_metrics_text(folders.predictions / "metrics.txt", result)
+    shown = set(choose_shown(rows))
+    pictures = {
+        triplet.key: collect_pictures(
+            Pictures.read(triplet, guides), folders.prediction(triplet.key)
+        )
+        for triplet in triplets
+        if triplet.key in shown
+    }
     report = folders.predictions / "report"
     write_fixing_report(report, result, pictures, title=title, settings=settings)
     return result
+
+
+def collect_pictures(images: Pictures, fixed: Path) -> dict[str, np.ndarray]:
+    """What the report shows of a triplet, uint8 [H,W,3] by name."""
+    shown = {"render": images.render, "fixed": read_image(fixed), "reference": images.reference}
+    shown["ground truth"] = images.truth
+    return {name: make_thumbnail(image) for name, image in shown.items() if image is not None}
 
 
 def record_settings(predictions: Path, made_with: Mapping[str, object], resume: bool) -> None:

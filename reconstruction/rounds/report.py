@@ -16,8 +16,6 @@ from reconstruction.result import ResultFolder
 from reconstruction.rounds.record import Round, judge_post
 from reconstruction.state import History
 
-WAYS = "Without and with fixing"
-
 
 @dataclass(frozen=True)
 class Control:
@@ -51,63 +49,70 @@ def add_rounds(
     rounds: Sequence[Round],
     history: History,
 ) -> Report:
-    """The report with the rounds' story: a line for each way, the rounds, the time of each part,
-    gains of each view."""
-    lines = compare_ways(report, evaluation, control, rounds, history)
+    """The report with the rounds' story: a line for each way, gains of each view, the rounds, the
+    time of each part."""
     return replace(
         report,
         title=report.title.replace("Reconstruction", "Fix and distil", 1),
+        summary=compare_ways(evaluation, control, rounds, history),
         views=[collect_pictures(view, control) for view in evaluation.views],
-        tables={WAYS: lines, "Rounds": [describe_round(r) for r in rounds]}
-        | {"Time": sum_times(evaluation, control, rounds, history)},
+        ranked_by="psnr" if control is None else "gain_psnr",
+        tables={"Rounds": [describe_round(r) for r in rounds]},
         gains=compute_gains(evaluation, control),
+        seconds=sum_times(evaluation, control, rounds, history),
     )
 
 
 def compare_ways(
-    report: Report,
     evaluation: Evaluation,
     control: Control | None,
     rounds: Sequence[Round],
     history: History,
 ) -> list[dict[str, str | float | None]]:
-    """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too."""
+    """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too.
+
+    Gains are against the first line and positive where the way is better.
+    """
     stats = evaluation.stats
-    others = [key for key in METRICS if key != "psnr" and key in report.summary[0]]
+    names = [name for name in METRICS if name in stats]
     beside = sum(r.seconds.get(part, 0.0) for r in rounds for part in ("round", "judging"))
     minutes = (history.seconds + beside) / 60
-    base = (stats if control is None else control.stats).get("psnr")
+    base = stats if control is None else control.stats
 
-    def line(way: str, stats: dict, prefix: str, minutes: float | None) -> dict:
-        psnr = stats.get(f"{prefix}psnr")
-        return {
-            "way": way,
-            "psnr": psnr,
-            "gain psnr": None if None in (psnr, base) else psnr - base,
-            **{key: stats.get(prefix + key) for key in others},
-            "minutes": None if minutes is None else round(minutes, 2),
-        }
+    def line(
+        way: str, stats: dict, prefix: str, minutes: float | None, worth: str = ""
+    ) -> dict[str, str | float | None]:
+        numbers: dict[str, float | None] = {}
+        for name in names:
+            value, before = stats.get(prefix + name), base.get(name)
+            gain = None if None in (value, before) else METRICS[name].sign * (value - before)
+            numbers |= {name: value, f"gain_{name}": gain}
+        minutes = None if minutes is None else round(minutes, 2)
+        return {"way": way, **numbers, "minutes": minutes, "worth it": worth}
 
     lines = [] if control is None else [line("vanilla", control.stats, "", control.minutes)]
-    lines.append(line("fixed and distilled", stats, "", minutes))
+    lines.append(line("distilled", stats, "", minutes))
     if stats.get("post_psnr") is not None:
-        way = f"and renders fixed (worth it: {judge_post(rounds)})"
-        lines.append(line(way, stats, "post_", minutes + evaluation.fixing / 60))
+        minutes += evaluation.fixing / 60
+        lines.append(line("renders fixed", stats, "post_", minutes, judge_post(rounds)))
     return lines
 
 
 def collect_pictures(view: HeldOutView, control: Control | None) -> ReportView:
     """A view's pictures in the order in which a reader wants them, and its numbers."""
     images, numbers, against = {"distilled": view.render}, dict(view.metrics), TRUTH
+    if view.post is not None:
+        against = "fixed render"
     if control is not None and view.name in control.renders:
         images, against = {"vanilla": control.renders[view.name]} | images, "distilled"
         base = control.views[view.name].get("psnr")
         if base is not None:
-            numbers["gain psnr"] = numbers["psnr"] - base
+            numbers = {"gain_psnr": numbers["psnr"] - base} | numbers
     others = {"fixed render": view.post, "reference": view.reference}
     if view.confidence is not None:
         others["confidence"] = np.repeat(to_uint8(view.confidence)[..., None], 3, 2)
     images |= {name: image for name, image in others.items() if image is not None}
+    numbers = {key.replace("post_", "fixed_"): value for key, value in numbers.items()}
     return ReportView(view.name, images | {TRUTH: view.photo}, numbers, against)
 
 
@@ -129,7 +134,7 @@ def describe_round(r: Round) -> dict[str, str | float | int | None]:
 
 def sum_times(
     evaluation: Evaluation, control: Control | None, rounds: Sequence[Round], history: History
-) -> list[dict[str, str | float]]:
+) -> dict[str, float]:
     """Seconds of each part of the run."""
     parts = {"optimising": history.seconds - sum(r.seconds.get("trial", 0.0) for r in rounds)}
     for r in rounds:
@@ -143,12 +148,12 @@ def sum_times(
         parts["fixing the held-out renders"] = evaluation.fixing
     if control is not None and control.minutes is not None:
         parts["the run without fixing"] = 60 * control.minutes
-    return [{"part": name, "seconds": round(value, 2)} for name, value in parts.items()]
+    return {name: round(value, 2) for name, value in parts.items()}
 
 
 def compute_gains(evaluation: Evaluation, control: Control | None) -> dict[str, list[float]]:
     """How much better than without fixing each held-out view became, in dB."""
-    gains: dict[str, list[float]] = {"distilled": [], "render fixed": []}
+    gains: dict[str, list[float]] = {"distilled": [], "renders fixed": []}
     for view in evaluation.views:
         psnr = view.metrics.get("psnr")
         base = psnr if control is None else control.views.get(view.name, {}).get("psnr")
@@ -157,5 +162,5 @@ def compute_gains(evaluation: Evaluation, control: Control | None) -> dict[str, 
         if control is not None:
             gains["distilled"].append(psnr - base)
         if view.metrics.get("post_psnr") is not None:
-            gains["render fixed"].append(view.metrics["post_psnr"] - base)
+            gains["renders fixed"].append(view.metrics["post_psnr"] - base)
     return gains
