@@ -14,6 +14,6 @@ def choose_views(values: Sequence[float | None]) -> dict[str, int]:
     known = [i for i, value in enumerate(values) if value is not None]
     order = sorted(known, key=lambda i: values[i])
     if len(order) < 2:
-        return {"only": i for i in order}
-    roles = {"median": order[(len(order) - 1) // 2], "best": order[-1], "worst": order[0]}
-    return {role: i for role, i in roles.items() if role != "median" or len(order) > 2}
+        return {"only": order[0]} if order else {}
+    median = {"median": order[(len(order) - 1) // 2]} if len(order) > 2 else {}
+    return median | {"best": order[-1], "worst": order[0]}

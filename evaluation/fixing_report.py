@@ -113,9 +113,7 @@ def write_fixing_report(
         notes.append(f"LPIPS is n/a: {result['lpips']}")
     notes.append(f"Not computed: {', '.join(NOT_COMPUTED)}.")
     if len(pictures) < len(rows):
-        notes.append(
-            f"{len(pictures)} of {len(rows)} images are shown; comparison/ has them all."
-        )
+        notes.append(f"{len(pictures)} of {len(rows)} images are shown; comparison/ has them all.")
     gains = {f"gain_{name}": means[f"gain_{name}"] for name in columns}
     report = Report(
         title=title,
@@ -130,7 +128,9 @@ def write_fixing_report(
             **({} if seconds is None else {"seconds per image": seconds}),
         },
         views=[
-            ReportView(key, dict(pictures.get(key, {})), {name: row[name] for name in shown}, "fixed")
+            ReportView(
+                key, dict(pictures.get(key, {})), {name: row[name] for name in shown}, "fixed"
+            )
             for key, row in rows.items()
         ],
         ranked_by="gain_psnr",
@@ -147,8 +147,8 @@ def write_fixing_report(
 def choose_shown(rows: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     """Keys of the images to be shown: the median, the best, the worst and the first PICTURES."""
     keys = list(rows)
-    chosen = choose_views([row["gain_psnr"] for row in rows.values()])
-    return [keys[i] for i in sorted({*chosen.values(), *range(min(PICTURES, len(keys)))})]
+    roles = choose_views([row["gain_psnr"] for row in rows.values()])
+    return [keys[i] for i in sorted({*roles.values(), *range(min(PICTURES, len(keys)))})]
 
 
 def rank_curves(

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,11 +109,17 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "number": labels.format_number,
-        "label": labels.format_label,
+        "label": _label,
         "worst_first": labels.choose_sort_order,
     }
     environment.tests["numeric"] = lambda value: value is None or isinstance(value, (int, float))
     return environment.get_template("report.html.j2")
+
+
+def _label(key: str, arrow: bool = True) -> str:
+    """A label whose unit and arrow stay on the line of the word before."""
+    label = labels.format_label(key, arrow)
+    return re.sub(r" (?=[(\u2191\u2193])", "\u00a0", label)
 
 
 def _content(report: Report, folder: Path) -> dict[str, object]:
@@ -157,12 +164,14 @@ def _plain(rows: list[dict[str, Cell]]) -> list[dict[str, object]]:
 
 
 def _name_first_views(roles: Mapping[str, int], ranked_by: str) -> str:
-    """A heading such as "Median, best and worst view, by gain PSNR (dB)"."""
+    """A heading such as "Median, best and worst view, by gain in PSNR"."""
     if len(roles) < 2:
         return "The only view"
     *most, last = roles
-    by = labels.format_label(ranked_by, arrow=False)
-    return f"{', '.join(most).capitalize()} and {last} view, by {by}"
+    metric = labels.find_metric(ranked_by)
+    by = metric.label if metric else ranked_by
+    gain = "gain in " if labels.is_gain(ranked_by) else ""
+    return f"{', '.join(most).capitalize()} and {last} view, by {gain}{by}"
 
 
 def _pictures(view: ReportView, shrink: float) -> dict[str, object]:

@@ -79,22 +79,24 @@ def compare_ways(
     minutes = (history.seconds + beside) / 60
     base = stats if control is None else control.stats
 
-    def line(
-        way: str, stats: dict, prefix: str, minutes: float | None, worth: str = ""
-    ) -> dict[str, str | float | None]:
+    def line(way: str, stats: dict, prefix: str, minutes: float | None) -> dict:
         numbers: dict[str, float | None] = {}
         for name in names:
             value, before = stats.get(prefix + name), base.get(name)
             gain = None if None in (value, before) else METRICS[name].sign * (value - before)
             numbers |= {name: value, f"gain_{name}": gain}
-        minutes = None if minutes is None else round(minutes, 2)
-        return {"way": way, **numbers, "minutes": minutes, "worth it": worth}
+        return {
+            "way": way,
+            **numbers,
+            "minutes": None if minutes is None else round(minutes, 2),
+        }
 
     lines = [] if control is None else [line("vanilla", control.stats, "", control.minutes)]
     lines.append(line("distilled", stats, "", minutes))
     if stats.get("post_psnr") is not None:
-        minutes += evaluation.fixing / 60
-        lines.append(line("renders fixed", stats, "post_", minutes, judge_post(rounds)))
+        lines.append(line("renders fixed", stats, "post_", minutes + evaluation.fixing / 60))
+        worth = judge_post(rounds)
+        lines = [row | {"worth it": worth if row is lines[-1] else ""} for row in lines]
     return lines
 
 

@@ -52,7 +52,7 @@ def test_text_table_and_report_show_it(rows, tmp_path):
     page = fixing_report.write_fixing_report(
         tmp_path, result, {}, title="toy", settings={}
     ).read_text()
-    assert "MAE ↓" in page and "gain MAE ↑" in page
+    assert "MAE\u00a0↓" in page and "gain MAE\u00a0↑" in page
     assert "+0.1500" in page and "fixed MAE" in page
 
 

@@ -6,10 +6,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from evaluation import fixing_report
 from evaluation import report as report_module
+from evaluation.choice import choose_views
 from evaluation.embed import VIDEO_LIMIT
+from evaluation.fixing import FixingMetrics
+from evaluation.metrics import Metrics
 from evaluation.plot import choose_ticks, draw_curves
 from evaluation.report import Report, ReportView, write_report
 
@@ -94,6 +99,113 @@ def test_everything_is_on_the_page(tmp_path):
     assert len(shown.all("article", id="view-2")) == 1
 
 
+@pytest.mark.parametrize(
+    "values, roles",
+    [
+        ([], {}),
+        ([None], {}),
+        ([None, 1.0], {"only": 1}),
+        ([2.0, 1.0], {"best": 0, "worst": 1}),
+        ([1.0, 1.0], {"best": 1, "worst": 0}),
+        ([3.0, 1.0, 2.0], {"median": 2, "best": 0, "worst": 1}),
+        ([5.0, 5.0, 5.0], {"median": 1, "best": 2, "worst": 0}),
+        ([4.0, 1.0, None, 3.0, 2.0], {"median": 4, "best": 0, "worst": 1}),  # lower median
+    ],
+)
+def test_the_views_that_stand_for_all(values, roles):
+    assert choose_views(values) == roles
+
+
+def three_ways(name, gain, psnr):
+    """A view before and after, its photo and its numbers."""
+    names = ("vanilla", "distilled", "ground truth")
+    images = {key: image(seed=i) for i, key in enumerate(names)}
+    return ReportView(name, images, {"gain_psnr": gain, "psnr": psnr}, "distilled")
+
+
+def test_the_median_best_and_worst_view_come_first_and_once(tmp_path):
+    gains = {"a": 1.0, "b": -1.0, "c": 3.0, "d": 2.0, "e": 0.0}
+    views = [three_ways(name, gain, 20 - gain) for name, gain in gains.items()]
+    shown = page(tmp_path, views=views, ranked_by="gain_psnr")
+    cards = [a["id"] for a in shown.all("article")]
+    assert cards == ["view-1", "view-3", "view-2", "view-4", "view-5"]
+    headings = [words for words in ("Median: a", "Best: c", "Worst: b") if words in shown.text]
+    assert len(headings) == 3 and "by gain in PSNR" in shown.text
+    assert [a["alt"] for a in shown.all("img") if "beside" in a["alt"]] == [
+        f"ground truth beside {name}" for name in "acb"
+    ]
+    for name in gains:
+        assert len(shown.all("img", alt=f"distilled of {name}")) == 1
+        for way in ("vanilla", "distilled"):
+            alt = f"Absolute error of {way} against the ground truth, {name}"
+            assert len(shown.all("img", alt=alt)) == 1
+    by_psnr = page(tmp_path, views=views)
+    assert [a["id"] for a in by_psnr.all("article")][:3] == ["view-1", "view-2", "view-3"]
+
+
+@pytest.mark.parametrize("count, title", [(1, "The only view"), (2, "Best and worst view, by")])
+def test_few_views_are_shown_once_each(tmp_path, count, title):
+    views = [three_ways(name, 1.0, 20.0) for name in "ab"[:count]]
+    shown = page(tmp_path, views=views, ranked_by="gain_psnr")
+    assert title in shown.text
+    assert len(shown.all("article")) == count
+
+
+def test_sections_are_in_the_order_of_interest(tmp_path):
+    (tmp_path / "path.mp4").write_bytes(b"small")
+    page(
+        tmp_path,
+        tables={"Rounds": [{"step": 1, "why": "because " * 10}]},
+        gains={"distilled": [0.1]},
+        seconds={"fixing": 2.0},
+        video=tmp_path / "path.mp4",
+    )
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    order = ["Best and worst view, by PSNR", "Mean over all views", "Rounds", "Plots", "Video"]
+    order += ["Time and settings", "All views"]
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", html) == order
+
+
+def test_one_table_says_each_mean_once_with_its_gain_beside_it(tmp_path):
+    summary = [
+        {"way": "vanilla", "psnr": 17.03, "gain_psnr": 0.0, "minutes": 0.51, "worth it": ""},
+        {"way": "distilled", "psnr": 19.37, "gain_psnr": 2.34, "minutes": 0.92, "worth it": ""},
+        {"way": "renders fixed", "psnr": 21.04, "gain_psnr": 4.01, "worth it": "yes, by views"},
+    ]
+    facts = {"Gaussians": 12_345, "steps": 678}
+    shown = page(tmp_path, summary=summary, facts=facts, curves={})
+    for figure in ("17.03", "19.37", "+2.34", "21.04", "+4.01", "0.51", "yes, by views", "12,345"):
+        assert shown.text.count(figure) == 1, figure
+    assert "+0.00" not in shown.text and "gain PSNR" not in shown.text
+
+
+def test_every_table_can_be_scrolled(tmp_path):
+    page(tmp_path, tables={"Rounds": [{"step": 1}]}, seconds={"fixing": 2.0})
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert html.count("<table") == len(
+        re.findall(r'<div class="scroll[^>]*tabindex="0"[^>]*>\s*<table', html)
+    )
+
+
+def test_a_test_of_a_fixer_shows_its_median_best_and_worst_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(fixing_report, "PICTURES", 2)
+    judge = FixingMetrics(Metrics(None))
+    truth = torch.full((24, 32, 3), 0.5)
+    errors = {"a": 0.1, "b": 0.2, "c": 0.05, "d": 0.15, "e": 0.12}
+    rows = {key: judge(truth + 0.2, truth + error, truth) for key, error in errors.items()}
+    keys = fixing_report.choose_shown(rows)
+    assert keys == ["a", "b", "c", "e"]  # the first two, the best, the median
+    names = ("render", "fixed", "reference", "ground truth")
+    pictures = {key: {name: image(seed=i) for i, name in enumerate(names)} for key in keys}
+    result = fixing_report.summarize(rows, judge)
+    file = fixing_report.write_fixing_report(tmp_path, result, pictures, title="t", settings={})
+    shown = Page(file.read_text(encoding="utf-8"))
+    assert [a["id"] for a in shown.all("article")] == ["view-5", "view-3", "view-2", "view-1"]
+    assert [a["data-name"] for a in shown.all("img", class_="left")] == ["render"] * 4
+    assert [a["data-name"] for a in shown.all("img", class_="right")] == ["fixed"] * 4
+    assert {a["href"] for a in shown.all("a")} >= {"#view-1"} and "#view-4" not in file.read_text()
+
+
 def test_nothing_is_fetched(tmp_path):
     shown = page(tmp_path)
     for tag, attributes in shown.elements:
@@ -154,20 +266,17 @@ def test_four_pictures_offer_a_choice(tmp_path):
     images = {name: image(seed=i) for i, name in enumerate(names)}
     images["reference"] = image(50, 20)
     shown = page(tmp_path, views=[ReportView("v", images, {"psnr": 1.0})])
-    assert [a["class"] for a in shown.all("img") if a["alt"].endswith(" of v")] == [
-        "left",
-        "",
-        "",
-        "right",
-    ]
+    classes = [a.get("class") for a in shown.all("img") if a["alt"].endswith(" of v")]
+    assert classes == ["left", "", "", "right"]
     shown_first = [
         [a["alt"] for a in page(tmp_path, views=[v]).all("img") if a.get("class") == "right"]
         for v in (ReportView("v", images, {}, "fixed"), ReportView("v", images, {}, "none"))
     ]
     assert shown_first == [["fixed of v"], ["ground truth of v"]]
     assert len(shown.all("select", data_side="left")) == 1
-    errors = [a["data-name"] for a in shown.all("img") if a["alt"].startswith("Absolute")]
-    assert errors == ["render", "fixed"]
+    maps = [a for a in shown.all("figure") if "data-error" in a]
+    assert [a["data-error"] for a in maps] == ["render", "fixed"]
+    assert ["hidden" in a for a in maps] == [False, True]  # those of the slider's two are shown
 
 
 def test_numbers_that_do_not_exist(tmp_path):
@@ -183,15 +292,29 @@ def embedded(shown, tag="img"):
     return [a["src"].split(",", 1) for a in shown.all(tag)]
 
 
+def sizes(shown):
+    """Sizes of the JPEGs."""
+    jpegs = [data for head, data in embedded(shown) if "jpeg" in head]
+    return [Image.open(io.BytesIO(base64.b64decode(data))).size for data in jpegs]
+
+
 def test_size_is_bounded(tmp_path, monkeypatch):
     big = {"render": image(900, 1500, 1), "ground truth": image(900, 1500, 2)}
     shown = page(tmp_path, views=[ReportView("v", big, {})])
-    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for _, data in embedded(shown)]
-    assert sizes[:3] == [(960, 576), (960, 576), (640, 384)]
+    assert sizes(shown) == [(960, 576), (960, 576), (640, 384)]
     monkeypatch.setattr(report_module, "FULL_SIZE_PICTURES", 2)
     before = (tmp_path / "index.html").stat().st_size
     page(tmp_path, views=[ReportView("v", big, {})] * 4)
     assert (tmp_path / "index.html").stat().st_size < 1.5 * before
+    views = [ReportView(f"{i}", big, {"psnr": float(i)}) for i in range(7)]
+    shown = sizes(page(tmp_path, views=views))
+    assert shown[:9] == [(960, 576), (960, 576), (640, 384)] * 3  # the first views stay large
+    assert shown[9:] == [(480, 288), (480, 288), (320, 192)] * 4
+
+
+def test_pictures_wait_until_they_are_looked_at(tmp_path):
+    for picture in page(tmp_path).all("img"):
+        assert picture.get("loading") == "lazy" or "scale" in picture["alt"]
 
 
 def test_a_small_video_is_inside_and_a_large_one_linked(tmp_path):
