@@ -55,7 +55,7 @@ class Report:
     facts: what is true of all rows, such as the number of steps.
     protocol: one line on how the metrics were computed.
     tables: title -> rows, shown next.
-    gains: name -> gain of each view, drawn from the smallest to the largest.
+    gains: name -> gain of each view, drawn from the smallest to the largest; not of a single view.
     curves: name -> [(step, value), ...]; curves whose names end in the same word share a plot.
     axis: name of the curves' first coordinate.
     video: .mp4 or .webm; embedded below 8 MB, else linked by its relative path.
@@ -220,7 +220,7 @@ def _plots(curves: Mapping[str, list[tuple[float, float]]], axis: str) -> list[d
 
 def _gains(gains: Mapping[str, list[float]]) -> dict[str, object] | None:
     """A plot of the sorted gains, and how many views became worse."""
-    known = {name: sorted(values) for name, values in gains.items() if values}
+    known = {name: sorted(values) for name, values in gains.items() if len(values) > 1}
     if not known:
         return None
     curves = {name: list(enumerate(values, 1)) for name, values in known.items()}

@@ -156,7 +156,7 @@ def test_sections_are_in_the_order_of_interest(tmp_path):
     page(
         tmp_path,
         tables={"Rounds": [{"step": 1, "why": "because " * 10}]},
-        gains={"distilled": [0.1]},
+        gains={"distilled": [0.1, -0.1]},
         seconds={"fixing": 2.0},
         video=tmp_path / "path.mp4",
     )
@@ -164,6 +164,7 @@ def test_sections_are_in_the_order_of_interest(tmp_path):
     order = ["Best and worst view, by PSNR", "Mean over all views", "Rounds", "Plots", "Video"]
     order += ["Time and settings", "All views"]
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", html) == order
+    assert "distilled: 1 of 2 views became worse" in html
 
 
 def test_one_table_says_each_mean_once_with_its_gain_beside_it(tmp_path):
