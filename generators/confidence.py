@@ -64,16 +64,17 @@ def fixed_confidence(
     return torch.where(refuted, torch.zeros_like(weight), weight)
 
 
-def compare_with_photo(view: RenderedView, fixed: Tensor, guide: Guide | None) -> float | None:
-    """Mean error to a photo of the render over that of the fixed view [H,W,3]; above 1 the fixed
-    view is nearer. None without a photo, or where it sees too little of the view."""
+def compare_with_photo(
+    view: RenderedView, fixed: Tensor, guide: Guide | None
+) -> tuple[float, float] | None:
+    """The render's mean error to a photo over that of the fixed view [H,W,3] (above 1 the fixed
+    view is nearer), and the render's mean squared error to it. None without a photo, or where it
+    sees too little of the view."""
     if guide is None or guide.valid.float().mean() < LEAST_SEEN:
         return None
-    before, after = (
-        (image - guide.warped).abs().mean(-1)[guide.valid].mean().item()
-        for image in (view.color, fixed)
-    )
-    return before / max(after, 1e-6)
+    before, after = ((image - guide.warped)[guide.valid] for image in (view.color, fixed))
+    ratio = before.abs().mean() / after.abs().mean().clamp(min=1e-6)
+    return ratio.item(), before.square().mean().item()
 
 
 @torch.no_grad()

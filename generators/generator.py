@@ -69,6 +69,7 @@ class Generated:
     references: names of the photos that guided it.
     agreement: mean error of the render to a photo that did not guide the view, over that of the
         image: above 1 the image agrees better. None where no photo could check it.
+    error: mean squared error of the render to that photo, or None.
     consistency: share of the pixels visible in the nearest other generated view that this one does
         not contradict. None where there is no such view.
     seconds: time spent on this view, by part.
@@ -79,6 +80,7 @@ class Generated:
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     references: tuple[str, ...] = ()
     agreement: float | None = None
+    error: float | None = None
     consistency: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 

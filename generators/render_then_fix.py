@@ -35,6 +35,7 @@ class FixedView:
     image: Tensor
     confidence: Tensor
     agreement: float | None
+    error: float | None
     consistency: float | None = None
 
 
@@ -123,8 +124,8 @@ class RenderThenFix:
                 weight = fixed_confidence(
                     view.color[None], image[None], view.alpha[None], *best_guide(row)
                 )[0]
-            agreement = compare_with_photo(view, image, check)
-            results.append(FixedView(view, row, image, weight, agreement))
+            checked = compare_with_photo(view, image, check) or (None, None)
+            results.append(FixedView(view, row, image, weight, *checked))
         watch.lap("confidence")
         return results
 
@@ -202,6 +203,7 @@ def finish(fixed: FixedView, seconds: Mapping[str, float]) -> Generated:
         pictures,
         tuple(guide.name for guide in fixed.guides),
         fixed.agreement,
+        fixed.error,
         fixed.consistency,
         seconds,
     )

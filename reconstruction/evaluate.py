@@ -41,6 +41,7 @@ class HeldOutView:
     post: np.ndarray | None = None  # the render, fixed
     reference: np.ndarray | None = None  # the photo that guided that
     confidence: np.ndarray | None = None  # [H, W] float16
+    agreement: float | None = None  # see `generators.Generated`
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,15 @@ class Evaluation:
     def stats(self) -> dict[str, float | int | None]:
         """Means over the views, under the keys that Difix3D writes."""
         means = average([view.metrics for view in self.views])
+        if any(view.post is not None for view in self.views):
+            means["post_agreement"] = self.agreement
         return {**means, "ellipse_time": self.seconds, "num_GS": self.num_GS}
+
+    @property
+    def agreement(self) -> float | None:
+        """Mean over the views that a photo could check, see `generators.Generated`."""
+        known = [view.agreement for view in self.views if view.agreement is not None]
+        return sum(known) / len(known) if known else None
 
 
 @torch.no_grad()
@@ -119,6 +128,7 @@ def add_post(
         post=to_uint8(fixed.image),
         reference=None if reference is None else to_uint8(reference),
         confidence=fixed.confidence.half().numpy(),
+        agreement=fixed.agreement,
     )
 
 

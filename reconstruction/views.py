@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scenes.cameras import Cameras
+
+WINDOW = 5  # pixels of a neighbourhood
 
 
 class ViewOrder:
@@ -50,15 +53,35 @@ class ExtraView:
     """A view to train on that is no photo.
 
     camera: one. image [H,W,3] in [0,1]; confidence [H,W] in [0,1], 0 where the splats keep what
-    they show. weight: of its loss.
+    they show. render [H,W,3]: what the splats showed when the image was made from it, or None.
+    weight: of its loss.
     """
 
     camera: Cameras
     image: Tensor
     confidence: Tensor
+    render: Tensor | None = None
     weight: float = 1.0
 
-    def target(self, render: Tensor) -> Tensor:
-        """What a render [H,W,3] of this view should become; itself where nothing is known."""
-        image, confidence = self.image.to(render), self.confidence.to(render)
-        return torch.lerp(render.detach(), image, confidence[..., None])
+    def target(self, now: Tensor) -> Tensor:
+        """What a render [H,W,3] of this view, as it is now, should become; itself where nothing is
+        known.
+
+        With the render that the image was made from: what is left of the correction between the
+        two. The image itself would also hold back all that photos have taught the splats since.
+        """
+        now, image, weight = now.detach(), self.image.to(now), self.confidence.to(now)
+        if self.render is None:
+            return torch.lerp(now, image, weight[..., None])
+        before = self.render.to(now)
+        correction = image - before
+        left = 1 - measure_progress(now - before, correction)
+        return now + (weight * left)[..., None] * correction
+
+
+def measure_progress(change: Tensor, correction: Tensor) -> Tensor:
+    """How much of a correction [H,W,3] a change [H,W,3] has brought already: its part along the
+    correction, in each pixel's neighbourhood. [H,W] in [0,1]."""
+    products = torch.stack(((change * correction).sum(-1), (correction**2).sum(-1)))
+    done, whole = F.avg_pool2d(products, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+    return (done / whole.clamp(min=1e-6)).clamp(0, 1)

@@ -22,26 +22,25 @@ ENOUGH = 0.05  # share of a view's pixels with something to teach from which on 
 class NovelViews:
     """M views on the CPU.
 
-    images: float16 [H,W,3] in [0,1] each; confidence: float16 [H,W] each, 0 where the splats keep
-    what they show.
+    images, renders: float16 [H,W,3] in [0,1] each, what a generator made and what the splats showed
+    then; confidence: float16 [H,W] each, 0 where the splats keep what they show.
     """
 
     cameras: Cameras
     images: list[Tensor]
+    renders: list[Tensor]
     confidence: list[Tensor]
 
     def __len__(self) -> int:
         return len(self.images)
 
     @classmethod
-    def from_generated(
-        cls, views: Sequence[Generated], cameras: Cameras, *, fixed: bool
-    ) -> NovelViews:
-        """Generated views; not `fixed`: the renders as they were, with the same confidence."""
-        images = [view.image if fixed else view.pictures["render"] for view in views]
+    def from_generated(cls, views: Sequence[Generated], cameras: Cameras) -> NovelViews:
+        """Generated views, one of each camera."""
         return cls(
             cameras,
-            [image.half() for image in images],
+            [view.image.half() for view in views],
+            [view.pictures["render"].half() for view in views],
             [view.confidence.half() for view in views],
         )
 
@@ -57,6 +56,7 @@ class NovelViews:
         return NovelViews(
             Cameras.concatenate([self.cameras, others.cameras]),
             [*self.images, *others.images],
+            [*self.renders, *others.renders],
             [*self.confidence, *others.confidence],
         )
 
@@ -68,6 +68,7 @@ class NovelViews:
             "Ks": cameras.Ks,
             "sizes": cameras.sizes,
             "images": self.images,
+            "renders": self.renders,
             "confidence": self.confidence,
         }
 
@@ -75,7 +76,7 @@ class NovelViews:
     def from_state_dict(cls, state: dict[str, Any]) -> NovelViews:
         """The inverse."""
         cameras = Cameras(state["viewmats"], state["Ks"], state["sizes"])
-        return cls(cameras, list(state["images"]), list(state["confidence"]))
+        return cls(cameras, *(list(state[name]) for name in ("images", "renders", "confidence")))
 
 
 class Distillation:
@@ -101,13 +102,15 @@ class Distillation:
         index = self._draw_index(step)
         if index is None:
             return [], photo_weight
+        views, settings = self.views, self.settings
         view = ExtraView(
-            self.views.cameras[index],
-            self.views.images[index],
-            self.views.confidence[index],
-            self.settings.novel_data_lambda,
+            views.cameras[index],
+            views.images[index],
+            views.confidence[index],
+            views.renders[index] if settings.distil == "correction" else None,
+            settings.novel_data_lambda,
         )
-        return [view], photo_weight if self.settings.beside else None
+        return [view], photo_weight if settings.beside else None
 
     def _draw_index(self, step: int) -> int | None:
         """The view that a step trains on, if it does: each in turn, and those that have next to

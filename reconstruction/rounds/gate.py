@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators import Generated
-from reconstruction.rounds.record import CLEARLY_BETTER, FIXED, PHOTOS, UNFIXED, Round, Verdict
+from reconstruction.rounds.record import CLEARLY_BETTER, FIXED, PHOTOS, Round, Verdict
 from reconstruction.rounds.settings import FixConfig
 
-LEAST_GAIN = 0.1  # dB on the views set aside: less, between fixed and unfixed, may be chance
+LEAST_GAIN = 0.1  # dB on the views set aside, over photos alone: less may be chance
 LEAST_CONSISTENCY = 0.5  # share of a generated view that another one must not contradict
 MOST_WORSE = 1.02  # how much farther from a photo that did not guide it a view may be than a render
 
@@ -39,20 +39,23 @@ def refuse(record: Round, settings: FixConfig) -> str:
     return ""
 
 
+def is_hopeless(record: Round) -> bool:
+    """Whether a round tells that further ones are not worth their time: it was not kept, for
+    another reason than that its views were not finite."""
+    tried = record.views or record.refused
+    return bool(tried) and record.verdict in (Verdict.REFUSED, Verdict.ROLLED_BACK)
+
+
 def decide(record: Round, settings: FixConfig) -> Verdict:
     """The verdict of the trials so far; OPEN where it takes another one."""
-    fixed, unfixed, photos = map(record.psnr_after, (FIXED, UNFIXED, PHOTOS))
+    fixed, photos = record.psnr_after(FIXED), record.psnr_after(PHOTOS)
     if fixed is None:
         return Verdict.OPEN
     if settings.gate == "quick" and fixed >= record.gate_before:
         return Verdict.KEPT
-    if unfixed is None:
-        return Verdict.OPEN
-    if fixed < unfixed + LEAST_GAIN:
-        return Verdict.ROLLED_BACK
     if photos is None:
         return Verdict.OPEN
-    return Verdict.KEPT if fixed >= photos else Verdict.ROLLED_BACK
+    return Verdict.KEPT if fixed >= photos + LEAST_GAIN else Verdict.ROLLED_BACK
 
 
 def explain(record: Round, settings: FixConfig) -> str:
@@ -60,7 +63,6 @@ def explain(record: Round, settings: FixConfig) -> str:
     if record.trials:
         texts = {
             FIXED: f"the views set aside: {record.gate_before:.2f} -> {{:.3f}} dB",
-            UNFIXED: "unfixed {:.3f}",
             PHOTOS: "without the round {:.3f}",
         }
         return ", ".join(texts[trial.views].format(trial.psnr) for trial in record.trials)

@@ -27,8 +27,8 @@ class Trial:
     psnr: float
 
 
-FIXED, UNFIXED, PHOTOS = "fixed", "unfixed", "photos only"
-TRIALS = {FIXED: "gate_after", UNFIXED: "gate_unfixed", PHOTOS: "gate_without"}
+FIXED, PHOTOS = "fixed", "photos only"
+TRIALS = {FIXED: "gate_after", PHOTOS: "gate_without"}
 """Trials in their order, and their keys in stats/rounds_step*.json."""
 
 
@@ -39,8 +39,9 @@ class Round:
     until: the step at which the next round begins, or the run ends. views, refused: how many
     generated views are trained on and how many are not. aside: training views that judge the round.
     gate_before: their PSNR (dB) before it; trials: and after each trial. agreement, consistency:
-    means of the views' own (see `generators.Generated`). post_gain: dB that fixing brings to the
-    renders of the views set aside. references: names of the photos that guided. seconds: of each
+    means of the views' own (see `generators.Generated`). potential: share of the renders' squared
+    error that the corrections trained on could remove at best. post_gain: dB that fixing brings to
+    the renders of the views set aside. references: names of the photos that guided. seconds: of each
     part. memory: the run's peak so far, in GB.
     """
 
@@ -55,6 +56,7 @@ class Round:
     trials: list[Trial] = field(default_factory=list)
     agreement: float | None = None
     consistency: float | None = None
+    potential: float | None = None
     post_gain: float | None = None
     references: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Round:
     def from_json(cls, values: dict[str, Any]) -> Round:
         """The inverse; TypeError for other keys, ValueError for an unknown verdict."""
         values = dict(values)
+        values.pop("gate_unfixed", None)  # a third trial, which there was once
         psnrs = {views: values.pop(key, None) for views, key in TRIALS.items()}
         for name, key in JSON_KEYS.items():
             values[name] = values.pop(key, None)

@@ -1,7 +1,7 @@
 # The fix-and-distil rounds of a run. Each is a straight line: snapshot, generate, try the same
-# steps on the fixed views, on the same views unfixed (renders alone hold some memory of the views
-# set aside) and on photos only, measure, decide. Then the run goes on from the snapshot, with all
-# its photos and with or without the round's views: judging costs time and nothing else.
+# steps with the fixed views and on photos only, measure, decide. Then the run goes on from the
+# snapshot, with all its photos and with or without the round's views: judging costs time and
+# nothing else.
 from __future__ import annotations
 
 import logging
@@ -17,8 +17,8 @@ from evaluation.pictures import save_png
 from generators import Generated
 from reconstruction.rendering import mean_psnr, psnr
 from reconstruction.rounds.distillation import NovelViews
-from reconstruction.rounds.gate import choose_aside, decide, explain, is_trustworthy, refuse
-from reconstruction.rounds.record import FIXED, PHOTOS, TRIALS, UNFIXED, Round, Trial, Verdict
+from reconstruction.rounds.gate import choose_aside, decide, explain, is_hopeless, is_trustworthy, refuse
+from reconstruction.rounds.record import FIXED, PHOTOS, TRIALS, Round, Trial, Verdict
 from reconstruction.rounds.settings import find_end
 from reconstruction.rounds.targets import towards
 from reconstruction.session import Diverged, Session
@@ -48,6 +48,8 @@ class Rounds:
         where it was."""
         session, state = self.session, self.trainer.state
         for step in self.steps:
+            if any(is_hopeless(r) for r in state.distillation.rounds):
+                break
             record = next((r for r in state.distillation.rounds if r.step == step), None)
             if record is None and state.done <= step:
                 session.train_until(step)
@@ -57,6 +59,8 @@ class Rounds:
             if record is not None and record.verdict is Verdict.OPEN:
                 self._conclude(record)
                 session.save_state()
+            if is_hopeless(record) and step != self.steps[-1]:
+                log.info("nothing to gain here: going on without fixing")
         session.train_until(self.trainer.config.max_steps)
 
     # the parts of a round ----------------------------------------------------------------------
@@ -163,6 +167,7 @@ class Rounds:
         """Note what the views are like, whose photos guided them, and how long they took."""
         record.agreement = mean([v.agreement for v in views if v.agreement is not None])
         record.consistency = mean([v.consistency for v in views if v.consistency is not None])
+        record.potential = measure_potential(views)
         record.references = sorted({name for view in views for name in view.references})
         record.seconds = dict(sum((Counter(view.seconds) for view in views), Counter()))
         if self.session.generator.uses_references and not record.references:
@@ -178,15 +183,12 @@ class Rounds:
 
     def _take(self, views: list[Generated], cameras: Cameras, record: Round) -> None:
         """Get ready to train on these views: in trials, where photos are set aside."""
-        both = {
-            name: NovelViews.from_generated(views, cameras, fixed=name == FIXED)
-            for name in (FIXED, UNFIXED)
-        }
+        novel = NovelViews.from_generated(views, cameras)
         if not record.aside:
-            self._train_on(both[FIXED])
+            self._train_on(novel)
             return
         with atomic_path(self.views) as temporary:
-            torch.save({name: novel.state_dict() for name, novel in both.items()}, temporary)
+            torch.save(novel.state_dict(), temporary)
 
     def _train_on(self, novel: NovelViews) -> None:
         distillation = self.trainer.state.distillation
@@ -194,9 +196,9 @@ class Rounds:
         distillation.train_on(novel.joined(earlier))
 
     def _return_to_start(self, views: str) -> float:
-        """To the snapshot, and from there on with the round's views, "fixed" or "unfixed", or with
-        photos only. Time spent and the rounds' records are not forgotten. Returns the seconds of
-        optimising until there."""
+        """To the snapshot, and from there on with the round's fixed views, or with photos only. Time
+        spent and the rounds' records are not forgotten. Returns the seconds of optimising until
+        there."""
         state = self.trainer.state
         seconds, rounds = state.history.seconds, state.distillation.rounds
         self.session.go_back(self.before, checkpoint.load(self.before))
@@ -204,7 +206,7 @@ class Rounds:
         state.history.seconds, state.distillation.rounds = seconds, rounds
         if views != PHOTOS:
             saved = torch.load(self.views, weights_only=True)
-            self._train_on(NovelViews.from_state_dict(saved[views]))
+            self._train_on(NovelViews.from_state_dict(saved))
         return until
 
     def _measure(self, record: Round) -> float:
@@ -240,6 +242,19 @@ class Rounds:
                 pictures[FOLDERS.get(name, name.capitalize())] = picture
             for kind, picture in pictures.items():
                 save_png(folder / kind / f"{i:04d}.png", picture)
+
+
+def measure_potential(views: Sequence[Generated]) -> float | None:
+    """Mean square of what is trained on of the views' corrections, over the renders' mean squared
+    error to photos; None where no photo could tell that."""
+    error = mean([view.error for view in views if view.error is not None])
+    if not error:
+        return None
+    squares = [
+        (view.confidence * (view.image - view.pictures["render"]).square().mean(-1)).mean().item()
+        for view in views
+    ]
+    return mean(squares) / error
 
 
 @contextmanager

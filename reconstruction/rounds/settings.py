@@ -39,6 +39,9 @@ class FixConfig:
     """Training photos that guide the fixing of a view; one more checks the result."""
     reference_by: Literal["covisibility", "pose"] = "covisibility"
     """Choose them by how much of the view they see, or by pose alone."""
+    distil: Literal["correction", "picture"] = "correction"
+    """What a fixed view teaches: the difference that fixing made, as far as the splats lack it
+    still; or the fixed picture, which also holds back what photos teach them meanwhile."""
     novel_share: float = 0.6
     """Share of the steps right after a round that train on a fixed view."""
     fade: bool = True
@@ -52,13 +55,13 @@ class FixConfig:
     keep_views: Literal["latest", "all"] = "latest"
     """Train on the fixed views of the latest round, or of all rounds."""
     gate: Literal["matched", "quick", "off"] = "matched"
-    """Keep a round only if it helps training views that were set aside. matched: 0.1 dB more than
-    the same steps on unfixed renders, and no less than on photos alone; quick: make these
-    comparisons only if the views set aside got worse; off: keep every round."""
+    """Keep a round only if it helps training views that were set aside. matched: by 0.1 dB more
+    than the same steps on photos alone; quick: compare only if the views set aside got worse; off:
+    keep every round."""
     gate_share: float = 0.1
     """Share of the training views that are set aside to judge a round."""
     gate_stretch: float = 0.2
-    """Length of each of the three trials, as a share of the steps until the next round; these steps
+    """Length of each of the two trials, as a share of the steps until the next round; these steps
     are then made again with all views."""
     gate_least: int = 10
     """Set no views aside if there are fewer training views than this."""
@@ -123,6 +126,7 @@ def original(config: FixConfig) -> FixConfig:
         shift_in_world_units=True,
         references=1,
         reference_by="pose",
+        distil="picture",
         novel_share=0.3,
         fade=False,
         beside=False,

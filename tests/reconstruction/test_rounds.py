@@ -91,10 +91,12 @@ def run(scene, settings, folder, fixer, fixing=FIX, **changes):
 
 
 def test_rounds_with_an_honest_fixer_are_recorded_and_measured(scene, settings, tmp_path):
-    rounds, numbers = run(scene, settings, tmp_path, fixers.load("identity"))
+    kept = replace(FIX, gate="quick", gate_least=2)
+    rounds, numbers = run(scene, settings, tmp_path, fixers.load("identity"), kept)
     assert [r["step"] for r in rounds] == [40, 80]
-    assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
+    assert [r["verdict"] for r in rounds] == ["kept", "kept"]
     assert all(r["views"] == 2 and r["aside"] and r["references"] for r in rounds)
+    assert not any(r["potential"] for r in rounds)
     assert rounds[0]["aside"] != rounds[1]["aside"]
     assert {"rendering", "fixing", "references"} <= set(rounds[0]["seconds"])
     assert numbers["post_psnr"] == pytest.approx(numbers["psnr"])
@@ -105,9 +107,10 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     settings = replace(settings, eval_steps=(45, 120), save_steps=(45, 120))  # 45: during a trial
     _, plain = run(scene, settings, tmp_path / "plain", None)
     loud = replace(FIX, confident=False, novel_share=0.9, fade=False, beside=False)
+    loud = replace(loud, distil="picture")
     liar = Answers(lambda renders: renders.flip(-1))  # red and blue change places
     rounds, gated = run(scene, settings, tmp_path / "gated", liar, replace(loud, gate_least=2))
-    assert [r["verdict"] for r in rounds] == ["rolled back", "rolled back"]
+    assert [r["verdict"] for r in rounds] == ["rolled back"]  # once is enough
     for step in (44, 119):  # bit by bit the run without fixing
         files = (tmp_path / name / "ckpts" / f"ckpt_{step}_rank0.pt" for name in ("plain", "gated"))
         without, gone_back = (torch.load(file, weights_only=True)["splats"] for file in files)
@@ -117,13 +120,10 @@ def test_a_liar_is_found_out_and_rolled_back(scene, settings, tmp_path):
     assert gated["psnr"] == plain["psnr"]
 
 
-@pytest.mark.parametrize(
-    ("unfixed", "without", "verdict"),
-    [(19.95, 19.0, "rolled back"), (19.85, 20.1, "rolled back"), (19.85, 19.9, "kept")],
-)
-def test_a_round_must_gain_more_than_chance(unfixed, without, verdict):
+@pytest.mark.parametrize(("without", "verdict"), [(19.95, "rolled back"), (19.85, "kept")])
+def test_a_round_must_gain_more_than_chance(without, verdict):
     record = Round(40, 80, aside=[3], gate_before=19.0)
-    for views, psnr in zip(TRIALS, (20.0, unfixed, without), strict=True):
+    for views, psnr in zip(TRIALS, (20.0, without), strict=True):
         if decide(record, FIX) is Verdict.OPEN:
             record.trials.append(Trial(views, psnr))
     assert decide(record, FIX) == verdict
@@ -178,7 +178,7 @@ def test_with_few_views_photos_that_did_not_guide_refuse_a_round(scene, settings
         Answers(lambda r: torch.lerp(r, r.roll(3, 2), 0.03)),
         few,
     )
-    assert [r["verdict"] for r in rounds] == ["refused", "refused"]
+    assert [r["verdict"] for r in rounds] == ["refused"]
     assert all("photos that did not guide it agree worse by" in r["why"] for r in rounds)
     assert numbers["psnr"] == pytest.approx(plain["psnr"], abs=0.3)  # on photos alone
     off = replace(few, gate="off")
@@ -216,7 +216,9 @@ def test_nan_from_a_fixer_costs_its_round_only(scene, settings, tmp_path):
 
 
 def test_a_run_stopped_in_a_round_repeats_it(scene, settings, tmp_path):
-    whole, _ = run(scene, settings, tmp_path / "whole", Answers(lambda r: r * 0.95))
+    sure = replace(FIX, gate="off")
+    whole, _ = run(scene, settings, tmp_path / "whole", Answers(lambda r: r * 0.95), sure)
+    assert len(whole) == 2
 
     def once(renders, state={"left": 1}):  # noqa: B006
         if state["left"] == 0:
@@ -226,9 +228,9 @@ def test_a_run_stopped_in_a_round_repeats_it(scene, settings, tmp_path):
 
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        run(scene, settings, folder, Answers(once))
+        run(scene, settings, folder, Answers(once), sure)
     assert (folder / "resume.pt").is_file()
-    again, _ = run(scene, settings, folder, Answers(lambda r: r * 0.95))
+    again, _ = run(scene, settings, folder, Answers(lambda r: r * 0.95), sure)
     for ours, theirs in zip(again, whole, strict=True):
         assert {**ours, "seconds": 0, "memory": 0} == {**theirs, "seconds": 0, "memory": 0}
     files = [tmp_path / name / "ckpts" / "ckpt_119_rank0.pt" for name in ("whole", "stopped")]
@@ -323,7 +325,10 @@ class NearestPhotos:
 
 
 def generate(scene, settings, folder, generator):
-    optimise(scene, settings, result_dir=folder, evaluation=SHOWN, generator=generator, fixing=FIX)
+    fixing = replace(FIX, gate="quick")
+    optimise(
+        scene, settings, result_dir=folder, evaluation=SHOWN, generator=generator, fixing=fixing
+    )
     return torch.load(folder / "ckpts" / "ckpt_119_rank0.pt", weights_only=True)
 
 
@@ -331,8 +336,8 @@ def test_a_generator_without_renders_has_rounds_a_report_and_a_resume(scene, set
     whole = generate(scene, settings, tmp_path / "whole", NearestPhotos())
     rounds = json.loads(whole["rounds"])
     assert [r["step"] for r in rounds] == [40, 80]
-    assert all(r["verdict"] in ("kept", "rolled back") for r in rounds)
-    assert all(r["gate_after"] and r["gate_unfixed"] and r["agrees"] is None for r in rounds)
+    assert all(r["verdict"] == "kept" for r in rounds)
+    assert all(r["gate_after"] and r["agrees"] is None for r in rounds)
     for r in rounds:
         assert len(r["references"]) > 1
         assert not {scene.names[i] for i in r["aside"]} & set(r["references"])
