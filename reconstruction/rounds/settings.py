@@ -18,10 +18,12 @@ class FixConfig:
     fix_steps: tuple[int, ...] | None = None
     """Steps after which novel views are fixed (default: `rounds` of them, evenly spaced from
     `first_round` to the end of the run)."""
-    rounds: int = 3
+    rounds: int = 2
     """Number of rounds, unless fix_steps are given."""
-    first_round: float = 0.4
-    """Share of the run before the first round; a run that starts from splats begins with one."""
+    first_round: float = 0.84
+    """Share of the run before the first round (MCMC has stopped moving Gaussians by then: the same
+    change, made earlier, also changes by chance where they go); a run that starts from splats
+    begins with one."""
     targets: Literal["auto", "test", "interp", "perturb", "trajectory"] = "auto"
     """Cameras of the novel views: the held-out ones, a path through the training views, views
     around them, or --trajectory; auto: the held-out ones if there are any, else a path."""
@@ -44,7 +46,7 @@ class FixConfig:
     still; or the fixed picture, which also holds back what photos teach them meanwhile."""
     novel_share: float = 0.6
     """Share of the steps right after a round that train on a fixed view."""
-    fade: bool = True
+    fade: bool = False
     """Lower that share to zero until the next round, as the fixed renders become outdated."""
     beside: bool = True
     """Train on a fixed view in addition to the step's photo; off: instead of it."""
