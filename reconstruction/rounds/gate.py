@@ -7,7 +7,7 @@ from generators import Generated
 from reconstruction.rounds.record import CLEARLY_BETTER, FIXED, PHOTOS, Round, Verdict
 from reconstruction.rounds.settings import FixConfig
 
-LEAST_GAIN = 0.1  # dB on the views set aside, over photos alone: less may be chance
+MOST_LOSS = 0.05  # dB on the views set aside, to photos alone: less may be chance
 LEAST_CONSISTENCY = 0.5  # share of a generated view that another one must not contradict
 MOST_WORSE = 1.02  # how much farther from a photo that did not guide it a view may be than a render
 
@@ -34,7 +34,7 @@ def refuse(record: Round, settings: FixConfig) -> str:
     if not record.views:
         return "photos, or each other, contradict all fixed views"
     unproven = record.agreement is not None and record.agreement < CLEARLY_BETTER
-    if unproven and not record.aside and settings.gate != "off":
+    if unproven and settings.gate != "off":
         return f"photos that did not guide it {describe_agreement(record.agreement)}"
     return ""
 
@@ -55,7 +55,7 @@ def decide(record: Round, settings: FixConfig) -> Verdict:
         return Verdict.KEPT
     if photos is None:
         return Verdict.OPEN
-    return Verdict.KEPT if fixed >= photos + LEAST_GAIN else Verdict.ROLLED_BACK
+    return Verdict.KEPT if fixed >= photos - MOST_LOSS else Verdict.ROLLED_BACK
 
 
 def explain(record: Round, settings: FixConfig) -> str:

@@ -57,12 +57,12 @@ class FixConfig:
     keep_views: Literal["latest", "all"] = "latest"
     """Train on the fixed views of the latest round, or of all rounds."""
     gate: Literal["matched", "quick", "off"] = "matched"
-    """Keep a round only if it helps training views that were set aside. matched: by 0.1 dB more
-    than the same steps on photos alone; quick: compare only if the views set aside got worse; off:
-    keep every round."""
+    """Keep a round only if photos that did not guide it speak for it, and if it does not harm
+    training views that were set aside. matched: compared with the same steps on photos alone;
+    quick: compare only if the views set aside got worse; off: keep every round."""
     gate_share: float = 0.1
     """Share of the training views that are set aside to judge a round."""
-    gate_stretch: float = 0.2
+    gate_stretch: float = 0.5
     """Length of each of the two trials, as a share of the steps until the next round; these steps
     are then made again with all views."""
     gate_least: int = 10
