@@ -9,6 +9,7 @@ from reconstruction.rounds.settings import FixConfig
 
 MOST_LOSS = 0.05  # dB on the views set aside, to photos alone: less may be chance
 LEAST_CONSISTENCY = 0.5  # share of a generated view that another one must not contradict
+CONTRADICTED = 0.98  # agreement of the fixed final renders with photos, below which they are worse
 MOST_WORSE = 1.02  # how much farther from a photo that did not guide it a view may be than a render
 
 
@@ -72,6 +73,15 @@ def explain(record: Round, settings: FixConfig) -> str:
     if record.agreement is None:
         return f"{few}, and no photo could check it"
     return f"{few}; photos that did not guide it {describe_agreement(record.agreement)}"
+
+
+def judge_post(agreement: float | None) -> str:
+    """Whether fixing the final renders is worth it, by photos that did not guide that; an estimate
+    that needs no ground truth. Where fixing fills holes, photos can tell nothing."""
+    if agreement is None:
+        return "not known: no photo sees enough of them"
+    verdict = "no" if agreement < CONTRADICTED else "probably"
+    return f"{verdict}: photos that did not guide it {describe_agreement(agreement)}"
 
 
 def describe_agreement(ratio: float) -> str:

@@ -40,9 +40,8 @@ class Round:
     generated views are trained on and how many are not. aside: training views that judge the round.
     gate_before: their PSNR (dB) before it; trials: and after each trial. agreement, consistency:
     means of the views' own (see `generators.Generated`). potential: share of the renders' squared
-    error that the corrections trained on could remove at best. post_gain: dB that fixing brings to
-    the renders of the views set aside. references: names of the photos that guided. seconds: of each
-    part. memory: the run's peak so far, in GB.
+    error that the corrections trained on could remove at best. references: names of the photos
+    that guided. seconds: of each part. memory: the run's peak so far, in GB.
     """
 
     step: int
@@ -57,7 +56,6 @@ class Round:
     agreement: float | None = None
     consistency: float | None = None
     potential: float | None = None
-    post_gain: float | None = None
     references: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     memory: float | None = None
@@ -80,7 +78,8 @@ class Round:
     def from_json(cls, values: dict[str, Any]) -> Round:
         """The inverse; TypeError for other keys, ValueError for an unknown verdict."""
         values = dict(values)
-        values.pop("gate_unfixed", None)  # a third trial, which there was once
+        for former in ("gate_unfixed", "post_gain"):
+            values.pop(former, None)
         psnrs = {views: values.pop(key, None) for views, key in TRIALS.items()}
         for name, key in JSON_KEYS.items():
             values[name] = values.pop(key, None)
@@ -100,16 +99,3 @@ def rounds_to_json(rounds: Sequence[Round]) -> list[dict[str, Any]]:
 def rounds_from_json(values: Sequence[dict[str, Any]]) -> list[Round]:
     """The inverse; errors as `Round.from_json`."""
     return [Round.from_json(value) for value in values]
-
-
-def judge_post(rounds: Sequence[Round]) -> str:
-    """Whether fixing the renders themselves is worth it, and what says so: the last views that were
-    set aside or, where none were, the photos that checked the fixed views."""
-    gains = [r.post_gain for r in rounds if r.post_gain is not None]
-    if gains:
-        return f"{'yes' if gains[-1] > 0 else 'no'}, by views set aside"
-    ratios = [r.agreement for r in rounds if r.agreement is not None]
-    if ratios:
-        better = ratios[-1] > CLEARLY_BETTER
-        return f"{'yes' if better else 'no'}, by photos that did not guide it"
-    return "not known"

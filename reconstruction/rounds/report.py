@@ -13,7 +13,8 @@ from evaluation.pictures import to_uint8
 from evaluation.report import TRUTH, Report, ReportView
 from reconstruction.evaluate import Evaluation, HeldOutView
 from reconstruction.result import ResultFolder
-from reconstruction.rounds.record import Round, judge_post
+from reconstruction.rounds.gate import judge_post
+from reconstruction.rounds.record import Round
 from reconstruction.state import History
 
 
@@ -95,7 +96,7 @@ def compare_ways(
     lines.append(line("distilled", stats, "", minutes))
     if stats.get("post_psnr") is not None:
         lines.append(line("renders fixed", stats, "post_", minutes + evaluation.fixing / 60))
-        worth = judge_post(rounds)
+        worth = judge_post(evaluation.agreement)
         lines = [row | {"worth it": worth if row is lines[-1] else ""} for row in lines]
     return lines
 
@@ -129,6 +130,7 @@ def describe_round(r: Round) -> dict[str, str | float | int | None]:
         "views set aside": len(r.aside),
         "references": len(r.references),
         "agrees better by": None if r.agreement is None else r.agreement - 1,
+        "potential": r.potential,
         "consistent": r.consistency,
         "peak GB": r.memory,
     }

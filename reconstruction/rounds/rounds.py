@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,16 @@ import torch
 
 from evaluation.pictures import save_png
 from generators import Generated
-from reconstruction.rendering import mean_psnr, psnr
+from reconstruction.rendering import mean_psnr
 from reconstruction.rounds.distillation import NovelViews
-from reconstruction.rounds.gate import choose_aside, decide, explain, is_hopeless, is_trustworthy, refuse
+from reconstruction.rounds.gate import (
+    choose_aside,
+    decide,
+    explain,
+    is_hopeless,
+    is_trustworthy,
+    refuse,
+)
 from reconstruction.rounds.record import FIXED, PHOTOS, TRIALS, Round, Trial, Verdict
 from reconstruction.rounds.settings import find_end
 from reconstruction.rounds.targets import towards
@@ -122,7 +128,6 @@ class Rounds:
             record.verdict = Verdict.ROLLED_BACK
             record.why = "training on it gave NaN or infinity"
         with count_seconds(record, "judging"):
-            self._judge_post(record)
             spent = self.trainer.state.history.seconds
             before = self._return_to_start(FIXED if record.verdict is Verdict.KEPT else PHOTOS)
         record.seconds["trial"] = spent - before
@@ -196,9 +201,11 @@ class Rounds:
         distillation.train_on(novel.joined(earlier))
 
     def _return_to_start(self, views: str) -> float:
-        """To the snapshot, and from there on with the round's fixed views, or with photos only. Time
-        spent and the rounds' records are not forgotten. Returns the seconds of optimising until
-        there."""
+        """To the snapshot, and from there on with the round's fixed views, or with photos only.
+
+        Time spent and the rounds' records are not forgotten. Returns the seconds of optimising
+        until there.
+        """
         state = self.trainer.state
         seconds, rounds = state.history.seconds, state.distillation.rounds
         self.session.go_back(self.before, checkpoint.load(self.before))
@@ -214,24 +221,6 @@ class Rounds:
         trainer = self.trainer
         scene = trainer.posed_scene
         return mean_psnr(trainer.state.splats, scene, record.aside, trainer.config)
-
-    def _judge_post(self, record: Round) -> None:
-        """At the last round: what fixing brings to renders of the views set aside, in dB."""
-        last = self.settings.post == "auto" and record.step == self.steps[-1]
-        if not (last and record.aside and self.trainer.is_finite()):
-            return
-        scene = self.trainer.posed_scene
-        try:
-            views = self.session.generate(scene.cameras[record.aside], without=record.aside)
-        except FloatingPointError:
-            record.post_gain = -math.inf
-            return
-        gains = []
-        for i, view in zip(record.aside, views, strict=True):
-            photo, mask = scene.image(i, self.trainer.background), scene.mask(i)
-            after, before = (psnr(x, photo, mask) for x in (view.image, view.pictures["render"]))
-            gains.append(after - before)
-        record.post_gain = mean(gains)
 
     def _write_pictures(self, views: list[Generated]) -> None:
         """The round's pictures: renders/novel/<step>/{Pred,Alpha,Fixed,Confidence,Ref}."""
