@@ -124,8 +124,8 @@ class RenderThenFix:
                 weight = fixed_confidence(
                     view.color[None], image[None], view.alpha[None], *best_guide(row)
                 )[0]
-            checked = compare_with_photo(view, image, check) or (None, None)
-            results.append(FixedView(view, row, image, weight, *checked))
+            comparison = compare_with_photo(view, image, check) or (None, None)
+            results.append(FixedView(view, row, image, weight, *comparison))
         watch.lap("confidence")
         return results
 

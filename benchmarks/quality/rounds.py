@@ -66,7 +66,7 @@ def main() -> None:
         resume=False,
         evaluation=EvaluationConfig(save_video=False),
         generator=RenderThenFix(fixer),
-        fixing=FixConfig(rounds=options.rounds, first_round=0.2),
+        fixing=FixConfig(rounds=options.rounds, first_round=0.2, gate="off"),
     )
     whole = time.perf_counter() - began
     last = options.steps - 1
