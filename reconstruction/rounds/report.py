@@ -84,7 +84,7 @@ def compare_ways(
         numbers: dict[str, float | None] = {}
         for name in names:
             value, before = stats.get(prefix + name), base.get(name)
-            gain = None if None in (value, before) else METRICS[name].sign * (value - before)
+            gain = None if None in (value, before) else METRICS[name].sign * (value - before) + 0.0
             numbers |= {name: value, f"gain_{name}": gain}
         return {
             "way": way,
