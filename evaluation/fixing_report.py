@@ -54,12 +54,13 @@ def write_metrics_text(path: Path, result: Mapping) -> None:
         return f"{title}: n/a" if value is None else f"{title}: {value:.4f}"
 
     lines = [f"eval_img_num: {result['images']}"]
-    for name, metric in METRICS.items():
-        why = f" ({result['lpips']})" if name == "lpips" and means[name] is None else ""
-        lines.append(line(metric.label, name) + why)
+    shown = {name: metric.label for name, metric in METRICS.items() if name in means}
+    for name, label in shown.items():
+        why = f" ({result['lpips']})" if "lpips" in name and means[name] is None else ""
+        lines.append(line(label, name) + why)
     lines += [f"{name}: n/a (not computed here)" for name in NOT_COMPUTED]
-    for name, metric in METRICS.items():
-        lines.append(line(f"{metric.label} of the unfixed render", f"render_{name}"))
+    for name, label in shown.items():
+        lines.append(line(f"{label} of the unfixed render", f"render_{name}"))
     for where in ("good", "bad"):
         title = f"PSNR where the render was {where}"
         lines.append(line(title, f"psnr_{where}"))
@@ -71,7 +72,11 @@ def write_metrics_text(path: Path, result: Mapping) -> None:
 def format_table(result: Mapping) -> str:
     """The mean metrics as a text table."""
     means = result["mean"]
-    columns = {name: (metric.label, 8) for name, metric in METRICS.items()}
+    columns = {
+        name: (metric.label, max(8, len(metric.label) + 2))
+        for name, metric in METRICS.items()
+        if name in means
+    }
     columns |= {"psnr_good": ("good px", 9), "psnr_bad": ("bad px", 8)}
     lines = [" " * 16 + "".join(f"{title:>{width}}" for title, width in columns.values())]
     for who, prefix in (("unfixed render", "render_"), ("fixed", "")):
@@ -100,8 +105,8 @@ def write_fixing_report(
     means, rows = result["mean"], result["per_image"]
     seconds = means.get("seconds_per_image")
     first = next(iter(rows.values()))
-    names = [name for name in METRICS if first[name] is not None]
-    columns = (*METRICS, "psnr_good", "psnr_bad")
+    names = [name for name in METRICS if first.get(name) is not None]
+    columns = (*(name for name in METRICS if name in means), "psnr_good", "psnr_bad")
     shown = [key for name in names for key in (name, f"gain_{name}")]
     shown += ["gain_psnr_good", "gain_psnr_bad"]
     notes = [

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +14,21 @@ from torch import Tensor
 
 from evaluation.backbones.network import load_lpips
 
+if TYPE_CHECKING:
+    from lpips import LPIPS
+
 PSNR_CAP = 100.0  # dB; reached only by an rms error below 1e-5, that is by identical images
 SSIM_WINDOW = 11  # pixels; the Gaussian window's size at sigma 1.5
 LPIPS_TEXT = {
     "alex": "LPIPS v0.1 AlexNet (inputs scaled from [0,1] to [-1,1])",
     "vgg": "LPIPS v0.1 VGG16 (inputs left in [0,1], as 3DGS, gsplat and Difix3D report it)",
+}
+# The network of each LPIPS in METRICS, for each lpips_net
+LPIPS_NETS: dict[str | None, dict[str, str]] = {
+    None: {},
+    "alex": {"lpips": "alex"},
+    "vgg": {"lpips": "vgg"},
+    "both": {"lpips": "alex", "lpips_vgg": "vgg"},
 }
 
 
@@ -26,9 +37,9 @@ class Metric:
     """A metric: how it is shown, which way is better, and how it is computed.
 
     name: its key in files; label: one word for tables and plots.
-    about: a phrase for the protocol's line; {space} and {lpips} stand for the pixels' colour space
-        and LPIPS's network.
-    measure: of a prediction and a truth, float32 [1,3,H,W] in [0,1]; None for LPIPS, whose network
+    about: a phrase for the protocol's line; {space} stands for the pixels' colour space. That of
+        LPIPS is its network's in LPIPS_TEXT.
+    measure: of a prediction and a truth, float32 [1,3,H,W] in [0,1]; None for LPIPS, whose networks
         `Metrics` has.
     higher_is_better: False where less is better. digits: decimals in tables. unit: such as dB.
     on_luma: computed on luma where a fixer's test asks for that.
@@ -55,11 +66,12 @@ class Metric:
 class Metrics:
     """The metrics in METRICS per view.
 
-    lpips_net: "alex", "vgg", or None for no LPIPS. AlexNet gets its inputs in [-1, 1], the range
-        the network was calibrated for. VGG gets them in [0, 1]: an error of the 3DGS evaluation
-        (`normalize=False`) that published numbers share, kept for comparability.
-    backbones: a folder with the weights of LPIPS's backbone, see `evaluation.backbones.features`.
-    lpips_reason: None if LPIPS is computed, else a sentence with the reason. The backbone's weights
+    lpips_net: "alex", "vgg", "both" (lpips with AlexNet and lpips_vgg with VGG), or None for no
+        LPIPS. AlexNet gets its inputs in [-1, 1], the range the network was calibrated for. VGG
+        gets them in [0, 1]: an error of the 3DGS evaluation (`normalize=False`) that published
+        numbers share, kept for comparability.
+    backbones: a folder with the weights of LPIPS's backbones, see `evaluation.backbones.features`.
+    lpips_reason: None if LPIPS is computed, else a sentence with the reason. The backbones' weights
         are looked up, and downloaded if missing, when the object is created.
     SSIM is torchmetrics', averaged over its whole map, as torchmetrics itself does since 1.5; older
     releases omitted 5 pixels at each border, which changes the third digit.
@@ -73,19 +85,26 @@ class Metrics:
         device: torch.device | str = "cpu",
         backbones: Path | str | None = None,
     ):
-        if lpips_net not in (None, *LPIPS_TEXT):
-            raise ValueError(f"lpips_net is {lpips_net!r}; choose alex, vgg or None.")
+        if lpips_net not in LPIPS_NETS:
+            raise ValueError(f"lpips_net is {lpips_net!r}; choose alex, vgg, both or None.")
         self.lpips_net = lpips_net
         self.device = torch.device(device)
-        self._lpips, self.lpips_reason = None, "LPIPS was not asked for."
-        if lpips_net is not None:
-            network, self.lpips_reason = load_lpips(lpips_net, backbones)
-            self._lpips = network and network.to(self.device)
+        self.lpips_reason = None if lpips_net else "LPIPS was not asked for."
+        self._networks: dict[str, LPIPS | None] = {"lpips": None}
+        for name, net in LPIPS_NETS[lpips_net].items():
+            network, reason = load_lpips(net, backbones)
+            self._networks[name] = network and network.to(self.device)
+            self.lpips_reason = self.lpips_reason or reason
+
+    @property
+    def _keys(self) -> list[str]:
+        """The metrics of a result: all in METRICS, but lpips_vgg only where it was asked for."""
+        return [name for name in METRICS if METRICS[name].measure or name in self._networks]
 
     @property
     def names(self) -> list[str]:
         """The metrics that are computed: all in METRICS, but LPIPS only where it is available."""
-        return [name for name in METRICS if name != "lpips" or self._lpips is not None]
+        return [name for name in self._keys if METRICS[name].measure or self._networks[name]]
 
     @property
     def protocol(self) -> str:
@@ -97,13 +116,13 @@ class Metrics:
     ) -> str:
         """The protocol's line; space: of PSNR and SSIM, over: what means are taken over, frame:
         which pixels count."""
-        lpips = LPIPS_TEXT.get(self.lpips_net, "no LPIPS")
-        if self.lpips_net and self.lpips_reason:
-            lpips += " not available"
-        abouts = ", ".join(
-            metric.about.format(space=space, lpips=lpips) for metric in METRICS.values()
-        )
-        return f"{abouts}; on {pictures}, {frame}, mean over {over}, resolution {{resolution}}"
+        abouts = []
+        for name in self._keys:
+            net = LPIPS_NETS[self.lpips_net].get(name)
+            about = LPIPS_TEXT.get(net, METRICS[name].about).format(space=space)
+            abouts.append(about if net is None or name in self.names else f"{about} not available")
+        text = ", ".join(abouts)
+        return f"{text}; on {pictures}, {frame}, mean over {over}, resolution {{resolution}}"
 
     def __call__(
         self,
@@ -112,11 +131,12 @@ class Metrics:
         mask: Tensor | np.ndarray | None = None,
     ) -> dict[str, float | None] | list[dict[str, float | None]]:
         """{"psnr", "ssim", "lpips"}, the names in METRICS, of a view [H, W, 3], or a list of them
-        for [N, H, W, 3]. mask: bool [H, W] or [N, H, W], False where pixels do not count.
+        for [N, H, W, 3]; "lpips_vgg" too if both networks were asked for. mask: bool [H, W] or
+        [N, H, W], False where pixels do not count.
 
         The prediction is clamped to [0, 1], the truth must lie there. psnr is in dB and at most
-        PSNR_CAP, so that identical images have a finite value; lpips is None if `lpips_reason` is
-        not.
+        PSNR_CAP, so that identical images have a finite value; LPIPS is None where its network is
+        not available.
 
         Raises ValueError if sizes differ, a side is below SSIM's window, values are not floats, the
         truth is out of range, or a prediction has a NaN or infinity (the message names its view).
@@ -145,17 +165,22 @@ class Metrics:
         prediction, truth = (
             image.float().clamp(0, 1).movedim(-1, 0)[None] for image in (prediction, truth)
         )  # [1, 3, H, W]
-        return {
-            name: (metric.measure or self._measure_lpips)(
-                prediction, truth, *([mask] if metric.takes_mask else [])
-            )
-            for name, metric in METRICS.items()
-        }
+        result = {}
+        for name in self._keys:
+            metric = METRICS[name]
+            if metric.measure is None:
+                result[name] = self._measure_lpips(name, prediction, truth)
+            else:
+                masks = [mask] if metric.takes_mask else []
+                result[name] = metric.measure(prediction, truth, *masks)
+        return result
 
-    def _measure_lpips(self, prediction: Tensor, truth: Tensor) -> float | None:
-        if self._lpips is None:
+    def _measure_lpips(self, name: str, prediction: Tensor, truth: Tensor) -> float | None:
+        network = self._networks[name]
+        if network is None:
             return None
-        return self._lpips(prediction, truth, normalize=self.lpips_net == "alex").item()
+        scaled = LPIPS_NETS[self.lpips_net][name] == "alex"
+        return network(prediction, truth, normalize=scaled).item()
 
 
 def measure_psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
@@ -202,7 +227,8 @@ METRICS = {
             on_luma=True,
             takes_mask=True,
         ),
-        Metric("lpips", "LPIPS", "{lpips}", None, higher_is_better=False),
+        Metric("lpips", "LPIPS", "no LPIPS", None, higher_is_better=False),
+        Metric("lpips_vgg", "LPIPS VGG", "", None, higher_is_better=False),
     )
 }
 

@@ -90,7 +90,7 @@ def draw_comparison(
 
 def format_numbers(numbers: Mapping[str, float | None], prefix: str) -> str:
     """PSNR, and the other metrics that are computed, as a short text."""
-    others = [n for n in METRICS if n != "psnr" and numbers[prefix + n] is not None]
+    others = [n for n in METRICS if n != "psnr" and numbers.get(prefix + n) is not None]
     words = [f"{METRICS[n].label} {format_number(numbers[prefix + n], n)}" for n in others]
     return ", ".join([f"{format_number(numbers[prefix + 'psnr'], 'psnr')} dB", *words])
 

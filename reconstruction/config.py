@@ -205,8 +205,8 @@ class Config:
 class EvaluationConfig:
     """How results are measured and shown."""
 
-    lpips_net: Literal["alex", "vgg"] = "alex"
-    """Network of the perceptual metric."""
+    lpips_net: Literal["alex", "vgg", "both"] = "alex"
+    """Network of the perceptual metric; both: lpips with AlexNet and lpips_vgg with VGG16."""
     backbones: Path | None = None
     """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
     torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m

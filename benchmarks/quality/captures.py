@@ -6,11 +6,13 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 import reconstruction
 import scenes
+from evaluation.metrics import METRICS
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
 from runtime.files import write_json
@@ -34,6 +36,10 @@ class Options:
     """Optimisation steps; all schedules are scaled to them."""
     cap: int = 40_000
     """Most Gaussians (MCMC); 0: adaptive density control without a limit."""
+    lpips_net: Literal["alex", "vgg", "both"] = "both"
+    """Network of LPIPS; both: lpips with AlexNet and lpips_vgg with VGG16."""
+    backbones: Path | None = None
+    """Folder with the weights of LPIPS's networks, as for the trainer."""
     device: str = "cpu"
     """cpu or cuda."""
 
@@ -46,7 +52,10 @@ def run(capture: Path, options: Options) -> dict[str, object]:
         config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
     config = replace(config, steps_scaler=options.steps / config.max_steps)
     scene = scenes.load(posed(capture, options.results), data_factor=options.data_factor)
-    reconstruction.optimise(scene, config, result_dir=result, device=options.device)
+    evaluation = reconstruction.EvaluationConfig(options.lpips_net, options.backbones)
+    reconstruction.optimise(
+        scene, config, result_dir=result, device=options.device, evaluation=evaluation
+    )
     last = options.steps - 1
     files = ResultFolder(result)
     val = json.loads(files.val_stats(last).read_text())
@@ -59,8 +68,11 @@ def run(capture: Path, options: Options) -> dict[str, object]:
         "Gaussians": val["num_GS"],
         "steps": options.steps,
         "minutes": round(train["ellipse_time"] / 60, 1),
-        "PSNR": round(val["psnr"], 2),
-        "SSIM": round(val["ssim"], 3),
+        **{
+            metric.label: round(val[name], metric.digits)
+            for name, metric in METRICS.items()
+            if val.get(name) is not None
+        },
     }
 
 

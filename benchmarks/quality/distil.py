@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -68,6 +68,10 @@ class Options:
     """Run on these GPUs at the same time, one run per GPU."""
     device: str | None = None
     """cpu or cuda (default: a GPU if there is one)."""
+    lpips_net: Literal["alex", "vgg", "both"] = "both"
+    """Network of LPIPS; both: lpips with AlexNet and lpips_vgg with VGG16."""
+    backbones: Path | None = None
+    """Folder with the weights of LPIPS's networks, as for the trainer."""
     fixing: Annotated[FixConfig, tyro.conf.arg(name="")] = field(default_factory=FixConfig)
 
 
@@ -125,7 +129,9 @@ def reconstruct(run: Run, options: Options) -> None:
         config,
         result_dir=folder.path,
         device=device,
-        evaluation=reconstruction.EvaluationConfig(save_video=False),
+        evaluation=reconstruction.EvaluationConfig(
+            lpips_net=options.lpips_net, backbones=options.backbones, save_video=False
+        ),
         generator=load_generator(options, device),
         fixing=options.fixing,
         control=True,

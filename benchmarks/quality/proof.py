@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median, stdev
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.fixing import FixingMetrics
-from evaluation.metrics import Metrics
+from evaluation.metrics import METRICS, Metrics
 from evaluation.pictures import draw_error_map, join_side_by_side, save_png, to_uint8
 from evaluation.sheet import Cell, draw_caption
 from fixers import NAMES, load
@@ -70,6 +71,10 @@ class Arguments:
     """Precision of the networks."""
     procedural: str = "procedural"
     """Scenes whose names begin with this count as one capture."""
+    lpips_net: Literal["alex", "vgg", "both"] = "both"
+    """Network of LPIPS; both: lpips with AlexNet and lpips_vgg with VGG16."""
+    backbones: Path | None = None
+    """Folder with the weights of LPIPS's networks, as for the trainer."""
 
 
 def group_of(triplet: Triplet, procedural: str) -> Group:
@@ -163,16 +168,22 @@ def choose_nearer(guides: Guides, triplet: Triplet, render: Tensor) -> Tensor:
     return torch.where((after < before)[..., None], reference, render)
 
 
-def describe_answer(spec: str, dtype: str) -> list:
-    """What identifies stored answers: the fixer, its precision and its weights file's version."""
+def describe_answer(spec: str, dtype: str, metrics: Metrics) -> list:
+    """What identifies stored answers: the fixer, its precision, its weights file's version, and
+    what is measured."""
     weights = spec.partition("=")[2].partition(":")[0]
     file = SHIPPED if weights == "shipped" else Path(weights)
     version = [file.stat().st_size, file.stat().st_mtime] if file.is_file() else []
-    return [spec, dtype, *version, "median"]  # what is measured
+    return [spec, dtype, *version, metrics.lpips_net, *metrics.names]
 
 
 def measure(
-    name: str, answer: Answer, groups: dict[Group, list[Triplet]], out: Path, made_with: list
+    name: str,
+    answer: Answer,
+    groups: dict[Group, list[Triplet]],
+    metrics: Metrics,
+    out: Path,
+    made_with: list,
 ) -> dict[Group, dict]:
     """Means of each group; rows and pictures are stored under `out` and used again."""
     means = {}
@@ -186,7 +197,7 @@ def measure(
                     means[group] = stored["mean"]
                     bar.update(len(triplets))
                     continue
-            judge, rows, seconds = FixingMetrics(Metrics("alex")), {}, []
+            judge, rows, seconds = FixingMetrics(metrics), {}, []
             for triplet in triplets:
                 render, truth = read_render(triplet.render)[0], read_image(triplet.truth)
                 began = time.perf_counter()
@@ -229,11 +240,14 @@ def format_error(means: dict) -> str:
 
 
 def format_table(results: dict[str, dict[Group, dict]]) -> str:
-    """Markdown: a line for each group and fixer."""
+    """Markdown: a line for each group and fixer. Gains are positive where fixing helped."""
+    first = next(iter(next(iter(results.values())).values()))
+    others = [name for name in METRICS if name != "psnr" and first.get(f"gain_{name}") is not None]
+    gains = "".join(f"{METRICS[name].label} gain | " for name in others)
     lines = [
         "| capture | strategy | fixer | PSNR of the render | fixed | gain | median | "
-        "SSIM gain | gain on good pixels | on bad | made worse | s a picture |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"{gains}gain on good pixels | on bad | made worse | s a picture |",
+        "|---" * (11 + len(others)) + "|",
     ]
     for group in next(iter(results.values())):
         for name, means in results.items():
@@ -242,10 +256,11 @@ def format_table(results: dict[str, dict[Group, dict]]) -> str:
                 "" if m[f"gain_psnr_{w}"] is None else f"{m[f'gain_psnr_{w}']:+.2f}"
                 for w in ("good", "bad")
             )
+            gains = "".join(f"{m[f'gain_{metric}']:+.4f} | " for metric in others)
             lines.append(
                 f"| {group[0]} | {group[1]} | {name} | {m['render_psnr']:.2f} | {m['psnr']:.2f} | "
                 f"{m['gain_psnr']:+.2f}{format_error(m)} | {m['gain_median']:+.2f} | "
-                f"{m['gain_ssim']:+.4f} | {good} | {bad} | {100 * m['worse']:.0f} % | "
+                f"{gains}{good} | {bad} | {100 * m['worse']:.0f} % | "
                 f"{m['seconds']:.2f} |"
             )
     return "\n".join(lines) + "\n"
@@ -291,10 +306,13 @@ def main() -> None:
     if len(set(names)) < len(names):
         raise ValueError("--fixers: give each a NAME of its own")
     groups = choose_triplets(a)
-    results = {}
+    metrics, results = Metrics(a.lpips_net, backbones=a.backbones), {}
+    if metrics.lpips_reason:
+        log.warning(metrics.lpips_reason)
     for spec in a.fixers:
         name, answer = load_answer(spec, a.dtype)
-        results[name] = measure(name, answer, groups, a.out, describe_answer(spec, a.dtype))
+        made_with = describe_answer(spec, a.dtype, metrics)
+        results[name] = measure(name, answer, groups, metrics, a.out, made_with)
     text = format_table(results)
     sys.stdout.write(text)
     (a.out / "table.md").write_text(text)

@@ -97,8 +97,9 @@ class Results:
     """The same for the iteration."""
     metric_space: Literal["rgb", "y"] = "rgb"
     """y: PSNR and SSIM on luma (BT.601, studio swing), as the original reports them."""
-    lpips_net: Literal["alex", "vgg"] = "alex"
-    """Network of LPIPS; the original's is alex."""
+    lpips_net: Literal["alex", "vgg", "both"] = "alex"
+    """Network of LPIPS; the original's is alex. both: lpips with AlexNet and lpips_vgg with
+    VGG16."""
     backbones: Path | None = None
     """Folder with alexnet_features.safetensors and vgg16_features.safetensors for LPIPS, where
     torchvision's weights are neither there nor to be downloaded (or set LPIPS_BACKBONES; `python -m

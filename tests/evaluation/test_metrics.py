@@ -121,8 +121,29 @@ def test_lpips_ranges_are_those_of_the_protocol(backbones_folder, net):
     assert metrics(truth, truth)["lpips"] == pytest.approx(0, abs=1e-6)
 
 
+def test_both_nets_are_measured_side_by_side(backbones_folder):
+    images = pair(64, 64)
+    metrics = Metrics("both", backbones=backbones_folder)
+    assert metrics.names == ["psnr", "ssim", "lpips", "lpips_vgg"]
+    both = metrics(*images)
+    for name, net in (("lpips", "alex"), ("lpips_vgg", "vgg")):
+        assert both[name] == Metrics(net, backbones=backbones_folder)(*images)["lpips"]
+    assert "AlexNet" in metrics.protocol and "VGG16" in metrics.protocol
+
+
+def test_one_of_two_nets_may_lack_its_weights(backbones_folder, no_weights):
+    no_weights.mkdir(parents=True)
+    weights = "alexnet_features.safetensors"
+    (no_weights / weights).symlink_to(backbones_folder / weights)
+    metrics = Metrics("both", backbones=no_weights)
+    assert metrics.names == ["psnr", "ssim", "lpips"]
+    result = metrics(*pair())
+    assert result["lpips"] > 0 and result["lpips_vgg"] is None
+    assert "vgg16" in metrics.lpips_reason and "VGG16" in metrics.protocol.split("LPIPS")[2]
+
+
 def test_an_unknown_net_is_refused():
-    with pytest.raises(ValueError, match="alex, vgg or None"):
+    with pytest.raises(ValueError, match="alex, vgg, both or None"):
         Metrics("squeeze")
 
 
