@@ -105,12 +105,18 @@ def needed_flops(config: GSVARConfig, stage: int, references: int, repeats: int 
     return encoder + 3 * (counter.get_total_flops() - encoder)
 
 
-def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
+def stage_of(
+    number: int,
+    options: Options,
+    dtype: torch.dtype,
+    device: torch.device,
+    objective: ImageObjective,
+):
     """A new stage of the preset's sizes, ready to train."""
     torch.manual_seed(0)
     model = GSVAR(PRESETS[options.preset]()).to(device, memory_format=torch.channels_last)
     if number == 0:
-        return TokenizerStage(model, ImageObjective(None), total=1000, dtype=dtype)
+        return TokenizerStage(model, objective, total=1000, dtype=dtype)
     if number == 1:
         on = model.config.depth >= 16 if options.checkpointing is None else options.checkpointing
         model.transformer.checkpointing = on
@@ -120,7 +126,7 @@ def stage_of(number: int, options: Options, dtype: torch.dtype, device: torch.de
         return LatentStage(model, dtype=dtype)
     model.vqvae.add_bridge()
     model.vqvae.bridge.to(memory_format=torch.channels_last)
-    return BridgeStage(model.eval(), ImageObjective(None), dtype=dtype)
+    return BridgeStage(model.eval(), objective, dtype=dtype)
 
 
 def rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -134,10 +140,17 @@ def warm(run: Work, device: torch.device, repeats: int) -> float:
     return best(run, repeats, device)
 
 
-def step_of(number: int, options: Options, dtype: torch.dtype, device: torch.device):
-    """A function that does a whole step, its stage and its batch."""
+def step_of(
+    number: int,
+    options: Options,
+    dtype: torch.dtype,
+    device: torch.device,
+    objective: ImageObjective | None = None,
+):
+    """A function that does a whole step, its stage and its batch; images are trained by L1 + SSIM
+    unless there is another objective."""
     B = options.batch_size
-    stage = stage_of(number, options, dtype, device)
+    stage = stage_of(number, options, dtype, device, objective or ImageObjective(None))
     size = stage.model.config.image_size
     views = torch.rand(B, 1 + options.references, 3, *size, device=device) * 2 - 1
     truth, alpha = views[:, 0].clone(), torch.ones_like(views[:, 0, :1])

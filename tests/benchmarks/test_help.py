@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from benchmarks import run, timing
-from benchmarks.quality import splat_formats
-from benchmarks.speed import engine, growth, loading, scaling
+from benchmarks.quality import corrections, splat_formats
+from benchmarks.speed import engine, growth, loading, losses, scaling
 
 
-@pytest.mark.parametrize("module", [engine, growth, loading, run, scaling, splat_formats])
+@pytest.mark.parametrize(
+    "module", [corrections, engine, growth, loading, losses, run, scaling, splat_formats]
+)
 def test_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     with pytest.raises(SystemExit) as stop:
@@ -21,12 +23,14 @@ def test_help(module, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
+        (corrections, "--stops 0", "--stops 0.0: give a positive number"),
         (engine, "--repeats 0", "--repeats 0: give at least 1"),
         (engine, "--dtypes int8", "dtype must be"),
         (engine, "--device nonsense", "--device nonsense is not a device"),
         (growth, "--points 0", "--points 0: give at least 1"),
         (loading, "--photos 2", "--photos 2: give at least 3"),
         (loading, "--factor 0", "--factor 0: give at least 1"),
+        (losses, "--repeats 0", "--repeats 0: give at least 1"),
         (run, "--quick --threads 0", "--threads 0: give at least 1"),
         (run, "--quick --rounds 0", "--rounds 0: give at least 1"),
         (scaling, "--steps 2", "--steps 2: give at least 4"),
