@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation import fixing_report
 from evaluation.fixing import FixingMetrics, compute_luma
 from evaluation.metrics import Metrics
 
@@ -64,3 +65,17 @@ def test_no_bad_pixels_is_none(images):
     row = FixingMetrics(Metrics(None))(truth, truth, truth)
     assert row["psnr_bad"] is None
     assert row["psnr_good"] == row["psnr"]
+
+
+def test_both_nets_of_lpips_reach_the_tables(backbones_folder, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(64, 64, 3, generator=generator)
+    noise = torch.rand(64, 64, 3, generator=generator) - 0.5
+    judge = FixingMetrics(Metrics("both", backbones=backbones_folder))
+    result = fixing_report.summarize({"a": judge(truth + 0.8 * noise, truth, truth)}, judge)
+    assert min(result["mean"][f"gain_{name}"] for name in ("lpips", "lpips_vgg")) > 0
+    fixing_report.write_metrics_text(tmp_path / "metrics.txt", result)
+    text = (tmp_path / "metrics.txt").read_text()
+    assert "\nLPIPS: 0.0000\nLPIPS VGG: 0.0000\n" in text
+    head, _, fixed, _ = fixing_report.format_table(result).splitlines()
+    assert head.split()[2:5] == ["LPIPS", "LPIPS", "VGG"] and fixed.split()[3:5] == ["0.000"] * 2

@@ -22,7 +22,7 @@ def sweep(scenes, out, *flags, **settings):
 
 def test_two_shards_make_one_table_and_nothing_is_made_twice(capture, tmp_path):
     out = tmp_path / "sweep"
-    flags = ("--rounds", "2", "--device", "cpu")
+    flags = ("--rounds", "2", "--gate", "off", "--device", "cpu")
     first = sweep(capture, out, *flags, EVERY="2 3", SHARD="1/2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(f"| {capture.parent.name} |") == 1

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation.backbones.network import load_lpips
 from evaluation.metrics import Metrics
 from training.losses import (
     ImageObjective,
@@ -226,7 +227,7 @@ def test_real_weights_give_lpips_and_a_gram_loss_that_descend(backbones_folder):
     perceptual, reason = load_perceptual("cpu", backbones_folder)
     assert reason is None
     prediction, truth = images(1, 48, 48, dtype=torch.float32)
-    expected = Metrics("vgg", backbones=backbones_folder)._lpips(prediction, truth).item()
+    expected = load_lpips("vgg", backbones_folder)[0](prediction, truth).item()
     assert perceptual(prediction, truth).item() == pytest.approx(expected, rel=1e-5)
     objective = ImageObjective(perceptual, gram=True)
     leaf = prediction.clone().requires_grad_()
