@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -253,6 +253,12 @@ def average(results: Sequence[Mapping[str, float | None]]) -> dict[str, float | 
         key: None if None in values else sum(values) / len(values)
         for key, values in columns.items()
     }
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None if none is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _check(prediction: Tensor, truth: Tensor) -> None:

@@ -28,9 +28,9 @@ def agreement(image: Tensor, warped: Tensor, valid: Tensor, scale: float = GOOD_
     return torch.exp(-((near / scale) ** 2)) * valid
 
 
-def local_mean(error: Tensor, valid: Tensor) -> Tensor:
+def local_mean(error: Tensor, valid: Tensor | None = None) -> Tensor:
     """Means of errors [N,H,W] over each pixel's neighbourhood, counting valid pixels only."""
-    weight = valid.to(error)
+    weight = torch.ones_like(error) if valid is None else valid.to(error)
     window = torch.stack((error * weight, weight), 1)
     total, count = F.avg_pool2d(window, WINDOW, 1, WINDOW // 2, count_include_pad=False).unbind(1)
     return total / count.clamp(min=1e-6)
@@ -55,7 +55,7 @@ def fixed_confidence(
     surface = (alpha / SOLID_ALPHA).clamp(0, 1) ** 2
     changed = (fixed - render).abs().mean(-1)
     modest = torch.exp(-((changed / LARGE_CHANGE) ** 2))
-    near = local_mean(changed, torch.ones_like(changed, dtype=torch.bool))
+    near = local_mean(changed)
     weight = surface * modest * (1 - torch.exp(-((near / NOTABLE_CHANGE) ** 2)))
     if warped is None:
         return weight

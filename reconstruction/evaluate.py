@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.color_correction import correct_colors
-from evaluation.metrics import Metrics, average
+from evaluation.metrics import Metrics, average, mean_of_known
 from evaluation.pictures import save_png, to_uint8
 from generators import Generated
 from reconstruction.backgrounds import fixed_background
@@ -66,8 +66,7 @@ class Evaluation:
     @property
     def agreement(self) -> float | None:
         """Mean over the views that a photo could check, see `generators.Generated`."""
-        known = [view.agreement for view in self.views if view.agreement is not None]
-        return sum(known) / len(known) if known else None
+        return mean_of_known(view.agreement for view in self.views)
 
 
 @torch.no_grad()

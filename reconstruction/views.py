@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from generators.confidence import local_mean
 from scenes.cameras import Cameras
-
-WINDOW = 5  # pixels of a neighbourhood
 
 
 class ViewOrder:
@@ -83,5 +81,5 @@ def measure_progress(change: Tensor, correction: Tensor) -> Tensor:
     """How much of a correction [H,W,3] a change [H,W,3] has brought already: its part along the
     correction, in each pixel's neighbourhood. [H,W] in [0,1]."""
     products = torch.stack(((change * correction).sum(-1), (correction**2).sum(-1)))
-    done, whole = F.avg_pool2d(products, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+    done, whole = local_mean(products)
     return (done / whole.clamp(min=1e-6)).clamp(0, 1)

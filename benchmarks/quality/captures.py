@@ -47,10 +47,7 @@ class Options:
 def run(capture: Path, options: Options) -> dict[str, object]:
     """Reconstruct one capture and collect its row."""
     result = options.results / capture.name
-    config = reconstruction.mcmc() if options.cap else reconstruction.default()
-    if options.cap:
-        config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
-    config = replace(config, steps_scaler=options.steps / config.max_steps)
+    config = make_config(options.steps, options.cap)
     scene = scenes.load(posed(capture, options.results), data_factor=options.data_factor)
     evaluation = reconstruction.EvaluationConfig(options.lpips_net, options.backbones)
     reconstruction.optimise(
@@ -74,6 +71,15 @@ def run(capture: Path, options: Options) -> dict[str, object]:
             if val.get(name) is not None
         },
     }
+
+
+def make_config(steps: int, cap: int) -> reconstruction.Config:
+    """A run of so many steps, with all schedules scaled to them, and at most `cap` Gaussians (MCMC;
+    0: adaptive density control without a limit)."""
+    config = reconstruction.mcmc() if cap else reconstruction.default()
+    if cap:
+        config = replace(config, strategy=replace(config.strategy, cap_max=cap))
+    return replace(config, steps_scaler=steps / config.max_steps)
 
 
 def posed(capture: Path, results: Path) -> Path:

@@ -18,10 +18,11 @@ import tyro
 
 import reconstruction
 import scenes
+from benchmarks.quality.captures import make_config
 from evaluation.metrics import METRICS
 from reconstruction.result import ResultFolder
 from runtime.command import run_command
-from runtime.files import write_json
+from runtime.files import atomic_path, write_json
 from runtime.flags import parse_command
 from scenes import Scene, procedural
 
@@ -108,16 +109,9 @@ def reconstruct(scene: Scene, name: str, wrong: str, flag: str | None, options: 
     folder = ResultFolder(options.results / name / "_".join(filter(None, (wrong, flag))))
     stats = folder.val_stats(options.steps - 1)
     if not stats.exists():
-        config = reconstruction.mcmc()
-        last = (config.max_steps,)
-        config = replace(
-            config,
-            strategy=replace(config.strategy, cap_max=options.cap),
-            steps_scaler=options.steps / config.max_steps,
-            eval_steps=last,
-            save_steps=last,
-            **({} if flag is None else {flag: True}),
-        )
+        config = make_config(options.steps, options.cap)
+        last, on = (config.max_steps,), {} if flag is None else {flag: True}
+        config = replace(config, eval_steps=last, save_steps=last, **on)
         if wrong == "poses":
             scene = turn_training_views(scene, options.degrees)
         if wrong == "exposures":
@@ -171,7 +165,8 @@ def main() -> None:
             lines.append(reconstruct(scene, name, wrong, flag, options))
             write_json(options.results / "table.json", lines)
     text = format_table(lines)
-    (options.results / "table.md").write_text(text)
+    with atomic_path(options.results / "table.md") as temporary:
+        temporary.write_text(text)
     sys.stdout.write(text)
 
 

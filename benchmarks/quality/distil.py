@@ -18,8 +18,8 @@ import fixers
 import generators
 import reconstruction
 import scenes
-from benchmarks.quality.captures import posed
-from evaluation.metrics import METRICS
+from benchmarks.quality.captures import make_config, posed
+from evaluation.metrics import METRICS, mean_of_known
 from reconstruction.result import ResultFolder
 from reconstruction.rounds.settings import FixConfig
 from runtime.command import choose_device, run_command
@@ -106,17 +106,9 @@ def reconstruct(run: Run, options: Options) -> None:
         from scenes.procedural import write
 
         write(run.capture, run.scene_seed, n_views=24, width=256, height=192)
-    config = reconstruction.mcmc() if options.cap else reconstruction.default()
-    if options.cap:
-        config = replace(config, strategy=replace(config.strategy, cap_max=options.cap))
+    config = make_config(options.steps, options.cap)
     last = (config.max_steps,)
-    config = replace(
-        config,
-        steps_scaler=options.steps / config.max_steps,
-        seed=run.seed,
-        eval_steps=last,
-        save_steps=last,
-    )
+    config = replace(config, seed=run.seed, eval_steps=last, save_steps=last)
     scene = scenes.load(
         posed(run.capture, options.results),
         data_factor=options.data_factor if run.scene_seed is None else 1,
@@ -197,7 +189,9 @@ def write_table(options: Options, runs: list[Run]) -> str:
     write_json(options.results / "table.json", lines)
     text = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
     text += ["| " + " | ".join(format_cell(line[k]) for k in keys) + " |" for line in lines]
-    means = {k: mean([line[k] for line in lines]) for k in keys if isinstance(lines[0][k], float)}
+    means = {
+        k: mean_of_known(line[k] for line in lines) for k in keys if isinstance(lines[0][k], float)
+    }
     text.append(
         "| "
         + " | ".join(format_cell(means.get(k, "mean" if k == "scene" else "")) for k in keys)
@@ -208,12 +202,6 @@ def write_table(options: Options, runs: list[Run]) -> str:
         temporary.write_text(markdown)
     plot(lines, options.results / "table.png")
     return markdown
-
-
-def mean(values: list[float | None]) -> float | None:
-    """The mean of the known values; None without any."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def format_cell(value: object) -> str:

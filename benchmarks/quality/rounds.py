@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import tyro
 import fixers
 import reconstruction
 import scenes
+from benchmarks.quality.captures import make_config
 from generators import RenderThenFix
 from reconstruction import EvaluationConfig, FixConfig
 from reconstruction.result import ResultFolder
@@ -48,12 +49,7 @@ def main() -> None:
     capture = options.capture or options.results / "scene"
     if options.capture is None and not capture.exists():
         write(capture, 0, n_views=24, width=256, height=192)
-    config = reconstruction.mcmc()
-    config = replace(
-        config,
-        strategy=replace(config.strategy, cap_max=options.cap),
-        steps_scaler=options.steps / config.max_steps,
-    )
+    config = make_config(options.steps, options.cap)
     fixer = fixers.load("gsvar", mode="auto", device=options.device)
     folder = ResultFolder(options.results / "run")
     scene = scenes.load(capture, data_factor=options.data_factor)

@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators import Generated
-from reconstruction.rounds.record import CLEARLY_BETTER, FIXED, PHOTOS, Round, Verdict
+from reconstruction.rounds.record import FIXED, PHOTOS, Round, Verdict
 from reconstruction.rounds.settings import FixConfig
 
+CLEARLY_BETTER = 1.002  # agreement with photos: less than 0.2 % better says nothing for a round
 MOST_LOSS = 0.05  # dB on the views set aside, to photos alone: less may be chance
 LEAST_CONSISTENCY = 0.5  # share of a generated view that another one must not contradict
 CONTRADICTED = 0.98  # agreement of the fixed final renders with photos, below which they are worse

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-CLEARLY_BETTER = 1.002  # agreement with photos: less than 0.2 % better says nothing for a round
-
 
 class Verdict(str, Enum):
     """What becomes of a round; the values are those of stats/rounds_step*.json."""

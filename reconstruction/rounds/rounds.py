@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
+from evaluation.metrics import mean_of_known
 from evaluation.pictures import save_png
 from generators import Generated
 from reconstruction.rendering import mean_psnr
@@ -54,8 +55,6 @@ class Rounds:
         where it was."""
         session, state = self.session, self.trainer.state
         for step in self.steps:
-            if any(is_hopeless(r) for r in state.distillation.rounds):
-                break
             record = next((r for r in state.distillation.rounds if r.step == step), None)
             if record is None and state.done <= step:
                 session.train_until(step)
@@ -65,8 +64,10 @@ class Rounds:
             if record is not None and record.verdict is Verdict.OPEN:
                 self._conclude(record)
                 session.save_state()
-            if is_hopeless(record) and step != self.steps[-1]:
-                log.info("nothing to gain here: going on without fixing")
+            if record is not None and is_hopeless(record):
+                if step != self.steps[-1]:
+                    log.info("nothing to gain here: going on without fixing")
+                break
         session.train_until(self.trainer.config.max_steps)
 
     # the parts of a round ----------------------------------------------------------------------
@@ -170,8 +171,8 @@ class Rounds:
 
     def _describe(self, record: Round, views: list[Generated]) -> None:
         """Note what the views are like, whose photos guided them, and how long they took."""
-        record.agreement = mean([v.agreement for v in views if v.agreement is not None])
-        record.consistency = mean([v.consistency for v in views if v.consistency is not None])
+        record.agreement = mean_of_known(view.agreement for view in views)
+        record.consistency = mean_of_known(view.consistency for view in views)
         record.potential = measure_potential(views)
         record.references = sorted({name for view in views for name in view.references})
         record.seconds = dict(sum((Counter(view.seconds) for view in views), Counter()))
@@ -236,14 +237,14 @@ class Rounds:
 def measure_potential(views: Sequence[Generated]) -> float | None:
     """Mean square of what is trained on of the views' corrections, over the renders' mean squared
     error to photos; None where no photo could tell that."""
-    error = mean([view.error for view in views if view.error is not None])
+    error = mean_of_known(view.error for view in views)
     if not error:
         return None
     squares = [
         (view.confidence * (view.image - view.pictures["render"]).square().mean(-1)).mean().item()
         for view in views
     ]
-    return mean(squares) / error
+    return mean_of_known(squares) / error
 
 
 @contextmanager
@@ -252,8 +253,3 @@ def count_seconds(record: Round, part: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     record.seconds[part] = record.seconds.get(part, 0.0) + time.perf_counter() - began
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """None of no values."""
-    return sum(values) / len(values) if values else None

@@ -45,7 +45,7 @@ class FixConfig:
     """What a fixed view teaches: the difference that fixing made, as far as the splats lack it
     still; or the fixed picture, which also holds back what photos teach them meanwhile."""
     novel_share: float = 0.6
-    """Share of the steps right after a round that train on a fixed view."""
+    """Share of the steps that train on a fixed view."""
     fade: bool = False
     """Lower that share to zero until the next round, as the fixed renders become outdated."""
     beside: bool = True
