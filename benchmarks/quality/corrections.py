@@ -157,6 +157,9 @@ def main() -> None:
     for name in ("degrees", "stops", "steps", "cap"):
         if not getattr(options, name) > 0:
             raise ValueError(f"--{name} {getattr(options, name)}: give a positive number")
+    missing = [str(capture) for capture in options.captures if not capture.is_dir()]
+    if missing:
+        raise ValueError(f"{missing[0]} is not the folder of a capture")
     lines = []
     for capture in (None, *options.captures):
         name = PROCEDURAL if capture is None else capture.resolve().name

@@ -112,7 +112,9 @@ def stage_of(
     device: torch.device,
     objective: ImageObjective,
 ):
-    """A new stage of the preset's sizes, ready to train."""
+    """A new stage of the preset's sizes, ready to train; ValueError where there is no such."""
+    if options.preset not in PRESETS:
+        raise ValueError(f"--preset {options.preset}: choose {', '.join(PRESETS)}")
     torch.manual_seed(0)
     model = GSVAR(PRESETS[options.preset]()).to(device, memory_format=torch.channels_last)
     if number == 0:

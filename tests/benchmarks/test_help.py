@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import run, timing
 from benchmarks.quality import corrections, splat_formats
-from benchmarks.speed import engine, growth, loading, losses, scaling
+from benchmarks.speed import engine, growth, loading, losses, scaling, training
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ def test_help(module, monkeypatch, capsys):
     ("module", "arguments", "sentence"),
     [
         (corrections, "--stops 0", "--stops 0.0: give a positive number"),
+        (corrections, "/nowhere", "/nowhere is not the folder of a capture"),
         (engine, "--repeats 0", "--repeats 0: give at least 1"),
         (engine, "--dtypes int8", "dtype must be"),
         (engine, "--device nonsense", "--device nonsense is not a device"),
@@ -31,6 +32,7 @@ def test_help(module, monkeypatch, capsys):
         (loading, "--photos 2", "--photos 2: give at least 3"),
         (loading, "--factor 0", "--factor 0: give at least 1"),
         (losses, "--repeats 0", "--repeats 0: give at least 1"),
+        (training, "--preset none", "--preset none: choose original-d24"),
         (run, "--quick --threads 0", "--threads 0: give at least 1"),
         (run, "--quick --rounds 0", "--rounds 0: give at least 1"),
         (scaling, "--steps 2", "--steps 2: give at least 4"),
