@@ -52,6 +52,10 @@ class Options:
     json: Path | None = None
     """Also write the figures to this file."""
 
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"--preset {self.preset}: choose {', '.join(PRESETS)}")
+
 
 def transformer_flops(config: GSVARConfig, references: int) -> float:
     """FLOPs of one sample's forward pass: linear layers and the unmasked attention."""
@@ -112,9 +116,7 @@ def stage_of(
     device: torch.device,
     objective: ImageObjective,
 ):
-    """A new stage of the preset's sizes, ready to train; ValueError where there is no such."""
-    if options.preset not in PRESETS:
-        raise ValueError(f"--preset {options.preset}: choose {', '.join(PRESETS)}")
+    """A new stage of the preset's sizes, ready to train."""
     torch.manual_seed(0)
     model = GSVAR(PRESETS[options.preset]()).to(device, memory_format=torch.channels_last)
     if number == 0:

@@ -32,7 +32,6 @@ def test_help(module, monkeypatch, capsys):
         (loading, "--photos 2", "--photos 2: give at least 3"),
         (loading, "--factor 0", "--factor 0: give at least 1"),
         (losses, "--repeats 0", "--repeats 0: give at least 1"),
-        (training, "--preset none", "--preset none: choose original-d24"),
         (run, "--quick --threads 0", "--threads 0: give at least 1"),
         (run, "--quick --rounds 0", "--rounds 0: give at least 1"),
         (scaling, "--steps 2", "--steps 2: give at least 4"),
@@ -60,3 +59,8 @@ def test_growth_of_emulated_bf16_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--dtype", "bf16"])
     with pytest.raises(ValueError, match="--dtype bf16 would be emulated here: use float32"):
         growth.main()
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(ValueError, match="--preset none: choose original-d24"):
+        training.Options(preset="none")
