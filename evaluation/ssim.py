@@ -7,8 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from runtime.kernels import kernel
 
 Padding = Literal["same", "valid"]
 
@@ -74,7 +76,7 @@ class _FusedSSIM(torch.autograd.Function):
 # runs over contiguous floats. Threads share no output row: results do not depend on their number.
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@kernel(parallel=True, fastmath=True)
 def _forward(x, y, window):
     """Mean SSIM and its partial derivatives by blurred x, x^2 and xy, in a border of zeros.
 
@@ -124,7 +126,7 @@ def _forward(x, y, window):
     return sums.sum() / count, partials
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@kernel(parallel=True, fastmath=True)
 def _backward(x, y, partials, window):
     """Gradient of the mean SSIM by x, float32 [H, 3W]: the partials blurred back."""
     H, W3 = x.shape

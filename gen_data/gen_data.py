@@ -165,6 +165,12 @@ def main(o: Options) -> None:
     todo = [n for n in names if o.overwrite or not is_finished(tasks[n].output, tasks[n].recipe)]
     if len(todo) < len(names):
         log.info("%d of %d scenes are finished already", len(names) - len(todo), len(names))
+    if todo and device == "cpu":
+        from reconstruction.warm_up import OPTIMISATION
+        from runtime.kernels import compile_ahead, wait_for_kernels
+
+        compile_ahead(*OPTIMISATION)
+        wait_for_kernels()  # or each worker would compile them
     failures = run_in_workers(run_task, {name: tasks[name] for name in todo}, o.workers)
     if failures:
         log.error("%d of %d scenes failed:", len(failures), len(todo))

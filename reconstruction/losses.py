@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from evaluation.ssim import C1, C2, TAPS, WINDOW, ssim
+from runtime.kernels import WarmUp, kernel
 from scenes.cameras import Cameras
 from splats.gaussians import Splats
 
@@ -96,7 +97,7 @@ F, I = np.float32, np.uintp
 ZERO, ONE, TWO = F(0), F(1), F(2)
 
 
-@njit(parallel=True, fastmath={"nsz"}, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath={"nsz"})
 def _photometric(x, y, ssim_lambda):
     """Loss of images [H, 3W] and its gradient by x."""
     H, W3 = x.shape
@@ -175,3 +176,12 @@ def _photometric(x, y, ssim_lambda):
                 sums[row, 1] += s[i]
     ssim = sums[:, 0].sum() / (rows * columns)
     return l1_weight * sums[:, 1].sum() + ssim_lambda * (1 - ssim), gradient
+
+
+def compile_photometric() -> None:
+    """Have numba compile the kernel, on a tiny image."""
+    image = torch.zeros(TAPS, TAPS, 3)
+    photometric(image, image)
+
+
+PHOTOMETRIC = WarmUp(compile_photometric, (_photometric,))

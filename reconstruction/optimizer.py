@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from reconstruction.config import Config
-from splats.gaussians import Splats
+from runtime.kernels import WarmUp, kernel
+from splats.gaussians import Splats, random_splats
 
 
 def make_optimizers(
@@ -152,7 +153,7 @@ def _update_each(
         optimizer.zero_grad(set_to_none=True)
 
 
-@njit(parallel=True, fastmath={"nsz"}, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath={"nsz"})
 def _adam(values, gradients, firsts, seconds, settings):
     """Adam (Kingma and Ba 2014) on several flat arrays; settings: beta 1 and 2, rate over the
     first moment's bias, root of the second moment's bias, epsilon, one row per array."""
@@ -173,3 +174,14 @@ def _adam(values, gradients, firsts, seconds, settings):
             m[i] = beta1 * m[i] + (one - beta1) * g[i]
             v[i] = beta2 * v[i] + (one - beta2) * g[i] * g[i]
             x[i] -= rate * m[i] / (math.sqrt(v[i]) / bias + eps)
+
+
+def compile_update() -> None:
+    """Have numba compile the kernel, on a few Gaussians."""
+    splats = random_splats(4, 1.0)
+    for parameter in splats.values():
+        parameter.grad = torch.zeros_like(parameter)
+    update(make_optimizers(splats, Config(), 1.0))
+
+
+UPDATE = WarmUp(compile_update, (_adam,))

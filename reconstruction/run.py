@@ -24,7 +24,9 @@ from reconstruction.rounds.targets import choose_targets
 from reconstruction.session import Progress, Session, advance
 from reconstruction.start import Start
 from reconstruction.trainer import Trainer
+from reconstruction.warm_up import OPTIMISATION
 from runtime.files import make_writable_folder
+from runtime.kernels import compile_ahead, wait_for_kernels
 from runtime.lock import locked_folder
 from scenes.cameras import Cameras
 from scenes.scene import Scene
@@ -67,6 +69,9 @@ def optimise(
             f"{start.source} has {first} steps already, and --max_steps is {scaled.max_steps}; "
             "raise it, or evaluate with --eval_only"
         )
+    if device.type == "cpu":
+        compile_ahead(*OPTIMISATION)
+    wait_for_kernels()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if result_dir is None:
             trainer = Trainer(scene, scaled, device, start)

@@ -25,6 +25,8 @@ def main() -> None:
     flags = parse_flags()
     from examples.gsplat.inputs import load_generator, load_scene_of, load_start
     from reconstruction.rounds.settings import original
+    from reconstruction.warm_up import OPTIMISATION
+    from runtime.kernels import compile_ahead
 
     device, fixing = choose_device(flags.device), flags.fixing
     if fixing.control and not fixing.fix:
@@ -36,6 +38,8 @@ def main() -> None:
         from splats.view.show import LOCAL, check_port, show
 
         check_port(LOCAL, flags.port)
+    if device.type == "cpu" and not flags.eval_only:
+        compile_ahead(*OPTIMISATION)  # while photos are read
     rounds = original(flags.rounds) if fixing.schedule == "original" else flags.rounds
     fixes = fixing.fix and not flags.eval_only
     generator = load_generator(flags, rounds, device) if fixes else None

@@ -25,6 +25,8 @@ from fixers.tiling import Input, Tile, batches, grid_of, largest_part, pad, run
 from models.gsvar import GSVAR, loading
 from models.gsvar.memory import ReferenceMemory
 from models.gsvar.restorer import Restorer
+from models.layers.winograd import prepare_kernels
+from runtime.kernels import wait_for_kernels
 from runtime.precision import choose_dtype
 from scenes.cameras import Cameras
 from triplets.pictures import resize_planes
@@ -91,6 +93,7 @@ class GSVARFixer:
         )
         if options.mixing_blocks is not None:
             model.mix_in(options.mixing_blocks)
+        prepare_kernels(model)
         return cls(model, options)
 
     def to(self, device: torch.device | str) -> GSVARFixer:
@@ -141,6 +144,7 @@ class GSVARFixer:
         renders, references = validate_inputs(renders, references, confidence, alphas)
         if not len(renders):
             return renders
+        wait_for_kernels()
         given = (renders, references, confidence, alphas, cameras, reference_cameras, depths)
         with explain_lack_of_memory():
             fixed = [

@@ -11,6 +11,9 @@ from numba import config, njit, prange, set_num_threads, types
 from numba.extending import overload
 from torch import Tensor, nn
 
+from runtime.kernels import WarmUp, compile_ahead, kernel
+from runtime.precision import choose_dtype
+
 BLOCK = 512  # tiles at a time: their transforms stay in the cache
 LEAST_CHANNELS, LEAST_PIXELS = 32, 256
 LOG2E = np.float32(-math.log2(math.e))
@@ -18,8 +21,6 @@ _nodes = -0.5 + 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
 P = tuple(np.polynomial.polynomial.polyfit(_nodes, 2**_nodes, 6).astype(np.float32))
 P0, P1, P2, P3, P4, P5, P6 = P
 ZERO, ONE, MOST = np.float32(0), np.float32(1), np.float32(80)
-
-_options = {"cache": True, "error_model": "numpy", "fastmath": {"nsz"}, "nogil": True}
 
 
 def usable(x: Tensor, conv: nn.Conv2d) -> bool:
@@ -284,7 +285,7 @@ def _narrow(value, like):
 CHUNK = 1024  # pixels summed in float32 before float64 takes over; a constant, for repeatable sums
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _moments(x):
     """Sums and sums of squares over pixels, float64 [B,C], of x [B,pixels,C]."""
     B, n, C = x.shape
@@ -301,7 +302,7 @@ def _moments(x):
     return sums.sum(1), squares.sum(1)
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _normalise(x, scale, shift, out, edge):
     """silu(x scale + shift) into out, whose border is `edge` wide."""
     B, H, W, C = x.shape
@@ -313,7 +314,7 @@ def _normalise(x, scale, shift, out, edge):
                 out[b, r + edge, w + edge, c] = narrow(_silu(v), out[b, r + edge, w + edge, c])
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _slope_moments(x, g, scale, shift):
     """With d the gradient g of silu(x scale + shift) brought to its inside: sums of d and of d x,
     float64 [B,C] each, of x and g [B,pixels,C]."""
@@ -332,7 +333,7 @@ def _slope_moments(x, g, scale, shift):
     return sums.sum(1), products.sum(1)
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _slope(x, g, scale, shift, by_x, constant, out):
     """d scale + x by_x + constant into out [B,pixels,C]; d as in `_slope_moments`."""
     B, n, C = x.shape
@@ -347,7 +348,7 @@ def _slope(x, g, scale, shift, by_x, constant, out):
                 out[b, i, c] = narrow(d, out[b, i, c])
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _spread(x, start, count, columns, out):
     """B^T d B of tiles start, start+1, ...: x [H',W',C] -> out [16,block,C]."""
     C = x.shape[2]
@@ -400,7 +401,7 @@ def _spread(x, start, count, columns, out):
             out[15, i, c] = narrow(h1 - h3, out[15, i, c])
 
 
-@njit(parallel=True, **_options)
+@kernel(parallel=True, fastmath={"nsz"})
 def _gather(m, start, count, columns, bias, residual, adds, out):
     """A^T m A of tiles, plus bias and residual: m [16,block,K] -> out [H,W,K]."""
     H, W, K = out.shape
@@ -442,3 +443,23 @@ def _gather(m, start, count, columns, bias, residual, adds, out):
                 for k in range(K):
                     v = wide(out[r1, w1, k]) + wide(residual[r1, w1, k])
                     out[r1, w1, k] = narrow(v, out[r1, w1, k])
+
+
+@torch.inference_mode()
+def compile_convolutions() -> None:
+    """Have numba compile what inference needs, in the usual type of this CPU."""
+    x = torch.zeros(1, LEAST_CHANNELS, 16, 16, dtype=choose_dtype("auto", "cpu"))
+    conv = nn.Conv2d(LEAST_CHANNELS, LEAST_CHANNELS, 3, padding=1).to(x.dtype)
+    norm_silu_conv(x, nn.GroupNorm(4, LEAST_CHANNELS).to(x.dtype), conv, x)
+
+
+def prepare_kernels(model: nn.Module) -> None:
+    """Begin to compile what a model will need on the CPU; `runtime.kernels.wait_for_kernels`."""
+    some = next(model.parameters())
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    wide = any(min(m.in_channels, m.out_channels) >= LEAST_CHANNELS for m in convolutions)
+    if wide and some.device.type == "cpu" and some.dtype == choose_dtype("auto", "cpu"):
+        compile_ahead(CONVOLUTIONS)
+
+
+CONVOLUTIONS = WarmUp(compile_convolutions, (_moments, _normalise, _spread, _gather))

@@ -7,7 +7,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from runtime.kernels import kernel
 
 BOX, ELLIPSOID, FRUSTUM, FLAT = range(4)
 RECTANGLE, LEAF, DISC = range(3)
@@ -20,19 +22,14 @@ TEXTURE, TILES_U, TILES_V, TINT_R, TINT_G, TINT_B, F0, SHARPNESS, MIRROR, EMISSI
 MEAN_R, MEAN_G, MEAN_B, SURFACE_COLUMNS = 11, 12, 13, 14
 
 # No assumption about infinities or NaN: slab tests divide by zero on purpose.
-_OPTIONS = {
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"nsz"},
-}
-_allocating = njit(**_OPTIONS)
+_allocating = kernel(fastmath={"nsz"})
 # Without the run-time's reference counts: they cost two atomic operations for every array that a
 # function touches, on a counter that all threads share, and doubled the time of a frame.
 # Nothing compiled in this way may allocate.
-_jit = njit(_nrt=False, **_OPTIONS)
+_jit = kernel(_nrt=False, fastmath={"nsz"})
 # A call that is not inlined copies the whole World, which costs more than most of these do.
-_inline = njit(_nrt=False, forceinline=True, **_OPTIONS)
-_parallel = njit(parallel=True, **_OPTIONS)
+_inline = kernel(_nrt=False, forceinline=True, fastmath={"nsz"})
+_parallel = kernel(parallel=True, fastmath={"nsz"})
 
 
 class World(NamedTuple):

@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from runtime.kernels import kernel
+
 TILE = 16
 PIXELS = TILE * TILE
 INLINE = 4  # channels blended in the innermost loop; fewer are padded with zeros
@@ -78,7 +80,7 @@ def _largest(s, n):
     return result
 
 
-@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath=fast)
 def blend_forward(
     means2d, conics, opacities, colors, reach, offsets, ids, background, shown, width, height
 ):
@@ -198,7 +200,7 @@ def _absolute_moments(s, x, y, a, b, c, begin, end):
     return sum_x, sum_y
 
 
-@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath=fast)
 def blend_backward(
     means2d, conics, opacities, colors, reach, offsets, ids, background,
     transmittance, last, v_image, v_alpha, attached, absolute,

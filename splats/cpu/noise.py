@@ -1,7 +1,8 @@
 # MCMC's noise (arXiv 2404.09591, equation 8) on the CPU, in one pass over the lanes of project.py.
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from runtime.kernels import WarmUp, kernel
 from splats.cpu.functions import exp, sigmoid
 from splats.cpu.project import (
     CHUNK,
@@ -23,7 +24,7 @@ from splats.cpu.project import (
 X, Y, Z, ROWS = 11 * LANES, 12 * LANES, 13 * LANES, 14
 
 
-@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath=fast)
 def add_noise(means, scales, quats, opacities, noise, amount):
     """Add noise [N, 3], normal, to the means [N, 3] in place: times `amount`, by each Gaussian's
     covariance and by a sigmoid that is next to nothing for opaque ones.
@@ -53,3 +54,12 @@ def add_noise(means, scales, quats, opacities, noise, amount):
             for i in range(count):
                 for k in range(3):
                     means[first + i, k] = s[MX + k * LANES + i]
+
+
+def compile_noise() -> None:
+    """Have numba compile the kernel, on one Gaussian."""
+    rows, opacity = np.ones((1, 3), np.float32), np.ones(1, np.float32)
+    add_noise(rows, rows, np.ones((1, 4), np.float32), opacity, rows, 1.0)
+
+
+NOISE = WarmUp(compile_noise, (add_noise,))

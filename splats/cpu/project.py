@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from runtime.kernels import kernel
 from splats.cpu.functions import bases, direction_gradient, exp, log, sigmoid
 
 ALPHA_MIN = 1 / 255
@@ -142,7 +143,7 @@ def _scalars(V):
     )  # fmt: skip
 
 
-@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath=fast)
 def project_forward(
     means, scales, quats, opacities, sh0, shN, degree, viewmats, Ks, positions,
     width, height, near, far, eps2d, antialiased,
@@ -235,7 +236,7 @@ def project_forward(
     return means2d, conics, alphas, values, extents, radii
 
 
-@njit(parallel=True, fastmath=fast, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True, fastmath=fast)
 def project_backward(
     means, scales, quats, opacities, sh0, shN, degree, viewmats, Ks, positions,
     width, height, eps2d, antialiased, radii, values,

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from runtime.kernels import kernel
 from splats.cpu.blend import TILE
 
 DIGIT = 11
@@ -12,7 +13,7 @@ MASK = np.uint32((1 << DIGIT) - 1)
 CHUNKS = 8  # independent parts of the counting sort; the result does not depend on their number
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel()
 def sort_by_depth(depths, radii):
     """Indices of the visible Gaussians from near to far, equal depths by index. depths [N] > 0."""
     order = np.empty(len(depths), np.int32)
@@ -68,7 +69,7 @@ def _touches(tx, ty, x, y, a, b, c, limit):
     return _nearest(x0, x0 + TILE - 1, y0, y0 + TILE - 1, x, y, a, b, c) <= limit
 
 
-@njit(parallel=True, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True)
 def bin_tiles(order, means2d, conics, opacities, extents, width, height):
     """Lists of Gaussians per tile.
 
@@ -130,7 +131,7 @@ def bin_tiles(order, means2d, conics, opacities, extents, width, height):
     return offsets, ids, starts, places
 
 
-@njit(parallel=True, cache=True, error_model="numpy", nogil=True)
+@kernel(parallel=True)
 def sum_pairs(pairs, starts, places):
     """The rows of pairs [M, 8 + D] that belong to each Gaussian, summed in a fixed order, as
     gradients of means [N,2], |means| [N,2], conics [N,3], opacities [N] and colours [N,D]."""
