@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from tqdm import tqdm
 
 from runtime.files import atomic_path
+from runtime.progress import ProgressBar
 
 
 def write_video(path: Path | str, frames: Iterable[Tensor], fps: float = 30) -> None:
@@ -26,7 +26,7 @@ def write_video(path: Path | str, frames: Iterable[Tensor], fps: float = 30) -> 
     shape, encoder = None, None
     with atomic_path(path) as temporary:
         try:
-            for frame in tqdm(frames, desc=path.name, total=total, unit="frame", disable=None):
+            for frame in ProgressBar(frames, desc=path.name, total=total, unit="frame"):
                 if shape is None:
                     shape = frame.shape
                     if len(shape) != 3 or shape[2] != 3 or 0 in shape:

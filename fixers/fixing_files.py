@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.metrics import mse_to_psnr
 from evaluation.pictures import join_side_by_side, save_png, to_uint8
@@ -18,6 +17,7 @@ from fixers.fixer import Fixer
 from fixers.holes import contradicts, guess_alpha
 from fixers.sources import Pair, Video, find_pairs, is_video
 from runtime.files import make_writable_folder
+from runtime.progress import ProgressBar
 from triplets.pictures import read_image, read_render, resize
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,9 @@ def fix_pictures(arguments: Arguments, pairs: list[Pair], alphas: dict[str, Path
     broken: list[str] = []
     doubtful: list[Path] = []
     changes = Changes()
-    for pair in tqdm(todo, "fixing", unit="picture", disable=None if len(todo) > 1 else True):
+    for pair in ProgressBar(
+        todo, "fixing", unit="picture", disable=None if len(todo) > 1 else True
+    ):
         try:
             (image, alpha), guide = read_render(pair.image), None
         except (ValueError, OSError) as error:  # the others are not to wait for it
@@ -179,7 +181,7 @@ def fix_video(arguments: Arguments) -> None:
         nonlocal done
         some = islice(source.frames(), wanted.start, wanted.stop)
         total = source.count and len(range(*wanted.indices(source.count)))
-        for i, frame in enumerate(tqdm(some, "fixing", total, unit="frame")):
+        for i, frame in enumerate(ProgressBar(some, "fixing", total, unit="frame")):
             target = folder / f"{i + wanted.start:05d}.png"
             if arguments.resume and target.exists():
                 fixed = read_image(target)

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tqdm import tqdm
+from runtime.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class _Worker:
     connection: Connection
     slot: int
     name: str = ""
-    bar: tqdm | None = None
+    bar: ProgressBar | None = None
 
     @classmethod
     def start(cls, work: Work, slot: int, workers: int) -> _Worker:
@@ -107,8 +107,8 @@ class _Worker:
 
     def show(self, done: int, total: int) -> None:
         if self.bar is None:
-            self.bar = tqdm(
-                desc=self.name[:24], total=total, position=self.slot, leave=False, disable=None
+            self.bar = ProgressBar(
+                desc=self.name[:24], total=total, position=self.slot, leave=False
             )
         self.bar.update(done - self.bar.n)
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fixers import Fixer
 from generators.confidence import (
@@ -20,6 +19,7 @@ from generators.confidence import (
 )
 from generators.generator import Generated, References, Renderer
 from generators.guides import Guide, Guides, RenderedView, render_one
+from runtime.progress import ProgressBar
 from scenes.cameras import Cameras
 from triplets.pictures import resize
 
@@ -91,7 +91,9 @@ class RenderThenFix:
             raise ValueError("render-then-fix needs a renderer of the splats")
         guides, watch = Guides(render, references, self.select_by), Stopwatch()
         views: dict[int, FixedView] = {}
-        with tqdm(total=len(cameras), desc="fixing", unit="view", leave=False, delay=3) as bar:
+        with ProgressBar(
+            total=len(cameras), desc="fixing", unit="view", leave=False, delay=3
+        ) as bar:
             for group in group_by_size(cameras, BATCH):
                 views |= zip(group, self._fix(cameras[group], guides, watch), strict=True)
                 bar.update(len(group))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.color_correction import correct_colors
 from evaluation.metrics import Metrics, average, mean_of_known
@@ -20,6 +19,7 @@ from reconstruction.config import Config
 from reconstruction.rendering import render_view
 from reconstruction.result import ResultFolder
 from runtime.files import write_json
+from runtime.progress import ProgressBar
 from scenes.cameras import Cameras
 from scenes.scene import Scene
 from splats.gaussians import Splats
@@ -93,7 +93,7 @@ def evaluate(
     fixing = 0.0 if fixed is None else time.perf_counter() - fixing
     background = fixed_background(scene, config)
     views, seconds = [], 0.0
-    for i, index in enumerate(tqdm(scene.split.test, desc="evaluating", leave=False)):
+    for i, index in enumerate(ProgressBar(scene.split.test, "evaluating", leave=False, delay=3)):
         start = time.perf_counter()
         camera = scene.cameras[index].to(device)
         render = render_view(splats, camera, config, background=background)

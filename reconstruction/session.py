@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.metrics import Metrics, mse_to_psnr
 from generators import Generated, Generator, References
@@ -26,6 +25,7 @@ from reconstruction.trainer import Trainer
 from runtime import memory
 from runtime.files import write_json
 from runtime.interrupts import Interrupt, deferred_interrupt
+from runtime.progress import ProgressBar
 from scenes.cameras import Cameras
 from splats.formats import checkpoint, ply
 from splats.rasterize import Render
@@ -255,13 +255,11 @@ class Progress:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.bar: tqdm | None = None
+        self.bar: ProgressBar | None = None
 
     def __enter__(self) -> Progress:
         total, done = self.trainer.config.max_steps, self.trainer.state.done
-        self.bar = tqdm(
-            desc="optimising", total=total, initial=done, unit="step", dynamic_ncols=True
-        )
+        self.bar = ProgressBar(desc="optimising", total=total, initial=done, unit="step")
         return self
 
     def __exit__(self, *_: object) -> None:

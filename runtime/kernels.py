@@ -16,7 +16,8 @@ from typing import Any
 from numba import njit
 from numba.core import event
 from numba.core.dispatcher import Dispatcher
-from tqdm import tqdm
+
+from runtime.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def wait_for_kernels() -> None:
     kernels = [k for w in _begun for k in w.kernels]
     if all(process.poll() is not None for process in _processes):
         return
-    with tqdm(desc="compiling kernels", total=len(kernels), unit="kernel") as bar:
+    with ProgressBar(desc="compiling kernels", total=len(kernels), unit="kernel") as bar:
         bar.set_postfix_str("once")
         while any(process.poll() is None for process in _processes):
             bar.update(sum(map(is_cached, kernels)) - bar.n)

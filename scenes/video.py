@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from runtime.files import atomic_path, replace_folder, write_json
+from runtime.progress import ProgressBar
 from scenes.capture import FEWEST_VIEWS
 from scenes.work import work_folder
 
@@ -133,7 +133,7 @@ def _extract(video: Path, folder: Path, content: _Video, n: int, progress: bool)
     done = len(list(folder.glob("frame_*.jpg")))
     start = max(0, done - 1)  # the last one may be of a window that was not finished
     length = content.seconds / n
-    with tqdm(
+    with ProgressBar(
         total=n, initial=start, desc="frames", unit="frame", disable=not progress, leave=False
     ) as bar:
         frames = _read_frames(video, start * length, each / length)

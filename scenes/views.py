@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from runtime.progress import ProgressBar
 from runtime.text import format_count, format_list
 from scenes.capture import Capture, Lens
 from scenes.masks import read_mask
@@ -85,7 +85,7 @@ def decode_views(
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
         done = pool.map(lambda item: decode_views_of(*item), views_of)
-        bar = tqdm(done, "photos", n, disable=not progress, leave=False)
+        bar = ProgressBar(done, "photos", n, disable=not progress, leave=False, delay=3)
         results = [result for results_of_photo in bar for result in results_of_photo]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -5,8 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from runtime.progress import ProgressBar
 from scenes.photos import list_photos
 from training.flags import Triplets
 from triplets import manifest
@@ -98,7 +97,7 @@ def select_usable(
     left.
     """
     good, bad = [], []
-    for triplet in tqdm(triplets, "checking", unit="entry", delay=3):
+    for triplet in ProgressBar(triplets, "checking", unit="entry", delay=3):
         try:
             check_entry(triplet, references, warped, alpha)
             good.append(triplet)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from runtime.interrupts import (
     Interrupt,
@@ -23,6 +22,7 @@ from runtime.interrupts import (
     shielded_children,
 )
 from runtime.memory import measure_peak_gigabytes
+from runtime.progress import ProgressBar
 from runtime.seeds import mix_seeds
 from training import distributed, optimizer
 from training.ema import EMA
@@ -160,12 +160,11 @@ class Loop:
         self.journal = self.open_journal(self.done) if distributed.rank() == 0 else None
         self.saved = time.monotonic()
         self.stage.train()
-        bar = tqdm(
+        bar = ProgressBar(
             desc=f"training {self.folder.path.name}",
             total=self.total,
             initial=self.done,
             unit="step",
-            dynamic_ncols=True,
             disable=distributed.rank() > 0,
         )
         with bar, deferred_interrupt() as interrupt, closing(self.batches()) as batches:
@@ -181,7 +180,7 @@ class Loop:
         else:
             self.close_stopped()
 
-    def train(self, batches: Iterator[Batch], bar: tqdm, interrupt: Interrupt) -> bool:
+    def train(self, batches: Iterator[Batch], bar: ProgressBar, interrupt: Interrupt) -> bool:
         """Make all steps, and return whether --minutes were enough for them. Raises Stopped after a
         signal; in either case the state is saved."""
         settings, start = self.settings, time.monotonic()
@@ -306,7 +305,7 @@ class Loop:
 
     # log and validation ------------------------------------------------------------------------
 
-    def report(self, window: Window, bar: tqdm) -> None:
+    def report(self, window: Window, bar: ProgressBar) -> None:
         """A line of the log; raises ValueError where the run diverged."""
         if not window.steps:
             return

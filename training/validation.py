@@ -7,10 +7,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from evaluation.metrics import METRICS, Metrics
 from runtime.interrupts import Stopped, interruptible
+from runtime.progress import ProgressBar
 from training.distributed import any_of, greatest_of, mean_of, rank, world_size
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
@@ -88,7 +88,7 @@ class TripletValidation:
         any process."""
         mine = self.triplets[rank() :: world_size()]
         rows, sheets, fault, stopped = [], {}, None, 0
-        for triplet in tqdm(mine, "validating", unit="picture", leave=False, delay=3):
+        for triplet in ProgressBar(mine, "validating", unit="picture", leave=False, delay=3):
             try:
                 with interruptible():
                     row, sheet = self.judge(triplet, predict)

@@ -14,7 +14,6 @@ import torchvision.transforms.v2.functional as TF
 import tyro
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
 import fixers
 import reconstruction
@@ -27,6 +26,7 @@ from reconstruction.start import Start
 from runtime.command import run_command
 from runtime.files import atomic_path, write_json
 from runtime.flags import parse_command
+from runtime.progress import ProgressBar
 
 SURE = 0.05  # dB: smaller gains count as neither good nor bad
 
@@ -133,7 +133,7 @@ def main() -> None:
     lines, judged = [], {}
     for name, fixer in tried.items():
         rows = []
-        for folder in tqdm(runs, name, unit="run"):
+        for folder in ProgressBar(runs, name, unit="run"):
             rows += judge_views(folder, fixer, options.views)
         lines.append(summarize(name, rows))
         judged[name] = rows

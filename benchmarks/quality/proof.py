@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.fixing import FixingMetrics
 from evaluation.metrics import METRICS, Metrics
@@ -31,6 +30,7 @@ from fixers.gsvar.own_tokens import OwnTokensFixer, TruthTokensFixer
 from runtime.command import run_command
 from runtime.files import write_json
 from runtime.flags import parse_command
+from runtime.progress import ProgressBar
 from triplets import manifest
 from triplets.guides import Guides
 from triplets.manifest import Triplet
@@ -187,7 +187,7 @@ def measure(
 ) -> dict[Group, dict]:
     """Means of each group; rows and pictures are stored under `out` and used again."""
     means = {}
-    with tqdm(total=sum(map(len, groups.values())), desc=name, unit="picture") as bar:
+    with ProgressBar(total=sum(map(len, groups.values())), desc=name, unit="picture") as bar:
         for group, triplets in groups.items():
             file = out / name / f"{'-'.join(group)}.json"
             keys = [t.key for t in triplets]

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from evaluation.metrics import Metrics
 from fixers.unet import UNetFixer
@@ -24,6 +23,7 @@ from runtime.files import atomic_path, write_json
 from runtime.flags import parse_command
 from runtime.interrupts import deferred_interrupt
 from runtime.precision import choose_dtype
+from runtime.progress import ProgressBar
 from training import optimizer
 from training.ema import EMA
 from training.lists import read_held_out, read_lists, select_usable, spread
@@ -169,7 +169,7 @@ def train(a: Arguments, run: Run, dataset: TripletDataset, objective: ImageObjec
     )
     began = time.monotonic() - 60 * run.minutes
     finished = run.is_finished(a)
-    bar = tqdm(total=None if a.minutes else total, initial=run.step, unit="step")
+    bar = ProgressBar(total=None if a.minutes else total, initial=run.step, unit="step")
     with bar, deferred_interrupt() as interrupt:
         for batch in () if finished else loader:
             if isinstance(batch, Broken):

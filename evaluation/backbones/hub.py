@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import torch
-from tqdm import tqdm
 
 from runtime.files import write_bytes
+from runtime.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _download(url: str, name: str) -> bytes:
     log.info("Downloading %s", url)
     with answers[0] as response:
         size = int(response.headers.get("Content-Length", 0)) or None
-        with tqdm(total=size, unit="B", unit_scale=True, desc=name) as bar:
+        with ProgressBar(total=size, unit="B", unit_scale=True, desc=name) as bar:
             chunks = []
             while chunk := response.read(1 << 20):
                 chunks.append(chunk)

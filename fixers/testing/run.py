@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from evaluation.fixing import FixingMetrics
 from evaluation.fixing_report import (
@@ -31,6 +30,7 @@ from fixers.fixer import Fixer
 from fixers.holes import Holes, guess_alpha
 from runtime.files import make_writable_folder, write_json
 from runtime.lock import locked_folder
+from runtime.progress import ProgressBar
 from runtime.shards import Shard
 from triplets.guides import Guides, Pictures
 from triplets.manifest import Triplet
@@ -125,7 +125,7 @@ def predict(
             bar.update()
         waiting.clear()
 
-    with tqdm(total=len(triplets), desc="fixing", unit="picture") as bar:
+    with ProgressBar(total=len(triplets), desc="fixing", unit="picture") as bar:
         for triplet in triplets:
             key = triplet.key
             if resume and folders.prediction(key).exists():
@@ -175,7 +175,7 @@ def measure(
             "leave --gen_img=False out to make them"
         )
     rows: dict[str, dict] = {}
-    for triplet in tqdm(triplets, "measuring", unit="picture"):
+    for triplet in ProgressBar(triplets, "measuring", unit="picture"):
         images = Pictures.read(triplet, guides)
         path = folders.prediction(triplet.key)
         fixed = read_image(path)

@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from runtime.files import make_writable_folder, replace_folder
+from runtime.progress import ProgressBar
 from scenes.capture import FEWEST_VIEWS
 from scenes.formats import colmap
 from scenes.loading import SHORTEST_SIDE
@@ -58,7 +58,7 @@ def write(
         (staged / "images").mkdir(parents=True)
         names = [f"frame_{k + 1:05d}.png" for k in range(n_views)]
         for k, name in enumerate(
-            tqdm(names, desc=f"{scene.kind} {seed}", unit="photo", disable=not progress)
+            ProgressBar(names, desc=f"{scene.kind} {seed}", unit="photo", disable=not progress)
         ):
             image = scene.render(cameras[k])[0][0]
             Image.fromarray((image * 255).round().byte().numpy()).save(staged / "images" / name)

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np  # before pycolmap
 import pycolmap
 from PIL import Image
-from tqdm import tqdm
 
 from runtime.files import atomic_path
+from runtime.progress import ProgressBar
 from scenes.masks import read_mask
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo, read_header
 
@@ -60,7 +60,7 @@ def copy_photos(
     n = len(names)
     try:
         done = list(
-            tqdm(
+            ProgressBar(
                 pool.map(copy, range(n)),
                 "photos",
                 n,
@@ -119,7 +119,7 @@ def extract_features(
     extraction.sift.max_num_features = FEATURES
     batch = 2 * (os.cpu_count() or 1)
     cameras = _read_cameras(database)
-    with tqdm(
+    with ProgressBar(
         total=len(photos),
         initial=len(cameras),
         desc="features",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np  # noqa: F401, before pycolmap
 import pycolmap
-from tqdm import tqdm
 
 from runtime.files import replace_folder
+from runtime.progress import ProgressBar
 
 SNAPSHOT_SECONDS = 20.0  # between snapshots
 
@@ -43,7 +43,7 @@ def _map(
 
     with (
         pycolmap.Database.open(database) as store,
-        tqdm(
+        ProgressBar(
             total=n, initial=largest, desc="mapping", unit="photo", disable=not progress,
             leave=False,
         ) as bar,

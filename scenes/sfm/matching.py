@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from tqdm import tqdm
 
 from runtime.files import write_bytes
+from runtime.progress import ProgressBar
 from scenes.sfm.similarity import compute_similarity
 
 EXHAUSTIVE_PHOTOS = 100  # up to this number of photos, every pair is matched
@@ -39,7 +39,7 @@ def match_photos(database: Path, names: list[str], work: Path, seed: int, progre
     verification.ransac.random_seed = seed
     list_file = work / "pairs.txt"
     batch = max(16, len(pairs) // 100)
-    with tqdm(
+    with ProgressBar(
         total=len(pairs), initial=len(pairs) - len(todo), desc="matching", unit="pair",
         disable=not progress, leave=False,
     ) as bar:  # fmt: skip
