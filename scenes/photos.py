@@ -19,7 +19,8 @@ HEIF = (".heic", ".heif")  # Pillow reads them with the package pillow-heif
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", *HEIF)
 KNOWN_SUFFIXES = {*SUFFIXES, ".dng"}  # also of photos that were converted since
 # Folders of pictures that are no photos of the capture, or smaller copies of them.
-NO_PHOTOS = re.compile(r"(images_.*|masks?|depths?|normals?|alphas?|renders?|results?)$", re.I)
+_MAPS = "masks?|depths?|normals?|alphas?|segmentations?"
+NO_PHOTOS = re.compile(rf"(images_.*|({_MAPS})(_\d+)?|renders?|results?)$", re.I)
 MOST_PIXELS = 500_000_000  # of one photo
 ORIENTATION = 0x0112  # the EXIF tag
 # Quarter turns, counter-clockwise as np.rot90, that make a photo of this EXIF orientation upright.

@@ -98,8 +98,9 @@ class Journal:
             save_png(self.folder / "val" / f"{step:07d}" / f"{file}.png", shown[name])
         self._write(step, "val", values, shown)
 
-    def flush(self) -> None:
-        """Write metrics.csv, all lines with the union of their columns, and training.png."""
+    def flush(self, curves: bool = True) -> None:
+        """Write metrics.csv, all lines with the union of their columns, and training.png, which
+        takes seconds (unless without `curves`)."""
         self._stale = False
         rows = _read(self.lines)
         if not rows:
@@ -110,7 +111,8 @@ class Journal:
         writer.writeheader()
         writer.writerows(rows)
         write_bytes(self.folder / "metrics.csv", table.getvalue().encode())
-        write_bytes(self.folder / "training.png", draw(rows, self.name))
+        if curves:
+            write_bytes(self.folder / "training.png", draw(rows, self.name))
 
     def close(self) -> None:
         """Flush if lines were written since, and end the run at Weights & Biases. A second time it

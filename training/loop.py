@@ -128,6 +128,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(device.type, **scaling)
         first = stage.get_submodule(stage.networks[0])
         self.ema = EMA(first, settings.ema) if settings.ema > 0 else None
+        self.interrupt = Interrupt()
 
     @property
     def done(self) -> int:
@@ -167,11 +168,11 @@ class Loop:
             unit="step",
             disable=distributed.rank() > 0,
         )
-        with bar, deferred_interrupt() as interrupt, closing(self.batches()) as batches:
+        with bar, deferred_interrupt() as self.interrupt, closing(self.batches()) as batches:
             try:
                 if not self.validated:
                     self.evaluate()
-                ended = self.train(batches, bar, interrupt)
+                ended = self.train(batches, bar)
             except Stopped:
                 self.close_stopped()
                 raise
@@ -180,7 +181,7 @@ class Loop:
         else:
             self.close_stopped()
 
-    def train(self, batches: Iterator[Batch], bar: ProgressBar, interrupt: Interrupt) -> bool:
+    def train(self, batches: Iterator[Batch], bar: ProgressBar) -> bool:
         """Make all steps, and return whether --minutes were enough for them. Raises Stopped after a
         signal; in either case the state is saved."""
         settings, start = self.settings, time.monotonic()
@@ -194,7 +195,7 @@ class Loop:
             minutes = (time.monotonic() - start) / 60
             late = bool(settings.minutes and minutes > settings.minutes)
             due = time.monotonic() - self.saved > 60 * settings.save_minutes
-            signal, late, due = agree([interrupt.number or 0, late, due])
+            signal, late, due = agree([self.interrupt.number or 0, late, due])
             stop = signal or late
             if boundary or stop or due:
                 self.report(window, bar)
@@ -427,7 +428,7 @@ class Loop:
             mark = f"{self.epoch:04d}_{self.done:07d}" if marked else None
             self.folder.save(content, best=best, mark=mark)
             if self.journal is not None:
-                self.journal.flush()
+                self.flush_journal()
         self.saved, self.saved_step = time.monotonic(), self.done
 
     @property
@@ -464,10 +465,14 @@ class Loop:
         self.best, self.lowest = state["best"], state["lowest"]
         log.info("going on from %s, step %d", file, self.done)
 
+    def flush_journal(self) -> None:
+        """Write out the journal; without its curves if whoever sent a signal is waiting."""
+        self.journal.flush(curves=not self.interrupt.requested)
+
     def close(self) -> None:
         """Write out the journal and close it."""
         if self.journal is not None:
-            self.journal.flush()
+            self.flush_journal()
             self.journal.close()
 
 

@@ -53,6 +53,10 @@ class Options:
     results: Path = Path("results/scaling")
     """Folder of scaling.json and scaling.md."""
 
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"--preset {self.preset}: choose {', '.join(PRESETS)}")
+
 
 # processes -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import reconstruction
 from reconstruction import FixConfig
 from runtime.command import choose_device, run_command
 from runtime.files import make_writable_folder
+from runtime.lock import locked_folder
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ def main() -> None:
     device, fixing = choose_device(flags.device), flags.fixing
     if fixing.control and not fixing.fix:
         log.warning("--control is ignored: with --no-fix the run is its own control")
-    if not fixing.fix:
-        warn_of_rounds(flags.rounds)
+    if not fixing.fix or flags.eval_only:
+        warn_of_rounds(flags.rounds, "--eval_only" if flags.eval_only else "--no-fix")
     say_what_is_idle(flags, device)
     if not flags.disable_viewer:
         from splats.view.show import LOCAL, check_port, show
@@ -44,6 +45,8 @@ def main() -> None:
     fixes = fixing.fix and not flags.eval_only
     generator = load_generator(flags, rounds, device) if fixes else None
     start = load_start(flags)
+    with locked_folder(flags.result_dir, "choose another --result_dir"):
+        pass  # or whoever waited for the photos would be told after that
     scene = load_scene_of(start, flags, device)
     make_writable_folder(flags.result_dir)
     if flags.eval_only:
@@ -70,12 +73,13 @@ def main() -> None:
         show(flags.result_dir, host=LOCAL, port=flags.port)
 
 
-def warn_of_rounds(rounds: FixConfig) -> None:
-    """A line that names the flags of rounds that were given in vain."""
+def warn_of_rounds(rounds: FixConfig, because: str) -> None:
+    """A line that names the flags of rounds that were given in vain, and the flag that made them
+    so."""
     idle = [f.name for f in fields(rounds) if getattr(rounds, f.name) != f.default]
     idle = [f"--{name}" for name in idle if (name, rounds.post) != ("post", "never")]
     if idle:
-        log.warning("without effect with --no-fix: %s", ", ".join(idle))
+        log.warning("without effect with %s: %s", because, ", ".join(idle))
 
 
 if __name__ == "__main__":

@@ -62,5 +62,6 @@ def test_growth_of_emulated_bf16_is_refused(monkeypatch):
 
 
 def test_an_unknown_preset_is_told():
-    with pytest.raises(ValueError, match="--preset none: choose original-d24"):
-        training.Options(preset="none")
+    for benchmark in (training, scaling):
+        with pytest.raises(ValueError, match="--preset none: choose original-d24"):
+            benchmark.Options(preset="none")

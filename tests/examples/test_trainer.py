@@ -222,6 +222,19 @@ def test_flags_of_rounds_without_rounds_are_told(capture, tmp_path, monkeypatch,
     arguments(monkeypatch, *flags, "--trajectory", "path.json", "--rounds", 5)
     command.main()
     assert "without effect with --no-fix: --rounds, --trajectory" in caplog.text
+    monkeypatch.setattr(command.reconstruction, "evaluate_only", lambda *a, **k: None)
+    ply.write(tmp_path / "start.ply", from_points(torch.randn(50, 3), torch.rand(50, 3)))
+    flags = (*flags[:3], "--result_dir", tmp_path, "--trajectory", "path.json")
+    arguments(monkeypatch, *flags, "--ply", tmp_path / "start.ply", "--eval_only")
+    command.main()
+    assert "without effect with --eval_only: --trajectory" in caplog.text
+
+
+def test_a_folder_in_use_is_refused_before_photos_are_read(tmp_path, run_elsewhere, monkeypatch):
+    used = tmp_path / "run"
+    arguments(monkeypatch, "default", "--data_dir", tmp_path / "none", "--result_dir", used)
+    with run_elsewhere(used), pytest.raises(ValueError, match="in use by another run"):
+        command.main()
 
 
 BAD = {

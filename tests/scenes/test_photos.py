@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 import scenes
 from scenes import photos, shrinking
-from scenes.photos import decode
+from scenes.photos import NO_PHOTOS, decode
 from tests.scenes.captures import photo, write_capture
 
 
@@ -136,6 +136,11 @@ def test_renamed_smaller_photos_are_matched_in_order(capture):
     assert len(scene.notes) == 1
     assert [int(image[0, 0, 0]) for image in scene.images] == [i * 20 for i in range(8)]
     assert "other names" in scene.notes[0]
+
+
+@pytest.mark.parametrize("name", ["masks_8", "Depth_2", "segmentations", "normals"])
+def test_maps_beside_photos_are_no_photos(name):
+    assert NO_PHOTOS.match(name) and not NO_PHOTOS.match(f"{name}_by_hand")
 
 
 def test_only_smaller_photos_are_suggested_or_used(capture):

@@ -88,6 +88,7 @@ def test_a_run_stopped_at_any_moment_goes_on_bit_for_bit(
         train_toy(*given)
     assert stop.value.code == 143
     assert f"stopped after step {saved} of 6; the same command goes on" in caplog.text
+    assert not (tmp_path / "toy" / "training.png").exists()  # it takes seconds
     content = read(tmp_path / "toy")
     state = content["resume"]
     assert (state["step"], state["validated"]) == (saved, not again)
