@@ -25,6 +25,7 @@ def run_command(main: Callable[[], None]) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it counts its caches when it ends
     try:
         with handled_signals(at_once=True), logging_redirect_tqdm():
             main()
