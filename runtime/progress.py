@@ -1,6 +1,7 @@
 # Progress bars: tqdm's on a terminal; plain lines, now and then, in a file or a pipe.
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between two plain lines
+WIDTH = 80  # of a terminal that does not tell
 PLAIN = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -20,6 +22,8 @@ class ProgressBar(tqdm):
     def __init__(self, iterable: Iterable | None = None, *args: Any, **options: Any) -> None:
         file = options.get("file") or sys.stderr
         self.plain = not file.isatty()
+        if not self.plain and not os.get_terminal_size(file.fileno()).columns:
+            options |= {"ncols": WIDTH, "dynamic_ncols": False}  # a terminal that has no size yet
         if self.plain:
             options |= {"bar_format": PLAIN, "mininterval": EVERY, "maxinterval": EVERY}
         self.shown = time.monotonic()

@@ -63,7 +63,7 @@ def project_rays(lens: Lens, rays: np.ndarray) -> np.ndarray:
     its manual) with tangential terms in OpenCV's order.
     """
     if lens.model not in ("", "BROWN"):
-        import pycolmap
+        from scenes.bindings import pycolmap
 
         if lens.model not in pycolmap.CameraModelId.__members__:
             raise ValueError(

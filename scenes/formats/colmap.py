@@ -10,11 +10,11 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pycolmap
 from torch import Tensor
 
 from runtime.files import make_writable_folder, replace_folder, write_json
 from runtime.text import format_count, format_list
+from scenes.bindings import pycolmap
 from scenes.cameras import Cameras
 from scenes.capture import LARGEST, Capture, Lens, check_lens, check_poses
 from scenes.formats.colmap_files import (

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np  # before pycolmap
-import pycolmap
+import numpy as np
 from PIL import Image
 
 from runtime.files import atomic_path
 from runtime.progress import ProgressBar
+from scenes.bindings import pycolmap
 from scenes.masks import read_mask
 from scenes.photos import ORIENTATION, UnreadablePhoto, decode, open_photo, read_header
 

@@ -5,11 +5,9 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np  # noqa: F401, before pycolmap
-import pycolmap
-
 from runtime.files import replace_folder
 from runtime.progress import ProgressBar
+from scenes.bindings import pycolmap
 
 SNAPSHOT_SECONDS = 20.0  # between snapshots
 

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from runtime.files import write_bytes
 from runtime.progress import ProgressBar
+from scenes.bindings import pycolmap
 from scenes.sfm.similarity import compute_similarity
 
 EXHAUSTIVE_PHOTOS = 100  # up to this number of photos, every pair is matched

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np  # noqa: F401, before pycolmap
-import pycolmap
-
 from runtime.text import format_count, format_list
+from scenes.bindings import pycolmap
 from scenes.formats.colmap import write_model
 from scenes.masks import find_masks
 from scenes.sfm import features, matching

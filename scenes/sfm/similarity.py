@@ -6,7 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pycolmap
+
+from scenes.bindings import pycolmap
 
 WORDS = 64
 SAMPLES = 20_000  # descriptors of all photos together from which the words are made

@@ -63,9 +63,10 @@ def test_log_lines_between_draw_nothing_again(monkeypatch):
     assert file.getvalue() == "between\n"
 
 
-def test_terminal_has_a_bar():
+@pytest.mark.parametrize("columns", [80, 0])
+def test_terminal_has_a_bar(columns):
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     with os.fdopen(theirs, "w") as terminal:
         with ProgressBar(total=2, desc="working", file=terminal) as bar:
             bar.update(2)
