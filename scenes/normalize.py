@@ -5,6 +5,9 @@ import numpy as np
 
 from scenes.outliers import find_outliers
 
+CANCELS = 1e-3  # length of a mean of directions that cancel
+COINCIDENT = 1e-6  # distances of cameras at one place, relative to their coordinates
+
 
 def compute_normalization(camtoworlds: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[4, 4] similarity (scale times rotation, translation) from poses [N,4,4] and points [P,3].
@@ -88,3 +91,33 @@ def _principal_axes(points: np.ndarray) -> np.ndarray:
     rigid[:3, :3] = R
     rigid[:3, 3] = -R @ centre
     return rigid
+
+
+def compute_mean_pose_normalization(camtoworlds: np.ndarray, margin: float = 1.35) -> np.ndarray:
+    """[4, 4] similarity from poses [N,4,4]: their mean pose becomes the identity, and the largest
+    coordinate of a camera 1 / margin (LVSM and pixelSplat's heirs).
+
+    Where cameras look in all directions, so that these cancel, the first camera's axes are taken.
+    ValueError where all cameras are at one place, whose scale nothing tells.
+    """
+    center = camtoworlds[:, :3, 3].mean(0)
+    forward, down = camtoworlds[:, :3, 2].mean(0), camtoworlds[:, :3, 1].mean(0)
+    right = np.cross(down, forward)
+    if np.linalg.norm(forward) < CANCELS or np.linalg.norm(right) < CANCELS:
+        forward, down = camtoworlds[0, :3, 2], camtoworlds[0, :3, 1]
+        right = np.cross(down, forward)
+    forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    rotation = np.stack([right, down / np.linalg.norm(down), forward])
+    positions = (camtoworlds[:, :3, 3] - center) @ rotation.T
+    extent = np.abs(positions).max()
+    # float32's rounding of the coordinates is no distance
+    if extent <= COINCIDENT * max(1.0, np.abs(camtoworlds[:, :3, 3]).max()):
+        raise ValueError(
+            f"the {len(camtoworlds)} cameras are at one place, so that nothing tells the scene's "
+            "scale; give views from different places"
+        )
+    similarity = np.eye(4)
+    similarity[:3, :3] = rotation / (margin * extent)
+    similarity[:3, 3] = -similarity[:3, :3] @ center
+    return similarity

@@ -11,10 +11,12 @@ from torch import nn
 from models.checkpoints import system as layout
 from models.checkpoints.io import read
 from models.checkpoints.system import System
+from models.efficient_lvsm.adapter import SYSTEM as EFFICIENT_LVSM
 from models.gsvar.loading import SYSTEM as GSVAR
+from models.lvsm.adapter import SYSTEM as LVSM
 from runtime.arguments import ArgumentError
 
-SYSTEMS: dict[str, System] = {system.format: system for system in (GSVAR,)}
+SYSTEMS: dict[str, System] = {system.format: system for system in (GSVAR, EFFICIENT_LVSM, LVSM)}
 
 
 def load(path: str | Path) -> tuple[Any, nn.Module]:

@@ -76,7 +76,7 @@ def load(system: System, path: Path, content: Mapping, metadata: Mapping[str, st
     whole, finite, matching set of tensors.
     """
     model = system.build(read_config(system, path, metadata), content.keys())
-    fill(system, model, content, find_misfits(model, content), path)
+    fill(model, content, find_misfits(model, content), path, system.foreign_name)
     return model.eval().requires_grad_(False)
 
 
@@ -138,7 +138,11 @@ def find_misfits(model: nn.Module, content: Mapping[str, Tensor]) -> list[str]:
 
 
 def fill(
-    system: System, model: nn.Module, state: Mapping[str, Tensor], misfits: list[str], path: Path
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    misfits: list[str],
+    path: Path,
+    foreign_name: Callable[[str], str] | None = None,
 ) -> None:
     """Put tensors into a model, as float32. Raises ValueError, naming the file, if there are
     `misfits` or one of them is not finite."""
@@ -147,7 +151,7 @@ def fill(
         raise ValueError(f"{path} does not fit: {'; '.join(misfits[:20])}{more}")
     for name, tensor in state.items():
         if not tensor.isfinite().all():
-            also = f" ({system.foreign_name(name)})" if system.foreign_name else ""
+            also = f" ({foreign_name(name)})" if foreign_name else ""
             raise ValueError(f"{path}: the tensor {name}{also} holds NaN or infinity")
     floats = {name: t.to(torch.float32, copy=True) for name, t in state.items()}
     model.load_state_dict(floats, assign=True)

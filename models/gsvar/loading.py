@@ -95,7 +95,7 @@ def load_original(
     check_depth(path, config, depth)
     model = empty(config, bridged)
     state, misfits = adapter.own_state(model, original.transformer, tensors)
-    fill(SYSTEM, model, state, misfits, path)
+    fill(model, state, misfits, path, SYSTEM.foreign_name)
     return model
 
 
@@ -120,7 +120,7 @@ def with_vqvae(
         other = empty(model.config, adapter.has_bridge(source))
         transformer = adapter.to_original(model)["trainer"]["var_wo_ddp"]
         state, misfits = adapter.own_state(other, transformer, vqvae_tensors(source))
-    fill(SYSTEM, other, state, misfits, path)
+    fill(other, state, misfits, path, SYSTEM.foreign_name)
     return finish(other, device, dtype)
 
 

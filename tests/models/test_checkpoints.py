@@ -142,7 +142,7 @@ def test_a_file_of_no_system_is_refused(registered, tmp_path):
     write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {"format": "unheard of"})
     write_pickle(tmp_path / "b.pth", {"x": torch.zeros(1)})
     for name in ("a.safetensors", "b.pth"):
-        with pytest.raises(ValueError, match=rf"{name} is no checkpoint of .*GS-VAR, Toy"):
+        with pytest.raises(ValueError, match=rf"{name} is no checkpoint of .*GS-VAR, .*Toy"):
             registry.load(tmp_path / name)
 
 

@@ -1,8 +1,13 @@
 import numpy as np
+import pytest
 import torch
 
 import scenes
-from scenes.normalize import transform_points
+from scenes.normalize import (
+    compute_mean_pose_normalization,
+    transform_points,
+    transform_viewmats,
+)
 
 
 def test_the_world_moves_as_one(capture):
@@ -35,3 +40,47 @@ def test_centre_and_size_without_points(capture):
     up = -scene.cameras.viewmats[:, 1, :3].mean(0)
     assert torch.nn.functional.normalize(up, dim=0)[2] > 0.999
     assert abs(np.median(scene.cameras.positions.norm(dim=1)) - 1) < 1e-5
+
+
+def looking_at_origin(positions):
+    """Poses [N, 4, 4] of level cameras at positions [N, 3] that look at the origin."""
+    poses = np.tile(np.eye(4), (len(positions), 1, 1))
+    for pose, position in zip(poses, positions, strict=True):
+        forward = -position / np.linalg.norm(position)
+        right = np.cross([0.0, 1.0, 0.0], forward)
+        right /= np.linalg.norm(right)
+        pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], 1)
+        pose[:3, 3] = position
+    return poses
+
+
+def test_the_mean_pose_is_the_identity():
+    positions = np.array([[3.0, 0.4, -4.0], [3.5, 0.0, -4.2], [2.4, -0.3, -4.4]])
+    poses = looking_at_origin(positions)
+    viewmats = transform_viewmats(compute_mean_pose_normalization(poses), np.linalg.inv(poses))
+    moved = np.linalg.inv(viewmats)
+    np.testing.assert_allclose(moved[:, :3, 3].mean(0), 0, atol=1e-12)
+    assert np.abs(moved[:, :3, 3]).max() == pytest.approx(1 / 1.35)
+    mean = moved[:, :3, 2].mean(0)
+    np.testing.assert_allclose(mean / np.linalg.norm(mean), [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(moved[:, :3, :3]), 1)
+
+
+def test_cameras_all_around_have_a_mean_frame():
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    positions = np.stack([3 * np.cos(angles), np.ones(8), 3 * np.sin(angles)], 1)
+    level = looking_at_origin(positions * [1, 0, 1])
+    for poses in (level, looking_at_origin(positions)):
+        similarity = compute_mean_pose_normalization(poses)
+        assert np.isfinite(similarity).all()
+        unit = similarity[:3, :3] / np.cbrt(np.linalg.det(similarity[:3, :3]))
+        np.testing.assert_allclose(unit @ unit.T, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_cameras_at_one_place_are_refused(offset):
+    poses = looking_at_origin(np.array([[1.0, 0.2, -2.0]] * 3))
+    poses[:, :3, 3] += offset
+    poses[:, :3, 3] = poses[:, :3, 3].astype(np.float32) * np.float32(1 + 1e-7)
+    with pytest.raises(ValueError, match="3 cameras are at one place"):
+        compute_mean_pose_normalization(poses)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.parity import Comparison, compare, load_model, read_views
+from benchmarks.parity.comparison import Comparison
+from benchmarks.parity.gsvar import compare, load_model, read_views
 from models.gsvar import GSVAR
 from runtime.precision import multiplies_bf16
 

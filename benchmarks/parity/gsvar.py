@@ -1,56 +1,28 @@
-# Parity with the original networks: python -m benchmarks.parity DIR
-# The folder holds inputs and expected outputs; weights are generated from the parameters' names.
+# GS-VAR beside the original's vectors.
 import json
-import sys
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.parity.comparison import (
+    RMS,
+    TOLERANCE,
+    Comparison,
+    Row,
+    named_weights,
+    noise,
+    read_arrays,
+)
 from models.gsvar import GSVAR, GSVARConfig, adapter, diffusion
 from models.gsvar.restorer import Restorer
 from models.var.scales import ScaleSchedule
-from runtime.command import run_command
-from runtime.flags import parse_command
 
-TOLERANCE = 1e-4  # largest absolute error over the array's deviation
-BRIDGE_TOLERANCE, RMS = 1e-3, 2e-5
-OUTLIERS = 0.005  # of a chain of steps may be beyond TOLERANCE
-TOKENS = 0.999  # of the token maps must be equal
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: its error and the largest error that passes."""
-
-    name: str
-    error: float
-    limit: float
-
-    @property
-    def passes(self) -> bool:
-        """Whether the error is within the limit."""
-        return self.error <= self.limit
-
-
-def named_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The parameter [shape] float32 that a full name stands for."""
-    a = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if a.ndim >= 2:
-        return a / np.float32(np.sqrt(np.prod(shape[1:])))
-    return 1 + np.float32(0.1) * a if name.endswith(".weight") else np.float32(0.1) * a
-
-
-def noise(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers [shape], seeded with a name."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+BRIDGE_TOLERANCE = 1e-3
 
 
 def config_of(meta: dict) -> GSVARConfig:
@@ -72,14 +44,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GSVAR:
     Raises ValueError if the folder's list of names does not fit.
     """
     meta = json.loads((folder / "meta.json").read_text())
-    keys, prefix = json.loads((folder / "keys.json").read_text()), meta.get("name_prefix", "")
-    parts = {
-        part: {
-            name: torch.from_numpy(named_weight(prefix + name, tuple(keys[part][name])))
-            for name in keys[f"{part}_parameters"]
-        }
-        for part in ("var", "vqvae")
-    }
+    parts = {part: named_weights(folder, part) for part in ("var", "vqvae")}
     config = config_of(meta)
     original = adapter.Original(
         parts["var"], parts["vqvae"], None, None, None, {}, {"patch_nums": meta["patch_nums"]}
@@ -94,36 +59,6 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GSVAR:
         raise ValueError(f"{folder}: {'; '.join(misfits[:10])}")
     model.load_state_dict(state)
     return model.set_precision(dtype).eval().requires_grad_(False)
-
-
-class Comparison:
-    """A table with a row for each comparison."""
-
-    def __init__(self):
-        self.rows: list[Row] = []
-
-    def values(self, name: str, ours: Tensor, theirs: np.ndarray, limit: float = TOLERANCE) -> None:
-        """Largest absolute error over the expected array's deviation."""
-        theirs = theirs.astype(np.float64)
-        error = np.abs(ours.double().numpy() - theirs).max() / theirs.std()
-        self.rows.append(Row(name, float(error), limit))
-
-    def rms(self, name: str, ours: Tensor, theirs: np.ndarray, limit: float) -> None:
-        """Root mean square error over the deviation."""
-        difference = ours.double().numpy() - theirs
-        self.rows.append(Row(name, float(np.sqrt(np.mean(difference**2)) / theirs.std()), limit))
-
-    def chain(self, name: str, ours: Tensor, theirs: np.ndarray) -> None:
-        """Two rows for the end of many steps, each of which amplifies float32's rounding: the rms
-        error, and the fraction of values beyond TOLERANCE, both over the deviation."""
-        self.rms(f"{name} (rms)", ours, theirs, RMS)
-        beyond = np.abs(ours.double().numpy() - theirs) > TOLERANCE * theirs.std()
-        self.rows.append(Row(f"{name} (fraction beyond)", float(beyond.mean()), OUTLIERS))
-
-    def tokens(self, name: str, ours: Tensor, theirs: np.ndarray) -> None:
-        """Fraction of token indices that differ."""
-        wrong = float((ours.numpy() != theirs).mean())
-        self.rows.append(Row(name, wrong, 1 - TOKENS if theirs.size > 100 else 0.0))
 
 
 def read_views(folder: Path) -> Tensor:
@@ -232,43 +167,12 @@ def compare(folder: Path) -> list[Row]:
     """All comparisons that a folder's files allow."""
     model, views, table = load_model(folder), read_views(folder), Comparison()
 
-    def expected(name: str) -> dict:
-        with np.load(folder / f"{name}.npz") as file:
-            return dict(file)
-
-    vqvae = expected("vqvae")
+    vqvae = read_arrays(folder, "vqvae")
     compare_vqvae(model, views, vqvae, table)
     inputs = torch.from_numpy(vqvae["var_input"])
     for name, reference in (("ref", True), ("noref", False)):
-        theirs = expected(f"var_teacher_forcing_{name}")
+        theirs = read_arrays(folder, f"var_teacher_forcing_{name}")
         compare_teacher_forcing(model, views, inputs, theirs, table, reference)
-    compare_decoding(model, views, expected("var_autoregressive_ref"), table)
-    compare_refiner(model, expected("refiner"), table)
+    compare_decoding(model, views, read_arrays(folder, "var_autoregressive_ref"), table)
+    compare_refiner(model, read_arrays(folder, "refiner"), table)
     return table.rows
-
-
-@dataclass(frozen=True)
-class Options:
-    """Compare the networks with vectors of the original ones; exit code 1 beyond the tolerances."""
-
-    folder: tyro.conf.Positional[Path]
-    """meta.json, keys.json, render.png, reference.png and the .npz files."""
-
-
-def main(folder: Path) -> None:
-    """Print the errors by network; exit code 1 beyond the tolerances."""
-    for name in ("meta.json", "keys.json", "render.png", "reference.png", "vqvae.npz"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing: name a folder of parity vectors")
-    rows = compare(folder)
-    print(f"{'largest error / deviation':<36} {'error':>10} {'limit':>10}")
-    for row in rows:
-        print(
-            f"{row.name:<36} {row.error:10.2e} {row.limit:10.0e}  {'ok' if row.passes else 'FAILS'}"
-        )
-    if not all(row.passes for row in rows):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(parse_command(Options, "python -m benchmarks.parity").folder))

@@ -1,0 +1,1 @@
+# Our networks beside vectors of the original ones.

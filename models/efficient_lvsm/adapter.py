@@ -1,0 +1,63 @@
+# The original's checkpoints, and how ours are stored. Foreign names live here only.
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from models.checkpoints.renamed import RenamedLayout, count_blocks, read_patch
+from models.checkpoints.system import System
+from models.efficient_lvsm.config import EfficientLVSMConfig
+from models.efficient_lvsm.model import EfficientLVSM
+from models.layers.rays import CHANNELS
+
+TITLE = "Efficient-LVSM"
+RULES = [
+    (r"^photo_tokens\.", "rgbp_tokenizer.1."),
+    (r"^target_tokens\.", "target_pose_tokenizer.1."),
+    (r"^colors\.", "image_token_decoder.1."),
+    (r"^encoder\.(\d+)\.attention\.", r"input_self_attn_blocks.\1.attn."),
+    (r"^encoder\.", "input_self_attn_blocks."),
+    (r"^decoder\.(\d+)\.attention\.", r"self_cross_blocks.\1.self_attn."),
+    (r"^decoder\.(\d+)\.cross\.", r"self_cross_blocks.\1.cross_attn."),
+    (r"^decoder\.", "self_cross_blocks."),
+    (r"attn\.(qkv|q|kv)\.weight$", r"attn.to_\1.weight"),
+    (r"attn\.proj\.", "attn.fc."),
+    (r"attn\.([qk])_weight$", r"attn.\1_norm.weight"),
+    (r"\.mlp\.", ".mlp.mlp."),
+]
+# of losses; with its teacher and projectors of REPA
+DROPPED = ("loss_computer.", "repa_encoder.", "repa_projector.")
+
+
+def read_config(tensors: Mapping[str, Tensor]) -> EfficientLVSMConfig:
+    """The sizes that the original's tensors tell."""
+    tokens = tensors["target_pose_tokenizer.1.weight"]
+    patch = read_patch(tensors["image_token_decoder.1.weight"])
+    kinds = {channels: kind for kind, channels in reversed(CHANNELS.items())}
+    channels = tokens.shape[1] // patch**2
+    if channels not in kinds:
+        raise ValueError(f"its rays have {channels} channels, not {' or '.join(map(str, kinds))}")
+    return EfficientLVSMConfig(
+        depth=count_blocks(tensors, "self_cross_blocks"),
+        width=tokens.shape[0],
+        head_dim=len(tensors["self_cross_blocks.0.self_attn.q_norm.weight"]),
+        patch=patch,
+        plucker=kinds[channels],
+    )
+
+
+def build(config: EfficientLVSMConfig, names: Collection[str] = ()) -> EfficientLVSM:
+    """A model without memory for its weights (on the meta device), to be filled."""
+    with torch.device("meta"):
+        return EfficientLVSM(config)
+
+
+LAYOUT = RenamedLayout(TITLE, RULES, "rgbp_tokenizer.1.weight", read_config, build, DROPPED)
+SYSTEM = System(
+    format="efficient-lvsm",
+    title=TITLE,
+    config=EfficientLVSMConfig,
+    build=build,
+    adapter=LAYOUT,
+    foreign_name=LAYOUT.foreign_name,
+)
