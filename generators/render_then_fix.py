@@ -115,7 +115,7 @@ class RenderThenFix:
         checks = [row[count] if len(row) > count else None for row in rows]
         rows = [row[:count] for row in rows]
         watch.lap("references")
-        images = self._call_fixer(views, rows)
+        images = self.make_images(cameras, views, rows)
         watch.lap("fixing")
         if not images.isfinite().all():
             raise FloatingPointError("the fixer answered NaN or infinity")
@@ -131,8 +131,11 @@ class RenderThenFix:
         watch.lap("confidence")
         return results
 
-    def _call_fixer(self, views: list[RenderedView], guides: list[list[Guide]]) -> Tensor:
-        """Fixed images [N,H,W,3] on the CPU; the fixer gets what it needs."""
+    def make_images(
+        self, cameras: Cameras, views: list[RenderedView], guides: list[list[Guide]]
+    ) -> Tensor:
+        """Fixed images [N,H,W,3] on the CPU for cameras and their renders; the fixer gets what it
+        needs."""
         renders, trusted = torch.stack([view.color for view in views]), None
         if self.confident:
             trusted = torch.cat(

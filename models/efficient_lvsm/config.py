@@ -21,6 +21,8 @@ class EfficientLVSMConfig:
     """Pixels along each side of a token."""
     plucker: Plucker = "default"
     """Coordinates of rays (`models.layers.rays.plucker`)."""
+    image_size: int = 256
+    """Side of the square pictures that it was trained on; others of as many pixels do."""
 
     def __post_init__(self) -> None:
         if self.width % self.head_dim:
@@ -39,12 +41,12 @@ def original() -> EfficientLVSMConfig:
 
 def mini() -> EfficientLVSMConfig:
     """For 128x128 on a CPU: 11 M parameters."""
-    return EfficientLVSMConfig(depth=6, width=256)
+    return EfficientLVSMConfig(depth=6, width=256, image_size=128)
 
 
 def tiny() -> EfficientLVSMConfig:
     """For tests."""
-    return EfficientLVSMConfig(depth=2, width=64, head_dim=32)
+    return EfficientLVSMConfig(depth=2, width=64, head_dim=32, image_size=32)
 
 
 PRESETS = {"original": original, "mini": mini, "tiny": tiny}

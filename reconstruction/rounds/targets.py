@@ -1,22 +1,18 @@
 # Where novel views are wanted, and how far a round goes towards them.
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
 from scipy.spatial.transform import Rotation, Slerp
-from torch import Tensor
 
 from reconstruction.rounds.settings import FixConfig
 from scenes.cameras import Cameras
 from scenes.nearest import measure_pose_distances, measure_spacing
 from scenes.scene import Scene
+from scenes.trajectory import check_inside, read_trajectory
 from splats.paths import interpolate_path
 
 AROUND = 0.5  # of the cameras' spacing: how far a perturbed view lies from its photo
 TURNED = 0.1  # radians, at most
-FAR = 4.0  # times the capture's own extent: farther away is outside the scene
 
 
 def choose_targets(scene: Scene, config: FixConfig, seed: int, most: int) -> Cameras:
@@ -86,66 +82,3 @@ def perturb(train: Cameras, count: int, seed: int) -> Cameras:
     )
     viewmats = torch.linalg.inv(poses).to(train.viewmats)
     return Cameras(viewmats, train.Ks[indices], train.sizes[indices])
-
-
-def read_trajectory(path: Path, scene: Scene) -> Cameras:
-    """The cameras in a file: our cameras.json, or a transforms.json (OpenGL axes), both in the
-    capture's own world. ValueError or FileNotFoundError names the file and what is wrong."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file (--trajectory)") from None
-    except (ValueError, RecursionError, OSError):
-        raise ValueError(f"{path} is not JSON (--trajectory)") from None
-    try:
-        if "viewmats" in content:
-            viewmats = torch.tensor(content["viewmats"], dtype=torch.float64)
-            transform = torch.tensor(
-                content.get("transform", torch.eye(4).tolist()), dtype=torch.float64
-            )
-            own = Cameras(
-                viewmats, torch.tensor(content["Ks"]).float(), torch.tensor(content["sizes"]).long()
-            )
-            poses = torch.linalg.inv(transform) @ own.camtoworlds
-        else:
-            poses = torch.tensor(
-                [f["transform_matrix"] for f in content["frames"]], dtype=torch.float64
-            )
-            if poses.shape[1:] == (3, 4):
-                poses = torch.cat(
-                    (poses, poses.new_tensor([0, 0, 0, 1]).expand(len(poses), 1, 4)), 1
-                )
-            poses = poses * poses.new_tensor([1, -1, -1, 1])  # OpenGL to OpenCV
-            first = scene.cameras[scene.split.train[0]]
-            own = Cameras(
-                poses.float(), first.Ks.expand(len(poses), 3, 3), first.sizes.expand(len(poses), 2)
-            )
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError):
-        raise ValueError(
-            f"{path} holds no cameras: give a cameras.json of a result, or a transforms.json"
-        ) from None
-    if not len(own) or not poses.isfinite().all():
-        raise ValueError(f"{path} holds no cameras, or poses that are not finite (--trajectory)")
-    return Cameras(world_to_camera(scene.transform @ poses), own.Ks, own.sizes)
-
-
-def world_to_camera(poses: Tensor) -> Tensor:
-    """[N,4,4] float32 of camera-to-world poses whose rotations may carry a scale."""
-    turn = poses[:, :3, :3]
-    poses = poses.clone()
-    poses[:, :3, :3] = turn / torch.linalg.det(turn).abs()[:, None, None] ** (1 / 3)
-    return torch.linalg.inv(poses).float()
-
-
-def check_inside(cameras: Cameras, scene: Scene, path: Path) -> None:
-    """ValueError if a camera of the file lies far outside of the scene."""
-    train = scene.cameras[scene.drop_outliers(scene.split.train)].positions.double()
-    middle = train.mean(0)
-    reach = FAR * max((train - middle).norm(dim=1).max().item(), 1e-9)
-    away = (cameras.positions.double() - middle).norm(dim=1)
-    if len(train) > 1 and (away > reach).any():
-        worst = int(away.argmax())
-        raise ValueError(
-            f"{path}: camera {worst} lies {away[worst] / reach * FAR:.1f} times as far from the "
-            "scene's middle as any photo: is the trajectory in the capture's own world?"
-        )

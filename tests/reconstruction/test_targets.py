@@ -6,15 +6,10 @@ import pytest
 import torch
 
 from reconstruction import FixConfig, original
-from reconstruction.rounds.targets import (
-    check_inside,
-    choose_targets,
-    perturb,
-    read_trajectory,
-    towards,
-)
+from reconstruction.rounds.targets import choose_targets, perturb, towards
 from scenes.nearest import measure_spacing
 from scenes.scene import Split
+from scenes.trajectory import check_inside, read_trajectory
 
 
 def test_a_round_goes_no_farther_than_its_shift_and_rounds_arrive(scene):
