@@ -13,7 +13,7 @@ class LRSchedule:
 
     The first `warmup` steps rise linearly from wp0 to 1, then `kind` falls to wpe: lin0, lin and
     lin00 stay at 1 for 30, 15 and 0 % and fall linearly; cos; exp (15 %, then exponentially);
-    lin<T> falls slower in the first share T. Raises ValueError for another kind.
+    lin<T> falls slower in the first share T; constant stays. Raises ValueError for another kind.
     """
 
     kind: str
@@ -42,6 +42,8 @@ class LRSchedule:
         """The learning rate's factor when a share `passed` of the steps after the warm-up is
         done."""
         passed = min(passed, 1.0)
+        if self.kind == "constant":
+            return 1.0
         if self.kind == "cos":
             return self.wpe + (1 - self.wpe) * (0.5 + 0.5 * math.cos(math.pi * passed))
         if self.kind == "exp":
@@ -56,7 +58,9 @@ class LRSchedule:
         except ValueError:
             slow = -1.0
         if not self.kind.startswith("lin") or not 0 < slow < 1:
-            raise ValueError(f"--sche={self.kind}: choose lin0, lin, lin00, lin0.4, cos or exp")
+            raise ValueError(
+                f"--sche={self.kind}: choose lin0, lin, lin00, lin0.4, cos, exp or constant"
+            )
         middle = (1 + self.wpe + (1 - self.wpe) * (1 - slow)) / 2
         if passed < slow:
             return 1 + (middle - 1) * passed / slow

@@ -79,6 +79,10 @@ class Comparison:
         error = np.abs(ours.double().numpy() - theirs).max() / theirs.std()
         self.rows.append(Row(name, float(error), limit))
 
+    def number(self, name: str, ours: Tensor, theirs: np.ndarray, limit: float = 1e-5) -> None:
+        """Relative error of a single number."""
+        self.rows.append(Row(name, abs(ours.item() / float(theirs) - 1), limit))
+
     def rms(self, name: str, ours: Tensor, theirs: np.ndarray, limit: float) -> None:
         """Root mean square error over the deviation."""
         difference = ours.double().numpy() - theirs

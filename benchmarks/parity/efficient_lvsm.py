@@ -1,10 +1,12 @@
 # Efficient-LVSM beside the original's vectors.
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.parity.comparison import (
@@ -21,8 +23,18 @@ from models.efficient_lvsm.model import join
 from models.layers.patches import patchify
 from models.layers.rays import pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
+from training.efficient_lvsm.losses import (
+    Similarity,
+    VGG19Perceptual,
+    average_views,
+    measure_similarity,
+)
+from training.efficient_lvsm.objective import Objective, Repa
+from training.efficient_lvsm.pictures import prepare_photo
+from training.efficient_lvsm.selection import evaluated_frames, select_frames, select_targets
+from training.lr_schedule import LRSchedule
 
-VIEWS = 7
+VIEWS, TEACHER = 7, 768
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,139 @@ def compare_renders(folder: Path, model: EfficientLVSM, table: Comparison) -> No
             table.values("render: batch", ours, theirs["render_batch2"])
 
 
+def compare_choices(folder: Path, table: Comparison) -> None:
+    """Frames, targets, prepared photos and learning rates."""
+    meta = json.loads((folder / "meta.json").read_text())
+    theirs = read_arrays(folder, "selection")
+    span = meta["min_frame_dist"], meta["max_frame_dist"]
+    ours = np.full_like(theirs["selected"], -1)
+    for row, (seed, frames, views) in enumerate(
+        zip(*(theirs[name].tolist() for name in ("seed", "frames", "views")), strict=True)
+    ):
+        frames = select_frames(frames, views, random.Random(seed), *span)
+        if frames is not None:
+            ours[row, : len(frames)] = frames
+    table.tokens("choices: frames", torch.from_numpy(ours), theirs["selected"])
+    batches = [
+        [select_targets(8, 6, rng) for _ in range(3)] for rng in map(random.Random, range(4))
+    ]
+    table.tokens("choices: targets", torch.tensor(batches), theirs["targets_seed_0_3"])
+    for inputs in (1, 2, 3, 5):
+        name = f"eval_context_1_9_target_3_4_7_inputs_{inputs}"
+        ours = torch.tensor(evaluated_frames((1, 9), (3, 4, 7), inputs))
+        table.tokens(f"choices: evaluation, {inputs} inputs", ours, theirs[name])
+    theirs = read_arrays(folder, "preprocess")
+    Ks = make_intrinsics(torch.from_numpy(theirs["frames_fxfycxcy"]))[[1, 9, 3, 4, 7]]
+    with Image.open(folder / "frame.png") as image:
+        for name, square in (("crop", True), ("full", False)):
+            ready = [prepare_photo(image, K, meta["image_size"], square=square) for K in Ks]
+            table.values(f"photos: {name}", ready[0][0], theirs[f"{name}_image"])
+            cameras = torch.stack([K for _, K in ready])
+            values = torch.stack([cameras[:, i, j] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))], 1)
+            table.values(f"photos: {name}, cameras", values, theirs[f"{name}_fxfycxcy"])
+    poses = np.linalg.inv(theirs["w2c"][[1, 9, 3, 4, 7]])
+    viewmats = transform_viewmats(compute_mean_pose_normalization(poses), np.linalg.inv(poses))
+    table.values(
+        "photos: poses", torch.from_numpy(np.linalg.inv(viewmats)), theirs["c2w_normalised"]
+    )
+    theirs, plan = read_arrays(folder, "schedule"), meta["schedule"]
+    for name, kind in (("constant", "constant"), ("cosine", "cos"), ("linear", "lin00")):
+        rates = LRSchedule(kind, plan["steps"] + 1, plan["warmup"], wp0=0, wpe=0)
+        inside = theirs["step"] <= plan["steps"]  # beyond its end the original's cosine rises
+        steps = theirs["step"][inside].tolist()
+        ours = torch.tensor([plan["lr"] * rates.rate(step) for step in steps])
+        table.values(f"learning rate: {name}", ours, theirs[name][inside])
+
+
+def compare_losses(folder: Path, model: EfficientLVSM, table: Comparison) -> None:
+    """Losses of pictures and of tokens, and one whole step's gradients."""
+    meta, theirs = json.loads((folder / "meta.json").read_text()), read_arrays(folder, "loss")
+    network = VGG19Perceptual()
+    weights = named_weights(folder, "vgg")
+    own = {name.removeprefix("vgg."): tensor for name, tensor in weights.items()}
+    network.load_state_dict({name: own[name] for name in network.state_dict()})
+    pictures = {
+        kind: torch.stack([picture(f"loss.{kind}.{i}", tuple(meta["square"])) for i in range(2)])
+        for kind in ("prediction", "target")
+    }
+    features = network.extract(pictures["prediction"])[1:]
+    first = torch.stack([f.flatten()[:64] for f in features])
+    table.values("losses: features", first, theirs["vgg_first"])
+    errors = torch.stack(network.errors(*pictures.values()))
+    table.values("losses: perceptual, parts", errors, theirs["perceptual_raw"])
+    values = {
+        "l2_loss": (pictures["prediction"] - pictures["target"]).square().mean(),
+        "perceptual": network(*pictures.values()),
+    }
+    for name, value in values.items():
+        table.number(f"losses: {name}", value, theirs[name])
+    for kind in ("sl1", "l2", "cos"):
+        repa, losses = load_repa(folder, model, kind), []
+        for name, projector in repa.projectors.items():
+            stream, block, layer = name.split("_")
+            views = 2 if stream == "input" else 3
+            student = noise(f"repa.student.{stream}.{layer}", (views, 10, model.config.width))
+            teacher = noise(f"repa.label.{stream}.{block}", (views, 10, TEACHER))
+            losses.append(measure_similarity(projector(student), teacher, kind))
+            table.values(f"losses: {kind} {name}", losses[-1], theirs[f"repa_{kind}_{name}"])
+        table.number(f"losses: {kind}", average_views(losses), theirs[f"repa_{kind}"])
+    compare_step(folder, model, network, table)
+
+
+def load_repa(folder: Path, model: EfficientLVSM, kind: Similarity) -> Repa:
+    """The projectors of a parity folder."""
+    meta = json.loads((folder / "meta.json").read_text())
+    repa = Repa(meta["repa_pairs"], model.config.width, TEACHER, meta["projector_dim"], kind)
+    weights = named_weights(folder, "repa_projector")
+    for name, projector in repa.projectors.items():
+        start = f"repa_projector.{name.replace('_', '.')}."
+        own = {n.removeprefix(start): t for n, t in weights.items() if n.startswith(start)}
+        projector.load_state_dict(own)
+    return repa
+
+
+@torch.enable_grad()
+def compare_step(
+    folder: Path, model: EfficientLVSM, network: VGG19Perceptual, table: Comparison
+) -> None:
+    """The losses and gradients of one whole step."""
+    theirs, repa = read_arrays(folder, "loss"), load_repa(folder, model, "sl1")
+    views = Views.read(folder, "square", read_arrays(folder, "cameras"))
+    tokens = views.rays.shape[-1] * views.rays.shape[-2] // model.config.patch**2
+    teachers = {
+        stream: {
+            block: noise(f"train.label.{stream}.{block}", (count, tokens, TEACHER))
+            for block in repa.pairs[stream]
+        }
+        for stream, count in (("input", 2), ("target", 3))
+    }
+    model.requires_grad_(True)
+    losses = Objective(network)(
+        model,
+        views.photos[:, :2],
+        views.rays[:, :2],
+        views.rays[:, 4:],
+        (views.photos[:, 4:] + 1) / 2,
+        repa,
+        {s: {int(b): t for b, t in own.items()} for s, own in teachers.items()},
+    )
+    names = {"loss": "loss", "mse": "l2_loss", "psnr": "psnr"}
+    names |= {"perceptual": "perceptual_loss", "repa": "proj_loss"}
+    for ours, name in names.items():
+        table.number(f"step: {ours}", losses[ours], theirs[f"train_{name}"])
+    losses["loss"].backward()
+    norms = {LAYOUT.foreign_name(n): p.grad.norm() for n, p in model.named_parameters()}
+    for name, projector in repa.projectors.items():
+        for n, p in projector.named_parameters():
+            norms[f"repa_projector.{name.replace('_', '.')}.{n}"] = p.grad.norm()
+    model.requires_grad_(False)
+    order = json.loads((folder / "keys.json").read_text())["train_grad_names"]
+    ours = torch.stack([norms[name] for name in order])
+    error = (ours / torch.from_numpy(theirs["train_grad_norms"]) - 1).abs().max()
+    table.rows.append(Row("step: gradients' norms (relative)", error.item(), 1e-3))
+    table.number("step: gradient's norm", ours.norm(), theirs["train_grad_total"], 1e-3)
+
+
 @torch.no_grad()
 def compare(folder: Path) -> list[Row]:
     """All comparisons that a folder's files allow."""
@@ -174,4 +319,6 @@ def compare(folder: Path) -> list[Row]:
     compare_layers(folder, model, views, table)
     compare_modules(folder, model, table)
     compare_renders(folder, model, table)
+    compare_choices(folder, table)
+    compare_losses(folder, model, table)
     return table.rows

@@ -74,7 +74,7 @@ def test_weight_decay_falls_as_a_cosine():
 
 
 @pytest.mark.parametrize(
-    "kind", ["linabc", "lin2", "lin1", "lin-0.5", "linnan", "0.4", "linear", "constant", ""]
+    "kind", ["linabc", "lin2", "lin1", "lin-0.5", "linnan", "0.4", "linear", "konstant", ""]
 )
 def test_other_kinds_are_refused(kind):
     with pytest.raises(ValueError, match=f"--sche={kind}: choose lin0"):
