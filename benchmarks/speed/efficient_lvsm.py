@@ -19,7 +19,7 @@ from models.lvsm import LVSM, LVSMConfig
 from runtime.command import choose_device, run_command
 from runtime.files import atomic_path, write_json
 from runtime.flags import parse_command
-from runtime.precision import parse_dtype
+from runtime.precision import multiplies_bf16, parse_dtype
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,30 @@ class Options:
     """Folder of table.json and table.md."""
 
 
+def check(options: Options) -> None:
+    """ValueError for what cannot be measured."""
+    for flag in ("targets", "width", "depth", "repeats", "threads"):
+        if getattr(options, flag) < 1:
+            raise ValueError(f"--{flag} {getattr(options, flag)}: give at least 1")
+    if not options.counts or min(options.counts) < 1:
+        raise ValueError(f"--counts {' '.join(map(str, options.counts))}: give at least 1 photo")
+    if options.size < 1 or options.size % EfficientLVSMConfig.patch:
+        raise ValueError(f"--size {options.size}: give a multiple of {EfficientLVSMConfig.patch}")
+    device = choose_device(options.device)
+    if options.dtype == "bf16" and not multiplies_bf16(device):
+        raise ValueError("--dtype bf16 would be emulated here: use float32")
+
+
 def count_tokens(options: Options) -> int:
     """Tokens of a view."""
     return (options.size // EfficientLVSMConfig.patch) ** 2
+
+
+def count_ends(options: Options, photos: int) -> float:
+    """Operations of tokens of photos and targets, and of the targets' colours."""
+    rays, values = CHANNELS["default"], 2 * EfficientLVSMConfig.patch**2 * options.width
+    channels = photos * (COLORS + rays) + options.targets * (rays + COLORS)
+    return count_tokens(options) * values * channels
 
 
 def count_efficient(options: Options, photos: int, new: int) -> float:
@@ -65,13 +86,14 @@ def count_efficient(options: Options, photos: int, new: int) -> float:
     P, d, L, M = count_tokens(options), options.width, options.depth, options.targets
     encode = new * (28 * P * d**2 + 4 * P**2 * d)
     decode = M * (28 * P * d**2 + 4 * P**2 * d + 4 * P * photos * P * d)
-    return L * (encode + decode)
+    return L * (encode + decode) + count_ends(options, new)
 
 
 def count_lvsm(options: Options, photos: int) -> float:
     """Operations of LVSM for all targets."""
     tokens, d = (photos + 1) * count_tokens(options), options.width
-    return options.targets * 2 * options.depth * (24 * tokens * d**2 + 4 * tokens**2 * d)
+    blocks = 2 * options.depth * (24 * tokens * d**2 + 4 * tokens**2 * d)
+    return options.targets * blocks + count_ends(options, photos)
 
 
 def measure(call: Work, options: Options, device: torch.device) -> float:
@@ -109,7 +131,7 @@ def run(options: Options) -> list[dict]:
             cache.add(i, *context)
 
     rows, slow = [], False
-    for count in options.counts:
+    for count in sorted(options.counts):
         while len(caches[0].slots) < count - 1:
             add(len(caches[0].slots))
 
@@ -171,6 +193,7 @@ def format_table(rows: list[dict]) -> str:
 def main() -> None:
     """Measure, print and write the table."""
     options = parse_command(Options, "python -m benchmarks.speed.efficient_lvsm")
+    check(options)
     warn_if_busy(options.threads)
     use_threads(options.threads)
     rows = run(options)

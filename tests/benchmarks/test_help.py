@@ -6,11 +6,12 @@ import torch
 
 from benchmarks import run, timing
 from benchmarks.quality import corrections, splat_formats
-from benchmarks.speed import engine, growth, loading, losses, scaling, training
+from benchmarks.speed import efficient_lvsm, engine, growth, loading, losses, scaling, training
 
 
 @pytest.mark.parametrize(
-    "module", [corrections, engine, growth, loading, losses, run, scaling, splat_formats]
+    "module",
+    [corrections, efficient_lvsm, engine, growth, loading, losses, run, scaling, splat_formats],
 )
 def test_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
@@ -25,6 +26,8 @@ def test_help(module, monkeypatch, capsys):
     [
         (corrections, "--stops 0", "--stops 0.0: give a positive number"),
         (corrections, "/nowhere", "/nowhere is not the folder of a capture"),
+        (efficient_lvsm, "--counts 4 0", "--counts 4 0: give at least 1 photo"),
+        (efficient_lvsm, "--size 100", "--size 100: give a multiple of 8"),
         (engine, "--repeats 0", "--repeats 0: give at least 1"),
         (engine, "--dtypes int8", "dtype must be"),
         (engine, "--device nonsense", "--device nonsense is not a device"),
@@ -47,7 +50,7 @@ def test_mistakes_are_told_first(module, arguments, sentence, monkeypatch, capsy
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("module", [engine, growth, run])
+@pytest.mark.parametrize("module", [efficient_lvsm, engine, growth, run])
 def test_a_gpu_that_is_not_there_is_told(module, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--device", "cuda"])
     with pytest.raises(ValueError, match="no such GPU is available"):
