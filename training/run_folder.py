@@ -48,7 +48,7 @@ class RunFolder:
         usable, foreign = [], []
         for file in files:
             try:
-                content, _ = io.read(file)
+                content = io.read_whole(file)
             except ValueError as error:
                 log.warning("%s; an earlier checkpoint is taken", error)
                 continue

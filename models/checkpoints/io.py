@@ -36,10 +36,15 @@ def read(path: str | Path) -> tuple[Mapping, dict[str, str]]:
                 return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
         except SafetensorError as e:
             raise ValueError(f"{path} is damaged or no safetensors file ({e})") from None
-    content, removed = unwrap(pickles.load(path, mmap=True))
+    content, removed = unwrap(read_whole(path))
     if removed:
         log.info("%s: %s around its weights is left out", path, " and ".join(removed))
     return content, {}
+
+
+def read_whole(path: Path) -> object:
+    """What a pickle holds, with everything around its weights. Raises ValueError as `read`."""
+    return pickles.load(path, mmap=True)
 
 
 def unwrap(content: object) -> tuple[object, list[str]]:

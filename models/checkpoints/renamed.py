@@ -27,10 +27,13 @@ class RenamedLayout:
         read_config: Callable[[Mapping[str, Tensor]], Any],
         build: Callable[[Any, Collection[str]], nn.Module],
         dropped: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         """mark: a tensor that only such files have. read_config: the sizes that tensors tell.
-        dropped: beginnings of the names of tensors that are not the model's."""
+        dropped: beginnings of the names of tensors that are not the model's. notes: tensors for
+        `read_config` alone."""
         self.title, self.rules, self.mark, self.dropped = title, rules, mark, dropped
+        self.notes = notes
         self.read_config, self.build = read_config, build
 
     def foreign_name(self, name: str) -> str:
@@ -55,6 +58,7 @@ class RenamedLayout:
                 f"{path}, a checkpoint of {self.title}, does not fit: {what}"
             ) from None
         expected = {self.foreign_name(name): name for name in model.state_dict()}
+        tensors = {name: t for name, t in tensors.items() if name not in self.notes}
         shapes = {theirs: model.get_parameter(ours).shape for theirs, ours in expected.items()}
         misfits = [f"{name} is missing" for name in expected if name not in tensors]
         misfits += [f"{name} is unexpected" for name in tensors if name not in expected]
@@ -71,7 +75,8 @@ class RenamedLayout:
         """What such a file is, by heading."""
         tensors, parts = self.weights(content), {}
         for name, tensor in tensors.items():
-            parts.setdefault(name.split(".")[0], []).append(tensor)
+            if name not in self.notes:
+                parts.setdefault(name.split(".")[0], []).append(tensor)
         return {
             "file": str(path),
             "format": f"{self.title}'s original layout, pickle",

@@ -27,6 +27,7 @@ RULES = [
 ]
 # of losses; with its teacher and projectors of REPA
 DROPPED = ("loss_computer.", "repa_encoder.", "repa_projector.")
+IMAGE_SIZE = "config.image_size"  # ours alone: the original reads past it
 
 
 def read_config(tensors: Mapping[str, Tensor]) -> EfficientLVSMConfig:
@@ -43,6 +44,7 @@ def read_config(tensors: Mapping[str, Tensor]) -> EfficientLVSMConfig:
         head_dim=len(tensors["self_cross_blocks.0.self_attn.q_norm.weight"]),
         patch=patch,
         plucker=kinds[channels],
+        **({"image_size": int(tensors[IMAGE_SIZE])} if IMAGE_SIZE in tensors else {}),
     )
 
 
@@ -52,7 +54,17 @@ def build(config: EfficientLVSMConfig, names: Collection[str] = ()) -> Efficient
         return EfficientLVSM(config)
 
 
-LAYOUT = RenamedLayout(TITLE, RULES, "rgbp_tokenizer.1.weight", read_config, build, DROPPED)
+class Layout(RenamedLayout):
+    """The original's files, and in ours a tensor more, which says the size of the pictures."""
+
+    def export(self, model: EfficientLVSM) -> dict:
+        """A model as the original's scripts store it."""
+        content = super().export(model)
+        content["model"][IMAGE_SIZE] = torch.tensor(model.config.image_size)
+        return content
+
+
+LAYOUT = Layout(TITLE, RULES, "rgbp_tokenizer.1.weight", read_config, build, DROPPED, (IMAGE_SIZE,))
 SYSTEM = System(
     format="efficient-lvsm",
     title=TITLE,

@@ -50,7 +50,7 @@ def test_views_without_and_beside_splats(scene, model):
 
 def test_files_are_told_apart(model, weights, tmp_path):
     assert load(weights, capacity=3).capacity == 3
-    for name, size in (("efficient_lvsm_res512.pt", 512), ("ckpt.pt", 256)):
+    for name, size in (("efficient_lvsm_res512.pt", 512), ("ckpt.pt", 32)):
         torch.save(LAYOUT.export(model), tmp_path / name)
         assert load_model(tmp_path / name).config == replace(model.config, image_size=size)
     torch.save(lvsm.LAYOUT.export(LVSM(tiny_lvsm())), tmp_path / "scene_decoder_only_256.pt")

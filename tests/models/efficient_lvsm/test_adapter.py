@@ -55,14 +55,21 @@ def test_files_of_the_trainer_are_read(kind, models, tmp_path, caplog):
     extra = {"loss_computer.perceptual_loss_module.vgg.features.0.weight": torch.zeros(2)}
     write(tmp_path / "ckpt.pt", models[kind], "_orig_mod.", **extra)
     config, model = registry.load(tmp_path / "ckpt.pt")
-    known = {"image_size": 256} if kind == "efficient" else {}  # no tensor tells that
-    assert config == replace(models[kind].config, **known)
+    assert config == models[kind].config
     assert type(model) is type(models[kind])
     for name, tensor in models[kind].state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     parts = registry.inspect(tmp_path / "ckpt.pt")["parts"].values()
     parameters = sum(p.numel() for p in models[kind].parameters())
     assert sum(part["parameters"] for part in parts) == parameters
+
+
+def test_the_original_s_files_do_not_tell_their_pictures_size(models, tmp_path):
+    content = efficient.LAYOUT.export(models["efficient"])
+    del content["model"][efficient.IMAGE_SIZE]
+    torch.save(content, tmp_path / "ckpt.pt")
+    config, _ = registry.load(tmp_path / "ckpt.pt")
+    assert config == replace(models["efficient"].config, image_size=256)
 
 
 def test_teachers_and_projectors_are_dropped(models, tmp_path):

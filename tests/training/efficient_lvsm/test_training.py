@@ -1,0 +1,123 @@
+# The tiny network learns one scene, from the command line; what it writes is read again.
+import csv
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.checkpoints import registry
+from models.efficient_lvsm import EfficientLVSM, tiny
+from runtime.interrupts import Stopped
+from scenes import load, procedural
+from tests.training.test_stopping import signal_in
+from training.efficient_lvsm.codec import OriginalLayout
+from training.efficient_lvsm.commands import find_captures, train_views
+from training.efficient_lvsm.flags import parse
+from training.efficient_lvsm.samples import PosedPhotos, Views, ViewSamples
+from training.efficient_lvsm.stage import ViewStage
+from training.stage import Broken
+
+COMMON = ("--preset=tiny", "--features=none", "--views=6", "--targets=4", "--least=6", "--most=12")
+COMMON += ("--batch_size=4", "--tblr=3e-3", "--fp16=0", "--tclip=5", "--workers=0", "--device=cpu")
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("captures")
+    procedural.write(folder / "town", 5, n_views=96, width=64, height=64, progress=False)
+    return folder
+
+
+def run(captures, results, *more):
+    train_views(parse([f"--captures={captures}", f"--results={results}", *COMMON, *more]))
+    lines = list(csv.DictReader((results / "VARSR" / "metrics.csv").read_text().splitlines()))
+    return [line for line in lines if line["kind"] == "val"]
+
+
+def test_it_learns_one_scene(captures, tmp_path):
+    """Half a minute; two minutes bring 4 dB more than the nearest input."""
+    steps = ("--steps=240", "--repeats=960", "--wp=0.2", "--eval_freq=480")
+    first, last = run(captures, tmp_path, *steps)
+    assert float(last["psnr"]) > float(last["nearest_psnr"]) + 2
+    assert float(last["psnr"]) > float(first["psnr"])
+    train = (tmp_path / "VARSR" / "metrics.jsonl").read_text().splitlines()
+    assert len(train) > 4
+    config, model = registry.load(tmp_path / "VARSR" / "lvsm-ckpt-last.pth")
+    assert config == tiny() and isinstance(model, EfficientLVSM)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(captures, tmp_path, monkeypatch):
+    flags = ("--repeats=8", "--eval_freq=99", "--inputs_most=4", "--wp=0", "--steps=4")
+    run(captures, tmp_path / "whole", *flags)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        signal_in(patch, ViewStage, "after_step", 2, signal.SIGTERM)
+        run(captures, tmp_path / "parts", *flags)
+    run(captures, tmp_path / "parts", *flags)
+    whole, parts = (
+        torch.load(tmp_path / name / "VARSR" / "lvsm-ckpt-last.pth")["model"]
+        for name in ("whole", "parts")
+    )
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+    torch.manual_seed(0)
+    model = EfficientLVSM(tiny())
+    content = OriginalLayout().encode(model, optimizer={}, args={}, epoch=1, step=2)
+    other = EfficientLVSM(tiny())
+    OriginalLayout().load_weights(other, content, tmp_path / "a.pth")
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    with pytest.raises(ValueError, match=r"a.pth is of another size"):
+        deeper = EfficientLVSM(replace(tiny(), depth=3))
+        OriginalLayout().load_weights(deeper, content, tmp_path / "a.pth")
+
+
+def test_samples_are_drawn_by_their_seed(captures):
+    scene = load(captures / "town", progress=False)
+    photos = PosedPhotos.from_scene(scene, range(40), 32, 8)
+    samples = ViewSamples([photos], views=6, targets=4, least=6, most=12)
+    first, again, other = samples[0, 3], samples[0, 3], samples[0, 4]
+    assert all(map(torch.equal, first[1:], again[1:]))
+    assert not torch.equal(first[1], other[1])
+    batch = samples.collate([first, other])
+    assert isinstance(batch, Views) and batch.photos.shape == (2, 6, 3, 32, 32)
+    rays = batch.rays("default")
+    assert torch.equal(batch.pick(rays)[1, 2], rays[1, batch.targets[1, 2]])
+    assert batch.camtoworlds[..., :3, 3].abs().amax((1, 2)).sub(1 / 1.35).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="the longest has 40 frames"):
+        ViewSamples([photos], views=6, targets=4, least=60, most=80)
+
+
+def test_cameras_at_one_place_are_named(captures):
+    scene = load(captures / "town", progress=False)
+    photos = PosedPhotos.from_scene(scene, range(20), 32, 8, "stuck")
+    photos.camtoworlds[:, :3, 3] = 1.0
+    samples = ViewSamples([photos], views=6, targets=4, least=6, most=12)
+    broken = samples.collate([samples[0, 1]])
+    assert isinstance(broken, Broken) and broken.key == "stuck" and "one place" in broken.reason
+
+
+def test_folders_of_captures(captures, tmp_path):
+    assert find_captures(str(captures)) == [captures / "town"]
+    assert find_captures(f"{captures / 'town'},{captures}") == [captures / "town"] * 2
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        find_captures(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ((), "--captures names"),
+        (("--captures=x", "--views=0"), "--views=0 must be at least 1"),
+        (("--captures=x", "--test_every=1"), "--test_every=1 must be at least 2"),
+        (("--captures=x", "--inputs_least=3"), "--inputs_least=3, --inputs_most=2"),
+        (("--captures=x", "--most=5"), "--most=5 must be more than --least=25"),
+        (("--captures=x", "--preset=huge"), "--preset=huge: choose original, mini, tiny"),
+        (("--captures=x", "--features=vgg19"), "--features=vgg19 needs --vgg19"),
+        (("--captures=x", "--image_size=100"), "--image_size=100 must be a multiple of 8"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        train_views(parse(["--preset=tiny", *wrong]))

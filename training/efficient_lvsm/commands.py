@@ -1,0 +1,186 @@
+# What python -m training.efficient_lvsm does with its flags.
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import scenes
+from evaluation.metrics import Metrics
+from models.checkpoints.io import read
+from models.checkpoints.registry import load as load_checkpoint
+from models.efficient_lvsm import PRESETS, EfficientLVSM
+from models.efficient_lvsm.model import initialize
+from runtime.seeds import mix_seeds
+from training.efficient_lvsm.codec import OriginalLayout
+from training.efficient_lvsm.flags import Data, Flags, Losses
+from training.efficient_lvsm.losses import VGG19Perceptual
+from training.efficient_lvsm.objective import Objective
+from training.efficient_lvsm.samples import PosedPhotos, ViewSamples
+from training.efficient_lvsm.stage import ViewStage
+from training.efficient_lvsm.validation import HeldOut, ViewValidation
+from training.losses import Perceptual, load_perceptual
+from training.run import Recipe, Run, plain_args, train
+
+log = logging.getLogger(__name__)
+
+
+def train_views(flags: Flags) -> None:
+    """Train, or go on. Raises ValueError and OSError, in a sentence, for what a user can mend."""
+    check(flags)
+    model = make_model(flags)
+    size, patch = model.config.image_size, model.config.patch
+    captures = find_captures(flags.data.captures)
+
+    def data(device: torch.device) -> tuple[ViewSamples, ViewValidation]:
+        train_on, held_out = load_captures(captures, flags.data, size, patch)
+        own = flags.data
+        samples = ViewSamples(
+            train_on,
+            views=own.views,
+            targets=own.targets,
+            least=own.least,
+            most=own.most,
+            repeats=own.repeats,
+        )
+        metrics = Metrics("alex", device, flags.optimization.backbones)
+        span = (max(own.least, own.views) + min(own.most, 4 * own.least)) // 2
+        inputs = own.inputs_least
+        return samples, ViewValidation(held_out, metrics, inputs=inputs, span=span)
+
+    def build(run: Run) -> ViewStage:
+        weights = {"mse_weight": flags.losses.mse, "perceptual_weight": flags.losses.perceptual}
+        perceptual = load_features(flags.losses, run.device, flags.optimization.backbones)
+        objective = Objective(perceptual, **weights)
+        inputs = flags.data.inputs_least, flags.data.inputs_most
+        return ViewStage(run.load_weights(model), objective, inputs, run.dtype).to(run.device)
+
+    recipe = Recipe(
+        prefix="lvsm",
+        codec=OriginalLayout(),
+        data=data,
+        build=build,
+        args=plain_args(flags.data, flags.model, flags.losses, flags.optimization, flags.run),
+        fixed=("preset", "image_size"),
+        free=("load", "num_samples_eval", "vgg19"),
+        workers=flags.data.workers,
+        project="efficient-lvsm",
+        about=f"{len(captures)} scenes at {size}x{size}",
+    )
+    train(recipe, flags.optimization, flags.run)
+
+
+def check(flags: Flags) -> None:
+    """ValueError for flags that cannot be."""
+    own = flags.data
+    if not own.captures:
+        raise ValueError("--captures names the folders of captures to train on")
+    for name in ("views", "targets", "inputs_least", "least", "repeats", "num_samples_eval"):
+        if getattr(own, name) < 1:
+            raise ValueError(f"--{name}={getattr(own, name)} must be at least 1")
+    if own.test_every < 2:
+        raise ValueError(f"--test_every={own.test_every} must be at least 2")
+    if not own.inputs_least <= own.inputs_most < own.views:
+        raise ValueError(
+            f"--inputs_least={own.inputs_least}, --inputs_most={own.inputs_most}: the first must "
+            f"not be more than the second, and that less than --views={own.views}"
+        )
+    if own.most <= own.least:
+        raise ValueError(f"--most={own.most} must be more than --least={own.least}")
+    if flags.model.preset not in PRESETS:
+        raise ValueError(f"--preset={flags.model.preset}: choose {', '.join(PRESETS)}")
+    if flags.losses.features == "vgg19" and flags.losses.vgg19 is None:
+        raise ValueError("--features=vgg19 needs --vgg19=FILE, or take --features=lpips")
+
+
+def make_model(flags: Flags) -> EfficientLVSM:
+    """A new network, or the one in --load."""
+    own = flags.model
+    if own.load is not None:
+        _, model = load_checkpoint(own.load)
+        if not isinstance(model, EfficientLVSM):
+            raise ValueError(f"--load={own.load} is no checkpoint of Efficient-LVSM")
+        model.train().requires_grad_(True)
+    else:
+        torch.manual_seed(mix_seeds(flags.optimization.seed or 0, 8))
+        model = EfficientLVSM(PRESETS[own.preset]())
+        initialize(model, deepens=own.depth_init, encoder=own.encoder_init == "depth")
+    if own.image_size is not None:
+        model.config = replace(model.config, image_size=own.image_size)
+    if model.config.image_size < 1 or model.config.image_size % model.config.patch:
+        raise ValueError(
+            f"--image_size={model.config.image_size} must be a multiple of {model.config.patch}"
+        )
+    return model
+
+
+def find_captures(text: str) -> list[Path]:
+    """The captures that --captures names; ValueError or FileNotFoundError where there is none."""
+    captures: list[Path] = []
+    for folder in map(Path, filter(None, text.split(","))):
+        if not folder.exists():
+            raise FileNotFoundError(f"{folder} does not exist (--captures)")
+        inner = [f for f in sorted(folder.iterdir()) if f.is_dir()] if folder.is_dir() else []
+        names = {f.name for f in inner}
+        alone = not folder.is_dir() or "images" in names or "sparse" in names or not inner
+        alone = alone or any(f.is_file() for f in folder.iterdir())
+        captures += [folder] if alone else inner
+    return captures
+
+
+def load_captures(
+    captures: list[Path], own: Data, size: int, patch: int
+) -> tuple[list[PosedPhotos], list[HeldOut]]:
+    """Photos to train on, and all with those that are held out."""
+    train_on, held_out = [], []
+    for path in captures:
+        scene = scenes.load(path, data_factor=own.data_factor, progress=False)
+        every = range(len(scene))
+        held = tuple(range(0, len(scene), own.test_every))
+        whole = PosedPhotos.from_scene(scene, every, size, patch, path.name)
+        held_out.append(HeldOut(whole, held))
+        train_on.append(whole.without(held))
+    count = sum(len(held.views) for held in held_out)
+    if count > own.num_samples_eval:
+        places = np.linspace(0, count - 1, own.num_samples_eval).round().astype(int)
+        flat = [(i, view) for i, held in enumerate(held_out) for view in held.views]
+        some = [flat[i] for i in places]
+        held_out = [
+            replace(held, asked=tuple(v for j, v in some if j == i))
+            for i, held in enumerate(held_out)
+        ]
+    return train_on, held_out
+
+
+def load_features(own: Losses, device: torch.device, backbones: Path | None) -> nn.Module | None:
+    """The network that compares images [N,3,H,W] in [0,1]; ValueError where it cannot be had."""
+    if own.features == "none" or own.perceptual == 0:
+        return None
+    if own.features == "vgg19":
+        network = VGG19Perceptual()
+        content = {n.removeprefix("vgg."): t for n, t in read(own.vgg19)[0].items()}
+        missing = [name for name in network.state_dict() if name not in content]
+        if missing:
+            raise ValueError(f"{own.vgg19} holds no features of VGG19: {missing[0]} is missing")
+        network.load_state_dict({name: content[name] for name in network.state_dict()})
+        return network.to(device)
+    perceptual, reason = load_perceptual(device, backbones)
+    if perceptual is None:
+        raise ValueError(f"{reason} Or take --features=none")
+    return InUnitRange(perceptual)
+
+
+class InUnitRange(nn.Module):
+    """LPIPS of images in [0,1]."""
+
+    def __init__(self, network: Perceptual) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """LPIPS, mean over the batch."""
+        return self.network(2 * prediction - 1, 2 * truth - 1)

@@ -1,0 +1,100 @@
+# The flags of Efficient-LVSM's training.
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from runtime.flags import parse_flags
+from training.flags import Optimization, Run
+
+ABOUT = """
+Train Efficient-LVSM on the photos of captures: from some views of a scene it learns to draw others.
+
+  python -m scenes.procedural data/lvsm/town --seed 0 --views 120 --width 128 --height 128
+
+  python -m training.efficient_lvsm --captures=data/lvsm --preset=mini --least=6 --most=24
+  --batch_size=4 --steps=20000 --tblr=4e-4 --exp_name=mini
+
+Checkpoints (lvsm-ckpt-last.pth, lvsm-ckpt-best.pth, of the original's layout), metrics.csv,
+training.png and pictures of the validations go to results/<exp_name>. The same command goes on with
+a stopped run. Booleans are written --flag=True.
+"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The captures, and which of their photos are looked at."""
+
+    captures: str = ""
+    """Folders of captures, or folders of such folders, comma-separated; their photos are in the
+    order of the walk."""
+    test_every: int = 8
+    """Every N-th photo is held out for the validation."""
+    data_factor: int = 1
+    """Photos at 1/N of their size, before they are resized to the network's."""
+    views: int = 8
+    """Photos of a sample."""
+    targets: int = 6
+    """Of these so many are asked for; inputs may be among them."""
+    inputs_least: int = 2
+    """Fewest photos that the network sees; each step draws their number."""
+    inputs_most: int = 2
+    """Most photos that it sees."""
+    least: int = 25
+    """Frames between the first and the last of a sample, at least."""
+    most: int = 192
+    """The same, at most."""
+    repeats: int = 1
+    """Samples of each scene in an epoch."""
+    workers: int = 4
+    """Processes that make samples, at most one a core."""
+    num_samples_eval: int = 40
+    """Held-out photos of a validation, evenly chosen."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which network is trained."""
+
+    preset: str = "original"
+    """Sizes of a new network: original, mini or tiny."""
+    image_size: int | None = None
+    """Side of the squares in pixels (default: the preset's, or that of --load)."""
+    load: Path | None = None
+    """Weights to start from."""
+    depth_init: bool = True
+    """New weights of deeper layers of the decoder are smaller."""
+    encoder_init: Literal["torch_default", "depth"] = "torch_default"
+    """New weights of the encoder; depth: as the decoder's."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What it learns by."""
+
+    mse: float = 1.0
+    """Weight of the squared error."""
+    perceptual: float = 0.5
+    """Weight of features' differences."""
+    features: Literal["vgg19", "lpips", "none"] = "lpips"
+    """Of VGG19, as the original (--vgg19); of VGG16, as LPIPS compares them (--backbones); or
+    none."""
+    vgg19: Path | None = None
+    """Weights of VGG19's features (torchvision's vgg19-dcbb9e9d.pth)."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """All groups."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    losses: Losses = field(default_factory=Losses)
+    optimization: Optimization = field(default_factory=Optimization)
+    run: Run = field(default_factory=Run)
+
+
+def parse(arguments: list[str]) -> Flags:
+    """The flags of a command line."""
+    return parse_flags(Flags, arguments, "python -m training.efficient_lvsm", ABOUT)
