@@ -16,11 +16,12 @@ from models.checkpoints.registry import load as load_checkpoint
 from models.efficient_lvsm import PRESETS, EfficientLVSM
 from models.efficient_lvsm.model import initialize
 from runtime.seeds import mix_seeds
+from scenes.re10k import ProcessedScene, read_list
 from training.efficient_lvsm.codec import OriginalLayout
 from training.efficient_lvsm.flags import Data, Flags, Losses
 from training.efficient_lvsm.losses import VGG19Perceptual
 from training.efficient_lvsm.objective import Objective
-from training.efficient_lvsm.samples import PosedPhotos, ViewSamples
+from training.efficient_lvsm.samples import PosedPhotos, ProcessedPhotos, ViewSamples
 from training.efficient_lvsm.stage import ViewStage
 from training.efficient_lvsm.validation import HeldOut, ViewValidation
 from training.losses import Perceptual, load_perceptual
@@ -35,9 +36,14 @@ def train_views(flags: Flags) -> None:
     model = make_model(flags)
     size, patch = model.config.image_size, model.config.patch
     captures = find_captures(flags.data.captures)
+    processed = [
+        ProcessedScene.read(file)
+        for path in filter(None, flags.data.lists.split(","))
+        for file in read_list(Path(path))
+    ]
 
     def data(device: torch.device) -> tuple[ViewSamples, ViewValidation]:
-        train_on, held_out = load_captures(captures, flags.data, size, patch)
+        train_on, held_out = load_captures(captures, processed, flags.data, size, patch)
         own = flags.data
         samples = ViewSamples(
             train_on,
@@ -69,7 +75,7 @@ def train_views(flags: Flags) -> None:
         free=("load", "num_samples_eval", "vgg19"),
         workers=flags.data.workers,
         project="efficient-lvsm",
-        about=f"{len(captures)} scenes at {size}x{size}",
+        about=f"{len(captures) + len(processed)} scenes at {size}x{size}",
     )
     train(recipe, flags.optimization, flags.run)
 
@@ -77,8 +83,8 @@ def train_views(flags: Flags) -> None:
 def check(flags: Flags) -> None:
     """ValueError for flags that cannot be."""
     own = flags.data
-    if not own.captures:
-        raise ValueError("--captures names the folders of captures to train on")
+    if not own.captures and not own.lists:
+        raise ValueError("--captures names the folders of captures to train on, --lists lists")
     for name in ("views", "targets", "inputs_least", "least", "repeats", "num_samples_eval"):
         if getattr(own, name) < 1:
             raise ValueError(f"--{name}={getattr(own, name)} must be at least 1")
@@ -133,17 +139,19 @@ def find_captures(text: str) -> list[Path]:
 
 
 def load_captures(
-    captures: list[Path], own: Data, size: int, patch: int
-) -> tuple[list[PosedPhotos], list[HeldOut]]:
+    captures: list[Path], processed: list[ProcessedScene], own: Data, size: int, patch: int
+) -> tuple[list[PosedPhotos | ProcessedPhotos], list[HeldOut]]:
     """Photos to train on, and all with those that are held out."""
-    train_on, held_out = [], []
+    everything: list[PosedPhotos | ProcessedPhotos] = []
     for path in captures:
         scene = scenes.load(path, data_factor=own.data_factor, progress=False)
         every = range(len(scene))
-        held = tuple(range(0, len(scene), own.test_every))
-        whole = PosedPhotos.from_scene(scene, every, size, patch, path.name)
-        held_out.append(HeldOut(whole, held))
-        train_on.append(whole.without(held))
+        everything.append(PosedPhotos.from_scene(scene, every, size, patch, path.name))
+    everything += [ProcessedPhotos(s, tuple(range(len(s))), size, patch) for s in processed]
+    train_on, held_out = [], []
+    for whole in everything:
+        held_out.append(HeldOut(whole, tuple(range(0, len(whole), own.test_every))))
+        train_on.append(whole.without(held_out[-1].views))
     count = sum(len(held.views) for held in held_out)
     if count > own.num_samples_eval:
         places = np.linspace(0, count - 1, own.num_samples_eval).round().astype(int)

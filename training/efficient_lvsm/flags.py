@@ -29,6 +29,9 @@ class Data:
     captures: str = ""
     """Folders of captures, or folders of such folders, comma-separated; their photos are in the
     order of the walk."""
+    lists: str = ""
+    """Lists of scenes that examples/efficient_lvsm/utils/process_data.py made (full_list.txt),
+    comma-separated; instead of --captures or beside them."""
     test_every: int = 8
     """Every N-th photo is held out for the validation."""
     data_factor: int = 1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.layers.rays import Plucker, pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
+from scenes.re10k import ProcessedScene
 from scenes.scene import Scene
 from training.efficient_lvsm.pictures import prepare_photo
 from training.efficient_lvsm.selection import select_frames, select_targets
@@ -62,11 +63,53 @@ class PosedPhotos:
     def choose(self, frames: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Photos [V,3,S,S] in [0,1], normalised camera-to-world matrices [V,4,4] and Ks [V,3,3] of
         these frames. ValueError where their cameras are at one place."""
-        poses = self.camtoworlds[list(frames)]
-        similarity = compute_mean_pose_normalization(poses)
-        moved = np.linalg.inv(transform_viewmats(similarity, np.linalg.inv(poses)))
         photos = self.photos[list(frames)].float() / 255
-        return photos, torch.from_numpy(moved).float(), self.Ks[list(frames)]
+        return photos, normalize(self.camtoworlds[list(frames)]), self.Ks[list(frames)]
+
+
+@dataclass(frozen=True)
+class ProcessedPhotos:
+    """Square photos of a scene on disk (`scenes.re10k`), read when they are asked for; otherwise as
+    `PosedPhotos`. frames: those of the scene that are these photos."""
+
+    scene: ProcessedScene
+    frames: tuple[int, ...]
+    size: int
+    patch: int
+
+    @property
+    def name(self) -> str:
+        """The scene's."""
+        return self.scene.name
+
+    @property
+    def camtoworlds(self) -> np.ndarray:
+        """Float64 [F,4,4]."""
+        return np.linalg.inv(self.scene.viewmats[list(self.frames)])
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def without(self, views: Sequence[int]) -> ProcessedPhotos:
+        """The scene without some of its photos."""
+        return replace(self, frames=tuple(f for i, f in enumerate(self.frames) if i not in views))
+
+    def choose(self, frames: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `PosedPhotos.choose`; ValueError also for a picture that cannot be read."""
+        own = [self.frames[frame] for frame in frames]
+        ready = [
+            prepare_photo(self.scene.image(f), self.scene.Ks[f], self.size, self.patch) for f in own
+        ]
+        photos, Ks = (torch.stack(parts) for parts in zip(*ready, strict=True))
+        return photos, normalize(np.linalg.inv(self.scene.viewmats[own])), Ks
+
+
+def normalize(poses: np.ndarray) -> Tensor:
+    """Camera-to-world matrices [V,4,4] in the frame of their mean, float32. ValueError where the
+    cameras are at one place."""
+    similarity = compute_mean_pose_normalization(poses)
+    moved = np.linalg.inv(transform_viewmats(similarity, np.linalg.inv(poses)))
+    return torch.from_numpy(moved).float()
 
 
 @dataclass(frozen=True)
@@ -110,7 +153,7 @@ class ViewSamples:
 
     def __init__(
         self,
-        scenes: Sequence[PosedPhotos],
+        scenes: Sequence[PosedPhotos | ProcessedPhotos],
         *,
         views: int = 8,
         targets: int = 6,

@@ -12,7 +12,7 @@ from evaluation.metrics import METRICS, Metrics, average
 from models.efficient_lvsm import EfficientLVSM
 from runtime.interrupts import interruptible
 from runtime.progress import ProgressBar
-from training.efficient_lvsm.samples import PosedPhotos, Views
+from training.efficient_lvsm.samples import PosedPhotos, ProcessedPhotos, Views
 from training.efficient_lvsm.selection import spread_inputs
 from training.validation import MAX_PICTURES, Values
 
@@ -21,7 +21,7 @@ from training.validation import MAX_PICTURES, Values
 class HeldOut:
     """A scene's photos, and which of them are never trained on."""
 
-    scene: PosedPhotos
+    scene: PosedPhotos | ProcessedPhotos
     views: tuple[int, ...]
     asked: tuple[int, ...] | None = None
     """Those that a validation looks at; None: all of them."""

@@ -10,11 +10,13 @@ from models.checkpoints import registry
 from models.efficient_lvsm import EfficientLVSM, tiny
 from runtime.interrupts import Stopped
 from scenes import load, procedural
+from scenes.re10k import ProcessedScene, read_chunk, write_scene
+from tests.scenes.test_re10k import make_scene
 from tests.training.test_stopping import signal_in
 from training.efficient_lvsm.codec import OriginalLayout
 from training.efficient_lvsm.commands import find_captures, train_views
 from training.efficient_lvsm.flags import parse
-from training.efficient_lvsm.samples import PosedPhotos, Views, ViewSamples
+from training.efficient_lvsm.samples import PosedPhotos, ProcessedPhotos, Views, ViewSamples
 from training.efficient_lvsm.stage import ViewStage
 from training.stage import Broken
 
@@ -59,6 +61,27 @@ def test_a_stopped_run_goes_on_bit_for_bit(captures, tmp_path, monkeypatch):
         for name in ("whole", "parts")
     )
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_processed_scenes_are_trained_on_too(tmp_path):
+    encoded, _ = make_scene(frames=40)
+    torch.save([encoded], tmp_path / "0.torch")
+    metadata = [
+        write_scene(scene, tmp_path / "train") for scene in read_chunk(tmp_path / "0.torch")
+    ]
+    (tmp_path / "train" / "full_list.txt").write_text("".join(f"{path}\n" for path in metadata))
+    lists = f"--lists={tmp_path / 'train' / 'full_list.txt'}"
+    flags = (lists, "--image_size=16", "--steps=2", "--repeats=8", "--eval_freq=8", "--wp=0")
+    (val,) = run("", tmp_path / "out", *flags)
+    assert float(val["psnr"]) > 0
+    photos = ProcessedPhotos(ProcessedScene.read(metadata[0]), tuple(range(40)), 16, 8)
+    few = photos.without(range(0, 40, 8))
+    assert len(few) == 35 and few.frames[7] == 9
+    assert torch.equal(few.choose([7, 3])[0], photos.choose([9, 4])[0])
+    metadata[0].parent.parent.joinpath("images/0a1b/00009.jpg").unlink()
+    samples = ViewSamples([few], views=30, targets=4, least=30, most=34)
+    broken = samples.collate([samples[0, 0]])
+    assert isinstance(broken, Broken) and "00009.jpg: no such picture" in broken.reason
 
 
 def test_weights_of_another_size_are_refused(tmp_path):

@@ -1,0 +1,1 @@
+# Efficient-LVSM's published commands.

@@ -1,0 +1,184 @@
+# RealEstate10K as pixelSplat distributes it (chunks of scenes, *.torch), and as LVSM's scripts lay
+# it out: a JSON file for each scene, beside its pictures.
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from runtime import pickles
+from runtime.files import write_bytes, write_json
+
+CAMERA = 18  # numbers of a chunk's camera: fx, fy, cx, cy in picture sizes, two zeros, w2c [3,4]
+ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
+
+
+@dataclass(frozen=True)
+class EncodedScene:
+    """A scene of a chunk: its key, the pictures' files as bytes, and cameras float64 [F,18]."""
+
+    key: str
+    images: tuple[bytes, ...]
+    cameras: np.ndarray
+
+    @property
+    def viewmats(self) -> np.ndarray:
+        """World to camera, [F,4,4]."""
+        matrices = np.tile(np.eye(4), (len(self.cameras), 1, 1))
+        matrices[:, :3] = self.cameras[:, 6:].reshape(-1, 3, 4)
+        return matrices
+
+    def intrinsics(self, width: int, height: int) -> np.ndarray:
+        """fx, fy, cx, cy in pixels of pictures of a size, [F,4]."""
+        return self.cameras[:, :4] * [width, height, width, height]
+
+
+def read_chunk(path: Path) -> Iterator[EncodedScene]:
+    """The scenes of a chunk. ValueError, naming the file and the scene, for what is not one."""
+    content = pickles.load(path, mmap=False)
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is no chunk of RealEstate10K: it holds no list of scenes")
+    for number, scene in enumerate(content):
+        try:
+            cameras = torch.as_tensor(scene["cameras"]).double().numpy()
+            images = tuple(bytes(torch.as_tensor(image).numpy()) for image in scene["images"])
+            key = str(scene["key"])
+        except (KeyError, TypeError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{path}: scene {number} has no {error}") from None
+        if cameras.ndim != 2 or cameras.shape[1] != CAMERA or len(cameras) != len(images):
+            raise ValueError(
+                f"{path}: scene {key} has cameras {list(cameras.shape)} for {len(images)} "
+                f"pictures, not [F,{CAMERA}]"
+            )
+        if not np.isfinite(cameras).all():
+            raise ValueError(f"{path}: scene {key} has cameras that are not finite")
+        if Path(key).name != key or key in ("", ".", ".."):
+            raise ValueError(f"{path}: the key {key!r} of scene {number} is no file's name")
+        yield EncodedScene(key, images, cameras)
+
+
+def write_scene(scene: EncodedScene, folder: Path, *, as_png: bool = False) -> Path:
+    """Write a scene's pictures below `folder`/images and its metadata/<key>.json, whose path is
+    returned: last, so that a scene with it is whole.
+
+    The pictures' bytes stay as they are; as_png: decoded and written as the original's script
+    does, several times as large. ValueError for a picture that cannot be read."""
+    frames = []
+    for i, (data, viewmat) in enumerate(zip(scene.images, scene.viewmats, strict=True)):
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                kind, (width, height) = image.format, image.size
+                if as_png:
+                    buffer = io.BytesIO()
+                    image.convert("RGB").save(buffer, "PNG")
+                    data, kind = buffer.getvalue(), "PNG"
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"scene {scene.key}: picture {i} cannot be read ({error})") from None
+        path = folder / "images" / scene.key / f"{i:05d}{ENDINGS.get(kind, '.png')}"
+        write_bytes(path, data)
+        frames.append(
+            {
+                "image_path": str(path.absolute()),
+                "fxfycxcy": scene.intrinsics(width, height)[i].tolist(),
+                "w2c": viewmat.tolist(),
+            }
+        )
+    return write_json(
+        folder / "metadata" / f"{scene.key}.json", {"scene_name": scene.key, "frames": frames}
+    )
+
+
+@dataclass(frozen=True)
+class ProcessedScene:
+    """A scene as `write_scene` lays it out; pictures are read when they are asked for.
+
+    paths: of the pictures. Ks: float32 [F,3,3] in their pixels. viewmats: float64 [F,4,4]."""
+
+    name: str
+    paths: tuple[Path, ...]
+    Ks: Tensor
+    viewmats: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> ProcessedScene:
+        """The scene of a metadata file. ValueError or FileNotFoundError names it."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            frames = content["frames"]
+            name = str(content.get("scene_name", Path(path).stem))
+            values = torch.tensor([frame["fxfycxcy"] for frame in frames], dtype=torch.float32)
+            viewmats = np.array([frame["w2c"] for frame in frames], dtype=np.float64)
+            paths = tuple(cls.find(Path(path), frame["image_path"]) for frame in frames)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: no such file") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is no scene of frames ({error})") from None
+        if not frames or values.shape != (len(frames), 4) or viewmats.shape != (len(frames), 4, 4):
+            raise ValueError(f"{path}: each frame needs fxfycxcy [4] and w2c [4,4]")
+        Ks = torch.eye(3).repeat(len(frames), 1, 1)
+        Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2] = values.unbind(1)
+        return cls(name, paths, Ks, viewmats)
+
+    @staticmethod
+    def find(metadata: Path, image: str) -> Path:
+        """A picture where the file says, or, of a folder that was moved, beside the metadata."""
+        path = Path(image)
+        beside = metadata.parent.parent / "images" / path.parent.name / path.name
+        return path if path.is_file() or not beside.is_file() else beside
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, frame: int) -> Image.Image:
+        """A picture, RGB. ValueError, naming the file, where it cannot be read."""
+        try:
+            with Image.open(self.paths[frame]) as image:
+                return image.convert("RGB")
+        except FileNotFoundError:
+            raise ValueError(f"{self.paths[frame]}: no such picture") from None
+        except OSError as error:
+            raise ValueError(f"{self.paths[frame]} cannot be read ({error})") from None
+
+
+def read_list(path: Path) -> list[Path]:
+    """The metadata files in a list, one a line; moved ones are looked for beside the list."""
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such list of scenes") from None
+    files = []
+    for line in filter(None, lines):
+        file, beside = Path(line), Path(path).parent / "metadata" / Path(line).name
+        files.append(file if file.is_file() or not beside.is_file() else beside)
+    if not files:
+        raise ValueError(f"{path} lists no scene")
+    return files
+
+
+def read_index(path: Path) -> dict[str, tuple[Sequence[int], Sequence[int]]]:
+    """pixelSplat's index of an evaluation: context and target frames by scene. Scenes without any
+    (null) are left out. ValueError, naming the file, for anything else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        index = {
+            str(key): (list(map(int, value["context"])), list(map(int, value["target"])))
+            for key, value in content.items()
+            if value is not None
+        }
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such index of views") from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f'{path} is no index of views: give {{"scene": {{"context": [0, 9], "target": [4]}}}}'
+        ) from None
+    for key, (context, target) in index.items():
+        if not context or not target or min(context + target) < 0:
+            raise ValueError(f"{path}: scene {key} needs context and target frames, from 0 on")
+    return index
