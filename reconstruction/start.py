@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Start:
                 raise ValueError(f"{file} is splats, but not a checkpoint; give it as --ply")
         if len(files) == 1:
             files = find_ranks(files[0])
+            if re.search(r"_rank0*[1-9]\d*\.", files[0].name):
+                log.warning("%s: the files of ranks before it are not there", files[0])
             if len(files) > 1:
                 log.info("%s: the files of %d ranks are read together", files[0], len(files))
         saved = [checkpoint.load(file) for file in files]

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between two plain lines
-WIDTH = 80  # of a terminal that does not tell
+WIDTH, HEIGHT = 80, 24  # of a terminal that does not tell
 PLAIN = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -23,7 +23,8 @@ class ProgressBar(tqdm):
         file = options.get("file") or sys.stderr
         self.plain = not file.isatty()
         if not self.plain and not os.get_terminal_size(file.fileno()).columns:
-            options |= {"ncols": WIDTH, "dynamic_ncols": False}  # a terminal that has no size yet
+            # a terminal that has no size yet
+            options |= {"ncols": WIDTH, "nrows": HEIGHT, "dynamic_ncols": False}
         if self.plain:
             options |= {"bar_format": PLAIN, "mininterval": EVERY, "maxinterval": EVERY}
         self.shown = time.monotonic()

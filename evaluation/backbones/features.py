@@ -53,6 +53,12 @@ def load_features(net: str, folder: Path | str | None = None) -> dict[str, Tenso
         ) from None
 
 
+def check_folder(folder: Path | str) -> None:
+    """FileNotFoundError if a folder that a user named holds none of the files."""
+    if not any((Path(folder) / name).is_file() for name in FILES.values()):
+        raise FileNotFoundError(f"--backbones {folder} has none of {', '.join(FILES.values())}")
+
+
 def read_features(net: str, file: Path) -> dict[str, Tensor]:
     """The weights in a .safetensors file; ValueError if they are not the published ones."""
     try:

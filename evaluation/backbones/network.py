@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evaluation.backbones.features import load_features
+from evaluation.backbones.features import check_folder, load_features
 
 if TYPE_CHECKING:
     from lpips import LPIPS
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def load_lpips(net: str, folder: Path | str | None = None) -> tuple[LPIPS | None, str | None]:
     """The frozen network of LPIPS v0.1 on "alex" or "vgg" and None, or None and why there is none.
 
-    folder: with the backbones' weights, see `load_features`.
+    folder: with the backbones' weights, see `load_features`. FileNotFoundError if it has none.
     """
+    if folder is not None:
+        check_folder(folder)  # whoever names one wants it
     try:
         import lpips
     except ImportError:

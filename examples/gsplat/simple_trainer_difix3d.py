@@ -24,12 +24,15 @@ def main() -> None:
     from examples.gsplat.flags import parse_flags, say_what_is_idle
 
     flags = parse_flags()
+    from evaluation.backbones.features import check_folder
     from examples.gsplat.inputs import load_generator, load_scene_of, load_start
     from reconstruction.rounds.settings import original
     from reconstruction.warm_up import OPTIMISATION
     from runtime.kernels import compile_ahead
 
     device, fixing = choose_device(flags.device), flags.fixing
+    if flags.evaluation.backbones is not None:
+        check_folder(flags.evaluation.backbones)
     if fixing.control and not fixing.fix:
         log.warning("--control is ignored: with --no-fix the run is its own control")
     if not fixing.fix or flags.eval_only:
@@ -69,6 +72,8 @@ def main() -> None:
     report = flags.result_dir / "report" / "index.html"
     if report.exists():
         log.info("report: %s", report)
+    else:
+        log.info("nothing was evaluated; the splats are in %s", flags.result_dir)
     if not flags.disable_viewer:
         show(flags.result_dir, host=LOCAL, port=flags.port)
 

