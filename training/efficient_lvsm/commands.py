@@ -52,6 +52,7 @@ def train_views(flags: Flags) -> None:
             least=own.least,
             most=own.most,
             repeats=own.repeats,
+            target_has_input=own.target_has_input,
         )
         metrics = Metrics("alex", device, flags.optimization.backbones)
         span = (max(own.least, own.views) + min(own.most, 4 * own.least)) // 2
@@ -95,6 +96,11 @@ def check(flags: Flags) -> None:
             f"--inputs_least={own.inputs_least}, --inputs_most={own.inputs_most}: the first must "
             f"not be more than the second, and that less than --views={own.views}"
         )
+    if not own.target_has_input and own.inputs_most + own.targets > own.views:
+        raise ValueError(
+            f"--inputs_most={own.inputs_most} and --targets={own.targets} are more than "
+            f"--views={own.views}: raise that, or let targets be inputs (--target_has_input=True)"
+        )
     if own.most <= own.least:
         raise ValueError(f"--most={own.most} must be more than --least={own.least}")
     if flags.model.preset not in PRESETS:
@@ -130,7 +136,7 @@ def find_captures(text: str) -> list[Path]:
     for folder in map(Path, filter(None, text.split(","))):
         if not folder.exists():
             raise FileNotFoundError(f"{folder} does not exist (--captures)")
-        inner = [f for f in sorted(folder.iterdir()) if f.is_dir()] if folder.is_dir() else []
+        inner = [f for f in sorted(folder.glob("[!.]*")) if f.is_dir()]
         names = {f.name for f in inner}
         alone = not folder.is_dir() or "images" in names or "sparse" in names or not inner
         alone = alone or any(f.is_file() for f in folder.iterdir())

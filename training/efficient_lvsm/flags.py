@@ -39,7 +39,9 @@ class Data:
     views: int = 8
     """Photos of a sample."""
     targets: int = 6
-    """Of these so many are asked for; inputs may be among them."""
+    """Of these so many are asked for."""
+    target_has_input: bool = True
+    """Inputs may be among the targets, as in the original; else those after them are."""
     inputs_least: int = 2
     """Fewest photos that the network sees; each step draws their number."""
     inputs_most: int = 2

@@ -146,7 +146,7 @@ class Views:
 
 class ViewSamples:
     """An item is some views of a scene, drawn by its seed: `views` frames that are between `least`
-    and `most` apart, of which `targets` are asked for.
+    and `most` apart, of which `targets` are asked for (`select_targets`).
 
     ValueError where no scene has enough frames.
     """
@@ -160,8 +160,10 @@ class ViewSamples:
         least: int = 25,
         most: int = 192,
         repeats: int = 1,
+        target_has_input: bool = True,
     ) -> None:
         self.scenes, self.views, self.targets = list(scenes), views, targets
+        self.target_has_input = target_has_input
         self.least, self.most, self.repeats = least, most, repeats
         if targets >= views:
             raise ValueError(f"{targets} targets need more than {views} views")
@@ -191,8 +193,8 @@ class ViewSamples:
             taken = scene.choose(frames)
         except ValueError as error:
             return Broken(scene.name, str(error))
-        targets = torch.tensor(select_targets(self.views, self.targets, rng))
-        return scene.name, *taken, targets
+        targets = select_targets(self.views, self.targets, rng, has_input=self.target_has_input)
+        return scene.name, *taken, torch.tensor(targets)
 
     def collate(self, samples: Sequence) -> Views | Broken:
         """A batch of the items, or the first that is broken."""

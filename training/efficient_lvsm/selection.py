@@ -25,13 +25,15 @@ def select_frames(
     return [start, start + distance, *between]
 
 
-def select_targets(views: int, targets: int, rng: random.Random) -> list[int]:
-    """Which of the selected views are asked for in training; inputs may be among them.
+def select_targets(
+    views: int, targets: int, rng: random.Random, *, has_input: bool = True
+) -> list[int]:
+    """Which of the selected views are asked for in training: any, or (not `has_input`) the last.
 
     ValueError unless there are more views than targets."""
     if targets >= views:
         raise ValueError(f"{targets} targets need more than {views} views")
-    return rng.sample(range(views), targets)
+    return rng.sample(range(views), targets) if has_input else list(range(views - targets, views))
 
 
 def spread_inputs(first: int, last: int, count: int) -> list[int]:
