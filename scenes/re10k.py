@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from runtime import pickles
 from runtime.files import write_bytes, write_json
+from runtime.progress import ProgressBar
 
 CAMERA = 18  # numbers of a chunk's camera: fx, fy, cx, cy in picture sizes, two zeros, w2c [3,4]
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
@@ -22,10 +24,11 @@ ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
 
 @dataclass(frozen=True)
 class EncodedScene:
-    """A scene of a chunk: its key, the pictures' files as bytes, and cameras float64 [F,18]."""
+    """A scene of a chunk: its key, the bytes of the pictures' files uint8 [n] each, and cameras
+    float64 [F,18]."""
 
     key: str
-    images: tuple[bytes, ...]
+    images: tuple[Tensor, ...]
     cameras: np.ndarray
 
     @property
@@ -39,16 +42,22 @@ class EncodedScene:
         """fx, fy, cx, cy in pixels of pictures of a size, [F,4]."""
         return self.cameras[:, :4] * [width, height, width, height]
 
+    def data(self, frame: int) -> bytes:
+        """The file of a picture."""
+        return self.images[frame].numpy().tobytes()
 
-def read_chunk(path: Path) -> Iterator[EncodedScene]:
-    """The scenes of a chunk. ValueError, naming the file and the scene, for what is not one."""
-    content = pickles.load(path, mmap=False)
+
+def read_chunk(path: Path, *, mmap: bool = False) -> Iterator[EncodedScene]:
+    """The scenes of a chunk. mmap: pictures are read from the file when they are asked for.
+
+    ValueError, naming the file and the scene, for what is not one."""
+    content = pickles.load(path, mmap=mmap)
     if not isinstance(content, list):
         raise ValueError(f"{path} is no chunk of RealEstate10K: it holds no list of scenes")
     for number, scene in enumerate(content):
         try:
             cameras = torch.as_tensor(scene["cameras"]).double().numpy()
-            images = tuple(bytes(torch.as_tensor(image).numpy()) for image in scene["images"])
+            images = tuple(torch.as_tensor(image) for image in scene["images"])
             key = str(scene["key"])
         except (KeyError, TypeError, IndexError, RuntimeError) as error:
             raise ValueError(f"{path}: scene {number} has no {error}") from None
@@ -64,6 +73,12 @@ def read_chunk(path: Path) -> Iterator[EncodedScene]:
         yield EncodedScene(key, images, cameras)
 
 
+@lru_cache(maxsize=8)
+def open_chunk(path: Path) -> tuple[EncodedScene, ...]:
+    """The scenes of a chunk, whose pictures stay on disk."""
+    return tuple(read_chunk(path, mmap=True))
+
+
 def write_scene(scene: EncodedScene, folder: Path, *, as_png: bool = False) -> Path:
     """Write a scene's pictures below `folder`/images and its metadata/<key>.json, whose path is
     returned: last, so that a scene with it is whole.
@@ -71,7 +86,8 @@ def write_scene(scene: EncodedScene, folder: Path, *, as_png: bool = False) -> P
     The pictures' bytes stay as they are; as_png: decoded and written as the original's script
     does, several times as large. ValueError for a picture that cannot be read."""
     frames = []
-    for i, (data, viewmat) in enumerate(zip(scene.images, scene.viewmats, strict=True)):
+    for i, viewmat in enumerate(scene.viewmats):
+        data = scene.data(i)
         try:
             with Image.open(io.BytesIO(data)) as image:
                 kind, (width, height) = image.format, image.size
@@ -122,9 +138,7 @@ class ProcessedScene:
             raise ValueError(f"{path} is no scene of frames ({error})") from None
         if not frames or values.shape != (len(frames), 4) or viewmats.shape != (len(frames), 4, 4):
             raise ValueError(f"{path}: each frame needs fxfycxcy [4] and w2c [4,4]")
-        Ks = torch.eye(3).repeat(len(frames), 1, 1)
-        Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2] = values.unbind(1)
-        return cls(name, paths, Ks, viewmats)
+        return cls(name, paths, make_Ks(values), viewmats)
 
     @staticmethod
     def find(metadata: Path, image: str) -> Path:
@@ -145,6 +159,66 @@ class ProcessedScene:
             raise ValueError(f"{self.paths[frame]}: no such picture") from None
         except OSError as error:
             raise ValueError(f"{self.paths[frame]} cannot be read ({error})") from None
+
+
+@dataclass(frozen=True)
+class ChunkedScene:
+    """A scene in a chunk, otherwise as `ProcessedScene`; `number` is its place there."""
+
+    name: str
+    chunk: Path
+    number: int
+    Ks: Tensor
+    viewmats: np.ndarray
+
+    @classmethod
+    def read_all(cls, path: Path) -> list[ChunkedScene]:
+        """The scenes of a chunk. ValueError, naming it, for what cannot be read."""
+        scenes = []
+        for number, scene in enumerate(open_chunk(path)):
+            size = decode(scene.data(0), f"{path}: scene {scene.key}: picture 0").size
+            Ks = make_Ks(torch.from_numpy(scene.intrinsics(*size)).float())
+            scenes.append(cls(scene.key, path, number, Ks, scene.viewmats))
+        return scenes
+
+    def __len__(self) -> int:
+        return len(self.Ks)
+
+    def image(self, frame: int) -> Image.Image:
+        """A picture, RGB. ValueError, naming the chunk, where it cannot be read."""
+        data = open_chunk(self.chunk)[self.number].data(frame)
+        return decode(data, f"{self.chunk}: scene {self.name}: picture {frame}")
+
+
+def make_Ks(values: Tensor) -> Tensor:
+    """[F,3,3] of fx, fy, cx, cy [F,4]."""
+    Ks = torch.eye(3).repeat(len(values), 1, 1)
+    Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2] = values.unbind(1)
+    return Ks
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """A picture, RGB, of the bytes of its file. ValueError, naming it, where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read ({error})") from None
+
+
+def list_scenes(path: Path) -> list[ProcessedScene | ChunkedScene]:
+    """The scenes of a list (full_list.txt), or of a folder of chunks *.torch.
+
+    ValueError or FileNotFoundError, naming the file, for what cannot be read."""
+    path = Path(path)
+    if not path.is_dir():
+        files = read_list(path)
+        return [ProcessedScene.read(f) for f in ProgressBar(files, "scenes", unit="scene", delay=3)]
+    chunks = sorted(path.glob("*.torch"))
+    if not chunks:
+        raise FileNotFoundError(f"{path} has neither a list of scenes nor chunks *.torch")
+    bar = ProgressBar(chunks, "chunks", unit="chunk", delay=3)
+    return [scene for chunk in bar for scene in ChunkedScene.read_all(chunk)]
 
 
 def read_list(path: Path) -> list[Path]:

@@ -70,17 +70,26 @@ class Optimization:
     """Weight decay at the end (cosine in between)."""
     tclip: float = 2.0
     """Norm that gradients are clipped to (0: not)."""
+    tskip: float = 0.0
+    """Leave out a step whose gradients are not finite, or of a norm above --tclip times this (0:
+    never; the run ends where the loss is not finite)."""
     sche: str = "lin0"
     """Learning rate after warm-up: lin0 (30 % constant, then linear), lin (15 %), lin00, cos, exp,
     lin0.4 and the like."""
     wp: float = 0.1
     """Warm-up in epochs."""
+    warmup: int | None = None
+    """Warm-up in steps, instead of --wp."""
     wp0: float = 0.005
     """Learning rate at the start of the warm-up, as a factor."""
     wpe: float = 0.01
     """Learning rate at the end, as a factor."""
     opt: Literal["adamw", "adam"] = "adamw"
-    """Optimizer, betas 0.9 and 0.95."""
+    """Optimizer."""
+    beta1: float = 0.9
+    """Its decay of the gradients' mean."""
+    beta2: float = 0.95
+    """Its decay of their squares' mean."""
     afuse: bool = True
     """Its fused kernel."""
     fp16: Literal[0, 1, 2] = 1

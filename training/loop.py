@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 EXPLODED = 10.0  # times the best loss
 EXPLODED_WINDOWS = 5  # so many logged windows with an exploded loss end the run
+MOST_SKIPPED = 50  # so many steps left out one after the other end it too
 MAX_LOSS_SCALE = 2.0**15
 
 
@@ -49,6 +51,10 @@ class Settings:
     schedule: LRSchedule
     clip: float = 2.0
     """Norm that gradients are clipped to; 0: not."""
+    skip: float = 0.0
+    """Steps of a norm above this many times `clip`, or of one that is not finite, are left out; 0:
+    none is."""
+    betas: tuple[float, float] = (0.9, 0.95)
     kind: str = "adamw"
     fused: bool = True
     scaled: bool = False
@@ -72,6 +78,7 @@ class Window:
     keys: list[list[str]] = field(default_factory=list)
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
+    skipped: list[bool] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     """The stage's own, from after_step."""
     since: float = field(default_factory=time.perf_counter)
@@ -104,6 +111,7 @@ class Loop:
         self.folder, self.codec, self.validation = folder, codec, validation
         self.open_journal, self.args, self.device = journal, args, device
         self.place, self.best, self.lowest, self.exploded = Place(), -math.inf, math.inf, 0
+        self.skipped = 0  # steps left out, one after the other
         self.finite = 0  # steps whose losses are known to be finite
         self.validated = True  # but for a run that was stopped while it validated
         self.saved, self.saved_step = time.monotonic(), 0
@@ -121,6 +129,7 @@ class Loop:
                 kind=settings.kind,
                 fused=settings.fused,
                 rate=settings.rate,
+                betas=settings.betas,
             )
             for network in stage.networks
         }
@@ -250,7 +259,9 @@ class Loop:
                 self.backward(networks[0], batches, losses, detail)
         except Stopped:
             return False
-        window.norms.append(self.update(networks[0], rate, decay))
+        norm = self.update(networks[0], rate, decay)
+        window.norms.append(norm)
+        window.skipped.append(self.leaves_out(norm))
         for network in networks[1:]:
             if self.stage.learns(network, number):
                 self.backward(network, batches, losses, detail)
@@ -290,11 +301,17 @@ class Loop:
         self.scaler.unscale_(own)
         parameters = [p for _, p in self.stage.parameters_of(network)]
         norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
-        self.scaler.step(own)
+        if not self.leaves_out(norm):
+            self.scaler.step(own)
         for each in self.optimizers.values():
             each.zero_grad(set_to_none=True)
         self.scaler.update()
         return norm.detach()
+
+    def leaves_out(self, norm: Tensor) -> bool:
+        """Whether a step of this gradient norm is left out; the same on all processes."""
+        settings = self.settings
+        return bool(settings.skip and not gather_norm(norm) <= settings.skip * settings.clip)
 
     def synchronized(self, last: bool) -> AbstractContextManager:
         """Gradients are averaged over the processes with the last micro-batch only."""
@@ -310,13 +327,16 @@ class Loop:
         """A line of the log; raises ValueError where the run diverged."""
         if not window.steps:
             return
+        steps, window = len(window.steps), self.drop_skipped(window)
+        if not window.steps:
+            return
         mean, norm = self.check_losses(window)
         names = sorted({name for losses in window.losses for name in losses} - {"loss"})
         values = {"loss": mean}
         for name in names:
             parts = [losses[name] for losses in window.losses if name in losses]
             values[name] = distributed.mean_of(torch.stack(parts).float().mean()).item()
-        seconds = (time.perf_counter() - window.since) / len(window.steps)
+        seconds = (time.perf_counter() - window.since) / steps
         values |= window.numbers | {
             "lr": self.settings.rate * self.settings.schedule.rate(self.passed - 1),
             "weight_decay": self.settings.schedule.weight_decay(self.passed - 1),
@@ -329,6 +349,28 @@ class Loop:
         bar.set_postfix(loss=f"{mean:.4g}", memory=f"{values['memory_gb']:.1f}G", refresh=False)
         if self.journal is not None:
             self.journal.train(self.done, values)
+
+    def drop_skipped(self, window: Window) -> Window:
+        """The window's steps that were not left out, and a line of the log on those that were;
+        raises ValueError where too many were, one after the other."""
+        for at, skipped in enumerate(window.skipped):
+            self.skipped = self.skipped + 1 if skipped else 0
+            if self.skipped == MOST_SKIPPED:
+                raise self.divergence_error(
+                    f"has gradients that are too large ({MOST_SKIPPED} steps were left out)",
+                    *(window, at),
+                )
+        if not any(window.skipped):
+            return window
+        norms = [f"{n.item():.3g}" for n in compress(window.norms, window.skipped)]
+        log.warning(
+            "%d of the last %d steps left out: gradients of norm %s",
+            *(len(norms), len(window.steps), ", ".join(norms)),
+        )
+        self.finite = self.done
+        good = [not skipped for skipped in window.skipped]
+        lists = ("steps", "keys", "losses", "norms")
+        return replace(window, **{n: list(compress(getattr(window, n), good)) for n in lists})
 
     def check_losses(self, window: Window) -> tuple[float, float]:
         """The window's mean loss and last gradient norm; raises ValueError where the run

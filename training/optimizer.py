@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-BETAS = (0.9, 0.95)
-
 Decays = Callable[[str, Tensor], bool]
 """Whether weight decay acts on a parameter, by its name and value."""
 
@@ -39,13 +37,14 @@ def build_optimizer(
     kind: str = "adamw",
     fused: bool = True,
     rate: float,
+    betas: tuple[float, float] = (0.9, 0.95),
 ) -> torch.optim.Optimizer:
     """The optimizer "adamw" or "adam"; ValueError if nothing is to be trained."""
     groups = [group for group in split_parameters(named, decays) if group["params"]]
     if not groups:
         raise ValueError("no parameter is left to train")
     cls = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
-    return cls(groups, lr=rate, betas=BETAS, fused=fused)
+    return cls(groups, lr=rate, betas=betas, fused=fused)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rate: float, weight_decay: float) -> None:

@@ -160,11 +160,13 @@ def train(recipe: Recipe, optimization: Optimization, options: flags.Run) -> Non
 
 def loop_settings(run: Run, optimization: Optimization, options: flags.Run) -> Settings:
     """The loop's settings from the flags."""
-    rate = optimization.tlr
+    rate, warmup = optimization.tlr, optimization.warmup
+    if warmup is None:
+        warmup = min(round(optimization.wp * run.order.steps), int(run.total // 2))
     schedule = LRSchedule(
         optimization.sche,
         run.total,
-        min(round(optimization.wp * run.order.steps), int(run.total // 2)),
+        warmup,
         optimization.wp0,
         optimization.wpe,
         optimization.twd,
@@ -174,7 +176,9 @@ def loop_settings(run: Run, optimization: Optimization, options: flags.Run) -> S
         rate=optimization.ac * optimization.tblr if rate is None else rate,
         schedule=schedule,
         clip=optimization.tclip,
+        skip=optimization.tskip,
         kind=optimization.opt,
+        betas=(optimization.beta1, optimization.beta2),
         fused=optimization.afuse,
         scaled=run.dtype == torch.float16,
         ema=optimization.ema,
@@ -245,6 +249,7 @@ def check_flags(optimization: Optimization, options: flags.Run) -> None:
         raise ValueError(f"--exp_name={options.exp_name!r} must be a folder's name")
     least = {"batch_size": (optimization, 1), "ac": (optimization, 1), "ep": (optimization, 1)}
     least |= {"tclip": (optimization, 0), "log_every": (options, 1), "keep": (options, 0)}
+    least |= {"tskip": (optimization, 0)}
     least |= {"eval_freq": (options, 1)}
     for name, (group, value) in least.items():
         if getattr(group, name) < value:
@@ -255,8 +260,14 @@ def check_flags(optimization: Optimization, options: flags.Run) -> None:
         rate = getattr(optimization, name)
         if rate is not None and not 0 <= rate < math.inf:
             raise ValueError(f"--{name}={rate} must be a number of at least 0")
-    if not 0 <= optimization.ema < 1:
-        raise ValueError(f"--ema={optimization.ema} must lie between 0 and 1")
+    for name in ("ema", "beta1", "beta2"):
+        value = getattr(optimization, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"--{name}={value} must lie between 0 and 1")
+    if optimization.warmup is not None and optimization.warmup < 0:
+        raise ValueError(f"--warmup={optimization.warmup} must be at least 0")
+    if optimization.tskip and not optimization.tclip:
+        raise ValueError(f"--tskip={optimization.tskip} is a factor of --tclip, which is 0")
     if optimization.fsdp and optimization.ema:
         raise ValueError("--fsdp has no --ema: leave one of them out")
     if optimization.fsdp and int(os.environ.get("WORLD_SIZE", 1)) < 2:

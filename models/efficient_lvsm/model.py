@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.efficient_lvsm.config import EfficientLVSMConfig
 from models.layers.blocks import FeedForward, PreNormBlock
@@ -39,6 +40,8 @@ class EfficientLVSM(nn.Module):
         self.decoder = nn.ModuleList(make_block(config, cross=True) for _ in range(config.depth))
         self.norm = norm(width)
         self.colors = nn.Linear(width, pixels * COLORS, bias=False)
+        self.recomputed = False
+        """Layers are computed again in the backward pass instead of keeping what it needs."""
 
     def forward(self, photos: Tensor, photo_rays: Tensor, target_rays: Tensor) -> Tensor:
         """Pictures [B,M,3,H,W] in [0,1] of photos [B,N,3,H,W] in [-1,1] with rays [B,N,C,H,W] and
@@ -53,7 +56,7 @@ class EfficientLVSM(nn.Module):
         x = self.photo_tokens(patchify(torch.cat((photos, rays), 2), self.config.patch))
         contexts = []
         for encoder, decoder in zip(self.encoder, self.decoder, strict=True):
-            x = encoder(x)
+            x = self.apply_block(encoder, x)
             if streams is not None:
                 streams.append(x)
             context = decoder.cross.project(decoder.norm_cross(x).flatten(0, 1))
@@ -67,11 +70,17 @@ class EfficientLVSM(nn.Module):
         values [B,H,L,d]. The stream [B,M,P,C] after each layer is appended to `streams`."""
         x = self.target_tokens(patchify(rays, self.config.patch))
         for block, context in zip(self.decoder, contexts, strict=True):
-            x = block(x, context)
+            x = self.apply_block(block, x, context)
             if streams is not None:
                 streams.append(x)
         size = rays.shape[-1], rays.shape[-2]
         return unpatchify(self.colors(self.norm(x)).sigmoid(), size, self.config.patch)
+
+    def apply_block(self, block: PreNormBlock, *inputs: Tensor | Context) -> Tensor:
+        """A layer's output."""
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
 
 def make_block(config: EfficientLVSMConfig, cross: bool = False) -> PreNormBlock:

@@ -11,19 +11,18 @@ from torch import nn
 
 import scenes
 from evaluation.metrics import Metrics
-from models.checkpoints.io import read
 from models.checkpoints.registry import load as load_checkpoint
 from models.efficient_lvsm import PRESETS, EfficientLVSM
 from models.efficient_lvsm.model import initialize
 from runtime.seeds import mix_seeds
-from scenes.re10k import ProcessedScene, read_list
+from scenes.re10k import ChunkedScene, ProcessedScene, list_scenes
 from training.efficient_lvsm.codec import OriginalLayout
 from training.efficient_lvsm.flags import Data, Flags, Losses
-from training.efficient_lvsm.losses import VGG19Perceptual
 from training.efficient_lvsm.objective import Objective
 from training.efficient_lvsm.samples import PosedPhotos, ProcessedPhotos, ViewSamples
 from training.efficient_lvsm.stage import ViewStage
 from training.efficient_lvsm.validation import HeldOut, ViewValidation
+from training.efficient_lvsm.vgg19 import load_vgg19
 from training.losses import Perceptual, load_perceptual
 from training.run import Recipe, Run, plain_args, train
 
@@ -36,11 +35,7 @@ def train_views(flags: Flags) -> None:
     model = make_model(flags)
     size, patch = model.config.image_size, model.config.patch
     captures = find_captures(flags.data.captures)
-    processed = [
-        ProcessedScene.read(file)
-        for path in filter(None, flags.data.lists.split(","))
-        for file in read_list(Path(path))
-    ]
+    processed = [s for path in filter(None, flags.data.lists.split(",")) for s in list_scenes(path)]
 
     def data(device: torch.device) -> tuple[ViewSamples, ViewValidation]:
         train_on, held_out = load_captures(captures, processed, flags.data, size, patch)
@@ -64,7 +59,11 @@ def train_views(flags: Flags) -> None:
         perceptual = load_features(flags.losses, run.device, flags.optimization.backbones)
         objective = Objective(perceptual, **weights)
         inputs = flags.data.inputs_least, flags.data.inputs_most
-        return ViewStage(run.load_weights(model), objective, inputs, run.dtype).to(run.device)
+        network = run.load_weights(model)
+        network.recomputed = flags.model.recompute
+        if flags.model.compile:
+            network.encode, network.decode = map(torch.compile, (network.encode, network.decode))
+        return ViewStage(network, objective, inputs, run.dtype).to(run.device)
 
     recipe = Recipe(
         prefix="lvsm",
@@ -72,8 +71,8 @@ def train_views(flags: Flags) -> None:
         data=data,
         build=build,
         args=plain_args(flags.data, flags.model, flags.losses, flags.optimization, flags.run),
-        fixed=("preset", "image_size"),
-        free=("load", "num_samples_eval", "vgg19"),
+        fixed=("preset", "image_size", "depth", "width", "head_dim", "patch"),
+        free=("load", "vgg19", "compile", "recompute"),
         workers=flags.data.workers,
         project="efficient-lvsm",
         about=f"{len(captures) + len(processed)} scenes at {size}x{size}",
@@ -89,6 +88,12 @@ def check(flags: Flags) -> None:
     for name in ("views", "targets", "inputs_least", "least", "repeats", "num_samples_eval"):
         if getattr(own, name) < 1:
             raise ValueError(f"--{name}={getattr(own, name)} must be at least 1")
+    for name in ("depth", "width", "head_dim", "patch"):
+        size = getattr(flags.model, name)
+        if size is not None and size < 1:
+            raise ValueError(f"--{name}={size} must be at least 1")
+        if size is not None and flags.model.load is not None:
+            raise ValueError(f"--{name}={size}: the size of a network is that of --load")
     if own.test_every < 2:
         raise ValueError(f"--test_every={own.test_every} must be at least 2")
     if not own.inputs_least <= own.inputs_most < own.views:
@@ -119,7 +124,9 @@ def make_model(flags: Flags) -> EfficientLVSM:
         model.train().requires_grad_(True)
     else:
         torch.manual_seed(mix_seeds(flags.optimization.seed or 0, 8))
-        model = EfficientLVSM(PRESETS[own.preset]())
+        sizes = {n: getattr(own, n) for n in ("depth", "width", "head_dim", "patch")}
+        sizes = {name: size for name, size in sizes.items() if size is not None}
+        model = EfficientLVSM(replace(PRESETS[own.preset](), **sizes))
         initialize(model, deepens=own.depth_init, encoder=own.encoder_init == "depth")
     if own.image_size is not None:
         model.config = replace(model.config, image_size=own.image_size)
@@ -145,7 +152,11 @@ def find_captures(text: str) -> list[Path]:
 
 
 def load_captures(
-    captures: list[Path], processed: list[ProcessedScene], own: Data, size: int, patch: int
+    captures: list[Path],
+    processed: list[ProcessedScene | ChunkedScene],
+    own: Data,
+    size: int,
+    patch: int,
 ) -> tuple[list[PosedPhotos | ProcessedPhotos], list[HeldOut]]:
     """Photos to train on, and all with those that are held out."""
     everything: list[PosedPhotos | ProcessedPhotos] = []
@@ -175,13 +186,7 @@ def load_features(own: Losses, device: torch.device, backbones: Path | None) -> 
     if own.features == "none" or own.perceptual == 0:
         return None
     if own.features == "vgg19":
-        network = VGG19Perceptual()
-        content = {n.removeprefix("vgg."): t for n, t in read(own.vgg19)[0].items()}
-        missing = [name for name in network.state_dict() if name not in content]
-        if missing:
-            raise ValueError(f"{own.vgg19} holds no features of VGG19: {missing[0]} is missing")
-        network.load_state_dict({name: content[name] for name in network.state_dict()})
-        return network.to(device)
+        return load_vgg19(own.vgg19).to(device)
     perceptual, reason = load_perceptual(device, backbones)
     if perceptual is None:
         raise ValueError(f"{reason} Or take --features=none")

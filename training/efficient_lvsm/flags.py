@@ -30,8 +30,9 @@ class Data:
     """Folders of captures, or folders of such folders, comma-separated; their photos are in the
     order of the walk."""
     lists: str = ""
-    """Lists of scenes that examples/efficient_lvsm/utils/process_data.py made (full_list.txt),
-    comma-separated; instead of --captures or beside them."""
+    """Folders of RealEstate10K's chunks (*.torch), or lists of scenes that
+    examples/efficient_lvsm/utils/process_data.py made (full_list.txt), comma-separated; instead of
+    --captures or beside them."""
     test_every: int = 8
     """Every N-th photo is held out for the validation."""
     data_factor: int = 1
@@ -64,6 +65,14 @@ class Model:
 
     preset: str = "original"
     """Sizes of a new network: original, mini or tiny."""
+    depth: int | None = None
+    """Layers of the encoder, and as many of the decoder, instead of the preset's."""
+    width: int | None = None
+    """Channels, instead of the preset's."""
+    head_dim: int | None = None
+    """Channels of an attention head, instead of the preset's."""
+    patch: int | None = None
+    """Pixels along each side of a token, instead of the preset's."""
     image_size: int | None = None
     """Side of the squares in pixels (default: the preset's, or that of --load)."""
     load: Path | None = None
@@ -72,6 +81,11 @@ class Model:
     """New weights of deeper layers of the decoder are smaller."""
     encoder_init: Literal["torch_default", "depth"] = "torch_default"
     """New weights of the encoder; depth: as the decoder's."""
+    recompute: bool = False
+    """Compute each layer again in the backward pass instead of keeping what it needs: less memory,
+    a third more time."""
+    compile: bool = False
+    """torch.compile the network: a minute at first, then faster on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,8 @@ class Losses:
     """Of VGG19, as the original (--vgg19); of VGG16, as LPIPS compares them (--backbones); or
     none."""
     vgg19: Path | None = None
-    """Weights of VGG19's features (torchvision's vgg19-dcbb9e9d.pth)."""
+    """Weights of VGG19: the original's imagenet-vgg-verydeep-19.mat, or torchvision's
+    vgg19-dcbb9e9d.pth, whose features are brought to the same scale."""
 
 
 @dataclass(frozen=True)

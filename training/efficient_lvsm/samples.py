@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.layers.rays import Plucker, pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
-from scenes.re10k import ProcessedScene
+from scenes.re10k import ChunkedScene, ProcessedScene
 from scenes.scene import Scene
 from training.efficient_lvsm.pictures import prepare_photo
 from training.efficient_lvsm.selection import select_frames, select_targets
@@ -69,10 +69,10 @@ class PosedPhotos:
 
 @dataclass(frozen=True)
 class ProcessedPhotos:
-    """Square photos of a scene on disk (`scenes.re10k`), read when they are asked for; otherwise as
+    """Square photos of a scene of RealEstate10K, read when they are asked for; otherwise as
     `PosedPhotos`. frames: those of the scene that are these photos."""
 
-    scene: ProcessedScene
+    scene: ProcessedScene | ChunkedScene
     frames: tuple[int, ...]
     size: int
     patch: int
