@@ -2,6 +2,7 @@
 # they look at. Outliers among the cameras are left out.
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -243,3 +244,42 @@ def _as_cameras(
         K[None].repeat(n, 1, 1).to(first.Ks),
         sizes.repeat(n, 1),
     )
+
+
+def interpolate_pairs(
+    camtoworlds: np.ndarray, Ks: np.ndarray, frames: int, *, loop: bool = False, order: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """From each camera to the next, `frames` of them with both ends, as LVSM's videos do: positions
+    and intrinsics linearly, rotations by SLERP.
+
+    camtoworlds [N,4,4], Ks [N,3,3] -> [T,4,4], [T,3,3]. order: begin at the first, then always go
+    to the nearest of the rest. loop: back to the first at last. ValueError for fewer than two
+    cameras or frames.
+    """
+    from scipy.spatial.transform import Rotation, Slerp
+
+    if len(camtoworlds) < 2 or frames < 2:
+        raise ValueError(f"a path needs two cameras and frames, not {len(camtoworlds)}, {frames}")
+    way = _nearest_order(camtoworlds[:, :3, 3]) if order else list(range(len(camtoworlds)))
+    way += way[:1] if loop else []
+    share = np.linspace(0, 1, frames)
+    poses, intrinsics = [], []
+    for a, b in itertools.pairwise(way):
+        part = np.tile(np.eye(4), (frames, 1, 1))
+        ends = Rotation.from_matrix(camtoworlds[[a, b], :3, :3])
+        part[:, :3, :3] = Slerp([0, 1], ends)(share).as_matrix()
+        weight = share[:, None]
+        part[:, :3, 3] = (1 - weight) * camtoworlds[a, :3, 3] + weight * camtoworlds[b, :3, 3]
+        poses.append(part)
+        weight = share[:, None, None]
+        intrinsics.append((1 - weight) * Ks[a] + weight * Ks[b])
+    return np.concatenate(poses), np.concatenate(intrinsics)
+
+
+def _nearest_order(positions: np.ndarray) -> list[int]:
+    """The first, then always the nearest of those that are left."""
+    way, rest = [0], list(range(1, len(positions)))
+    while rest:
+        way.append(min(rest, key=lambda i: np.linalg.norm(positions[i] - positions[way[-1]])))
+        rest.remove(way[-1])
+    return way

@@ -30,7 +30,15 @@ DIRECTIONS = {
     "reconstruction": {"generators", "fixers", "splats", "scenes"},
     "gen_data": {"reconstruction", "splats", "scenes", "triplets"},
     "training": {"models", "fixers", "scenes", "triplets"},
-    "examples": {"reconstruction", "generators", "fixers", "splats", "scenes"},
+    "examples": {
+        "reconstruction",
+        "generators",
+        "fixers",
+        "splats",
+        "scenes",
+        "models",
+        "training",
+    },
     "benchmarks": {"models", "fixers", "generators", "reconstruction", "gen_data", "training"}
     | {"splats", "scenes", "triplets"},
 }

@@ -126,6 +126,8 @@ class Run:
     """Go on with the run that is there; --resume=False removes its checkpoints and logs."""
     eval_freq: int = 10000
     """Validate every so many samples."""
+    eval_epochs: float | None = None
+    """Validate every so many epochs, instead of --eval_freq."""
     save_minutes: float = 10.0
     """Save at least this often; a killed run goes on from there."""
     keep: int = 2

@@ -31,8 +31,17 @@ log = logging.getLogger(__name__)
 DTYPES = {0: torch.float32, 1: torch.float16, 2: torch.bfloat16}
 # what a resumed run may change without a warning
 FREE = {"resume", "minutes", "save_minutes", "keep", "log_every", "workers", "device", "exp_name"}
-FREE |= {"results", "wandb_flag", "wandb_id", "wandb_mode", "num_samples_eval", "eval_freq"}
-FREE |= {"afuse", "tf32", "cache_dir", "force_bf16", "backbones", "root"}
+FREE |= {"results", "wandb_flag", "wandb_id", "wandb_mode", "num_samples_eval"}
+FREE |= {
+    "eval_freq",
+    "eval_epochs",
+    "afuse",
+    "tf32",
+    "cache_dir",
+    "force_bf16",
+    "backbones",
+    "root",
+}
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,9 @@ def loop_settings(run: Run, optimization: Optimization, options: flags.Run) -> S
         optimization.twd,
         optimization.twde,
     )
+    every = options.eval_freq // run.order.samples
+    if options.eval_epochs is not None:
+        every = round(options.eval_epochs * run.order.steps)
     return Settings(
         rate=optimization.ac * optimization.tblr if rate is None else rate,
         schedule=schedule,
@@ -183,7 +195,7 @@ def loop_settings(run: Run, optimization: Optimization, options: flags.Run) -> S
         scaled=run.dtype == torch.float16,
         ema=optimization.ema,
         fsdp=optimization.fsdp,
-        eval_every=max(1, options.eval_freq // run.order.samples),
+        eval_every=max(1, every),
         log_every=options.log_every,
         save_minutes=options.save_minutes,
         minutes=options.minutes,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -17,12 +18,14 @@ from benchmarks.parity.comparison import (
     picture,
     read_arrays,
 )
+from evaluation.reference_metrics import measure_psnr, measure_ssim
 from models.efficient_lvsm import EfficientLVSM
 from models.efficient_lvsm.adapter import LAYOUT
 from models.efficient_lvsm.model import join
 from models.layers.patches import patchify
 from models.layers.rays import pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
+from splats.paths import interpolate_pairs
 from training.efficient_lvsm.losses import (
     Similarity,
     VGG19Perceptual,
@@ -35,6 +38,7 @@ from training.efficient_lvsm.selection import evaluated_frames, select_frames, s
 from training.lr_schedule import LRSchedule
 
 VIEWS, TEACHER = 7, 768
+PINHOLE = ((0, 0), (1, 1), (0, 2), (1, 2))  # fx, fy, cx, cy in K
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,15 @@ def compare_cameras(folder: Path, table: Comparison) -> None:
         ours = torch.from_numpy(np.linalg.inv(viewmats))
         table.values(f"cameras: {scene}", ours, theirs[f"{scene}_c2w_normalised"])
     views = Views.read(folder, "wide", theirs)
+    for name, order in (("listed", False), ("ordered", True)):
+        some = [0, 3, 1]
+        poses, Ks = interpolate_pairs(
+            views.camtoworlds[some].double().numpy(), views.Ks[some].numpy(), 5, order=order
+        )
+        ours = torch.from_numpy(poses[:, :3])
+        table.values(f"path: {name}, poses", ours, theirs[f"path_{name}_c2w"])
+        values = torch.from_numpy(np.stack([Ks[:, i, j] for i, j in PINHOLE], 1))
+        table.values(f"path: {name}, cameras", values, theirs[f"path_{name}_fxfycxcy"])
     size = views.photos.shape[-1], views.photos.shape[-2]
     origins, directions = pixel_rays(views.camtoworlds, views.Ks, size)
     table.values("rays: directions", directions[0], theirs["wide_ray_d_0"])
@@ -205,7 +218,7 @@ def compare_choices(folder: Path, table: Comparison) -> None:
             ready = [prepare_photo(image, K, meta["image_size"], square=square) for K in Ks]
             table.values(f"photos: {name}", ready[0][0], theirs[f"{name}_image"])
             cameras = torch.stack([K for _, K in ready])
-            values = torch.stack([cameras[:, i, j] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))], 1)
+            values = torch.stack([cameras[:, i, j] for i, j in PINHOLE], 1)
             table.values(f"photos: {name}, cameras", values, theirs[f"{name}_fxfycxcy"])
     poses = np.linalg.inv(theirs["w2c"][[1, 9, 3, 4, 7]])
     viewmats = transform_viewmats(compute_mean_pose_normalization(poses), np.linalg.inv(poses))
@@ -254,6 +267,20 @@ def compare_losses(folder: Path, model: EfficientLVSM, table: Comparison) -> Non
             table.values(f"losses: {kind} {name}", losses[-1], theirs[f"repa_{kind}_{name}"])
         table.number(f"losses: {kind}", average_views(losses), theirs[f"repa_{kind}"])
     compare_step(folder, model, network, table)
+
+
+def compare_metrics(folder: Path, table: Comparison) -> None:
+    """Metrics of an evaluation."""
+    theirs = read_arrays(folder, "metrics")
+    height, width = json.loads((folder / "meta.json").read_text())["square"]
+    for i, deviation in enumerate((0.05, 0.4)):
+        truth = picture(f"metric.truth.{i}", (height, width))
+        error = noise(f"metric.error.{i}", (3, height, width))
+        blurred = F.avg_pool2d(truth[None], 5, stride=1, padding=2)[0]
+        for end, answer in (("", truth + deviation * error), ("_blur", blurred)):
+            for name, measure in (("psnr", measure_psnr), ("ssim", measure_ssim)):
+                value = torch.tensor(measure(answer, truth))
+                table.number(f"metrics: {name}{end} {i}", value, theirs[f"{name}{end}"][i])
 
 
 def load_repa(folder: Path, model: EfficientLVSM, kind: Similarity) -> Repa:
@@ -321,4 +348,5 @@ def compare(folder: Path) -> list[Row]:
     compare_renders(folder, model, table)
     compare_choices(folder, table)
     compare_losses(folder, model, table)
+    compare_metrics(folder, table)
     return table.rows

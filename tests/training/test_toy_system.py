@@ -191,3 +191,30 @@ def test_it_trains_without_any_other_system(tmp_path):
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert (tmp_path / "alone" / "toy-ckpt-last.pth").is_file()
+
+
+def test_steps_of_exploded_gradients_are_left_out(tmp_path, caplog):
+    """A sample of NaN leaves weights and optimizer alone; a run of nothing else ends."""
+
+    class Torn(SineWaves):
+        def __init__(self, count, torn):
+            super().__init__(count)
+            self.torn = torn
+
+        def __getitem__(self, item):
+            name, clean, noisy = super().__getitem__(item)
+            return name, clean, noisy * (float("nan") if item[0] in self.torn else 1)
+
+    flags = (*COMMON, f"--results={tmp_path}", "--steps=8", "--tclip=1", "--tskip=10")
+    train_toy(*flags, "--exp_name=some", samples=Torn(12, {3}))
+    assert "steps left out: gradients of norm nan" in caplog.text
+    weights = read(tmp_path / "some")["weights"]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    lines = [row for row in rows(tmp_path / "some") if row["kind"] == "train"]
+    assert lines and all(row["loss"] == row["loss"] for row in lines)
+    with pytest.raises(ValueError, match=r"too large \(50 steps were left out\)"):
+        train_toy(*flags, "--steps=80", "--exp_name=all", samples=Torn(12, set(range(12))))
+    with pytest.raises(ValueError, match="loss is not finite at step"):
+        train_toy(*flags[:-1], "--exp_name=without", samples=Torn(12, {3}))
+    with pytest.raises(ValueError, match=r"--tskip=10\.0 is a factor of --tclip"):
+        train_toy(*COMMON, "--tclip=0", "--tskip=10", "--exp_name=none")

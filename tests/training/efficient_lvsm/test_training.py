@@ -144,3 +144,34 @@ def test_folders_of_captures(captures, tmp_path):
 def test_wrong_flags_are_one_sentence(wrong, message):
     with pytest.raises(ValueError, match=message):
         train_views(parse(["--preset=tiny", *wrong]))
+
+
+def test_layers_computed_again_have_the_same_gradients():
+    torch.manual_seed(0)
+    model = EfficientLVSM(tiny())
+    inputs = torch.rand(1, 2, 3, 16, 16), torch.rand(1, 2, 6, 16, 16), torch.rand(1, 1, 6, 16, 16)
+    gradients = []
+    for model.recomputed in (False, True):
+        model.zero_grad()
+        model(*inputs).square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert all(map(torch.equal, *gradients))
+
+
+def test_sizes_of_a_network(captures, tmp_path):
+    sizes = ("--depth=1", "--width=32", "--head_dim=16", "--patch=4", "--image_size=16")
+    run(captures, tmp_path, *sizes, "--steps=1", "--repeats=8", "--eval_freq=8", "--recompute=True")
+    config, _ = registry.load(tmp_path / "VARSR" / "lvsm-ckpt-last.pth")
+    assert (config.depth, config.width, config.heads, config.patch) == (1, 32, 2, 4)
+    with pytest.raises(ValueError, match="--depth=3: the size of a network is that of --load"):
+        train_views(parse(["--captures=x", "--depth=3", "--load=a.pth"]))
+
+
+def test_targets_that_are_no_inputs(captures):
+    photos = PosedPhotos.from_scene(load(captures / "town", progress=False), range(40), 32, 8)
+    sizes = {"views": 6, "targets": 3, "least": 6, "most": 12}
+    samples = ViewSamples([photos], target_has_input=False, **sizes)
+    assert all(samples[0, seed][-1].tolist() == [3, 4, 5] for seed in range(4))
+    with pytest.raises(ValueError, match="--inputs_most=3 and --targets=4 are more than --views=6"):
+        flags = ("--views=6", "--targets=4", "--inputs_most=3", "--target_has_input=False")
+        train_views(parse(["--captures=x", *flags]))
