@@ -72,9 +72,11 @@ def main(options: Options) -> None:
     import scenes
     from generators.efficient_lvsm import EfficientLVSMViews, load_model
     from generators.generator import References
+    from runtime.arguments import naming_flags
     from runtime.files import make_writable_folder
 
-    model = load_model(options.checkpoint, device=device, dtype=options.dtype)
+    with naming_flags(checkpoint="--checkpoint"):
+        model = load_model(options.checkpoint, device=device, dtype=options.dtype)
     scene = scenes.load(
         options.capture,
         data_factor=options.data_factor,

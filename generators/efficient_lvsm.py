@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from generators.session import Session
 from models.checkpoints.registry import load as load_checkpoint
 from models.checkpoints.registry import system_of
 from models.efficient_lvsm import EfficientLVSM
+from runtime.arguments import ArgumentError
 from runtime.precision import choose_dtype
 from scenes.cameras import Cameras
 
@@ -38,9 +40,10 @@ def load_model(
     FileNotFoundError or ValueError, naming the file, for one that cannot be read or is of another
     system."""
     if checkpoint is None and not SHIPPED.is_file():
-        raise FileNotFoundError(
+        raise ArgumentError(
             f"{SHIPPED} is not included yet: name weights, such as efficient_lvsm_res256.pt "
-            "(--checkpoint)"
+            "({argument})",
+            "checkpoint",
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _, model = load_checkpoint(checkpoint or SHIPPED)
@@ -73,16 +76,25 @@ class EfficientLVSMViews(RenderThenFix):
     depth say, as a fixed render is; without, it is taken as it is.
     """
 
+    starts_from_renders = False
+
     def __init__(
         self,
         model: EfficientLVSM,
         *,
         views: int = 8,
         references: int = 1,
+        select_by: Literal["covisibility", "pose"] = "covisibility",
         confident: bool = True,
         settings: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(None, references=references, confident=confident, settings=settings)
+        super().__init__(
+            None,
+            references=references,
+            select_by=select_by,
+            confident=confident,
+            settings=settings,
+        )
         if views < 1:
             raise ValueError(f"--views {views} must be at least 1")
         self.model, self.count = model, views

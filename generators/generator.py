@@ -90,10 +90,13 @@ class Generator(Protocol):
 
     settings: what tells this generator from others, by flag name; a run records it.
     uses_references: whether views without any reference are an error of the user's.
+    starts_from_renders: whether a view is what the splats show, mended: one that no photo could
+        check is then trusted all the same.
     """
 
     settings: Mapping[str, object]
     uses_references: bool
+    starts_from_renders: bool
 
     def generate(
         self, references: References, cameras: Cameras, *, render: Renderer | None = None

@@ -62,6 +62,8 @@ class RenderThenFix:
     others, by flag name.
     """
 
+    starts_from_renders = True
+
     def __init__(
         self,
         fixer: Fixer,

@@ -51,6 +51,13 @@ class FixerFlags:
     fix: bool = True
     """Fix novel views and distil them back into the splats."""
     fixer: Annotated[FixerName, tyro.conf.arg(help=describe_fixers(CHOICES))] = "gsvar"
+    generator: Literal["render_then_fix", "efficient_lvsm"] = "render_then_fix"
+    """What makes the novel views: renders, fixed by --fixer; or Efficient-LVSM, straight from the
+    photos."""
+    generator_checkpoint: Path | None = None
+    """efficient_lvsm: weights, ours or the original's (default: the included ones)."""
+    generator_views: int | None = None
+    """efficient_lvsm: most photos that it looks at, chosen evenly (default: 8)."""
     control: bool = False
     """First run without fixing, in <result_dir>/vanilla, and report both."""
     schedule: Literal["ours", "original"] = "ours"

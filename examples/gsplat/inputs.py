@@ -16,6 +16,7 @@ from generators import Generator, RenderThenFix
 from reconstruction import FixConfig, Start
 from reconstruction.result import ResultFolder
 from reconstruction.start import LEAST_PSNR, check_fit, measure_fit
+from runtime.arguments import naming_flags
 from runtime.precision import multiplies_bf16
 from scenes.frame import list_worlds
 
@@ -29,6 +30,9 @@ def load_render_then_fix(flags: Flags, rounds: FixConfig, device: torch.device) 
     """Renders, fixed by the fixer that the flags name. ValueError or FileNotFoundError, in one
     sentence, where it cannot be had."""
     own = flags.fixing
+    for name in ("generator_checkpoint", "generator_views"):
+        if getattr(own, name) is not None:
+            raise ValueError(f"--{name} belongs to --generator efficient_lvsm")
     if own.fixer in LATER:
         names = ", ".join(CHOICES)
         raise ValueError(
@@ -48,18 +52,53 @@ def load_render_then_fix(flags: Flags, rounds: FixConfig, device: torch.device) 
     )
 
 
+def load_efficient_lvsm(flags: Flags, rounds: FixConfig, device: torch.device) -> Generator:
+    """Efficient-LVSM's views. ValueError or FileNotFoundError, in one sentence, where it cannot be
+    had, or for a fixer's flags."""
+    from generators.efficient_lvsm import SHIPPED, EfficientLVSMViews, load_model
+
+    own = flags.fixing
+    given = [name for name, value in vars(own.options).items() if value not in (None, False)]
+    defaults = type(own)()
+    given += [n for n in ("fixer", "tiling", "use_ref") if getattr(own, n) != getattr(defaults, n)]
+    if given:
+        raise ValueError(
+            f"--{given[0]} belongs to fixers: leave it out with --generator efficient_lvsm"
+        )
+    path = own.generator_checkpoint
+    views = 8 if own.generator_views is None else own.generator_views
+    if views < 1:
+        raise ValueError(f"--generator_views {views} must be at least 1")
+    with naming_flags(checkpoint="--generator_checkpoint", views="--generator_views"):
+        model = load_model(path, device=device)
+    return EfficientLVSMViews(
+        model,
+        views=views,
+        references=rounds.references,
+        select_by=rounds.reference_by,
+        confident=rounds.confident,
+        settings={
+            "generator": own.generator,
+            "generator_checkpoint": "shipped" if path in (None, SHIPPED) else str(path),
+            "generator_views": views,
+        },
+    )
+
+
 # Generators by name: each from the flags, the settings of rounds and a device. A new generator has
 # its flags in flags.py and a line here.
 GENERATORS: dict[str, Callable[[Flags, FixConfig, torch.device], Generator]] = {
     "render_then_fix": load_render_then_fix,
+    "efficient_lvsm": load_efficient_lvsm,
 }
 
 
 def load_generator(
-    flags: Flags, rounds: FixConfig, device: torch.device, name: str = "render_then_fix"
+    flags: Flags, rounds: FixConfig, device: torch.device, name: str | None = None
 ) -> Generator:
-    """The generator of that name in GENERATORS, with the flags' options. ValueError for another
-    name, and what building it raises."""
+    """The generator of that name in GENERATORS (default: --generator's), with the flags' options.
+    ValueError for another name, and what building it raises."""
+    name = name or flags.fixing.generator
     if name not in GENERATORS:
         raise ValueError(f"there is no generator {name!r}: use {', '.join(GENERATORS)}")
     return GENERATORS[name](flags, rounds, device)

@@ -24,8 +24,11 @@ def choose_aside(train: Sequence[int], settings: FixConfig, number: int) -> list
     return sorted({train[int((i + 0.5) * gap + number) % len(train)] for i in range(count)})
 
 
-def is_trustworthy(view: Generated) -> bool:
-    """Whether neither the photo that checks a view nor its neighbour contradicts it."""
+def is_trustworthy(view: Generated, *, unproven: bool = True) -> bool:
+    """Whether neither the photo that checks a view nor its neighbour contradicts it; `unproven`:
+    also if no photo could check it."""
+    if view.agreement is None and not unproven:
+        return False
     if view.agreement is not None and view.agreement * MOST_WORSE < 1:
         return False
     return view.consistency is None or view.consistency >= LEAST_CONSISTENCY
@@ -34,7 +37,7 @@ def is_trustworthy(view: Generated) -> bool:
 def refuse(record: Round, settings: FixConfig) -> str:
     """Why nothing of a round is to be trained on; empty if it is to be."""
     if not record.views:
-        return "photos, or each other, contradict all fixed views"
+        return "photos, or each other, contradict all views, or no photo could check them"
     unproven = record.agreement is not None and record.agreement < CLEARLY_BETTER
     if unproven and settings.gate != "off":
         return f"photos that did not guide it {describe_agreement(record.agreement)}"

@@ -95,7 +95,7 @@ class Rounds:
         if self.settings.save_novel:
             with count_seconds(record, "pictures"):
                 self._write_pictures(views)
-        good = self._choose_good(views)
+        good = self._choose_good(views, record)
         record.views, record.refused = len(good), len(views) - len(good)
         record.why = refuse(record, self.settings)
         if record.why:
@@ -182,10 +182,13 @@ class Rounds:
                 "--trajectory), or fix without references (--no-use_ref)"
             )
 
-    def _choose_good(self, views: list[Generated]) -> list[int]:
-        """Indices of the views to train on; with the gate, those that nothing contradicts."""
-        gated = self.settings.gate != "off"
-        return [i for i, view in enumerate(views) if not gated or is_trustworthy(view)]
+    def _choose_good(self, views: list[Generated], record: Round) -> list[int]:
+        """Indices of the views to train on; with the gate, those that nothing contradicts.
+        Views set aside judge the others too; without these a view made up needs a photo's word."""
+        if self.settings.gate == "off":
+            return list(range(len(views)))
+        unproven = self.session.generator.starts_from_renders or bool(record.aside)
+        return [i for i, view in enumerate(views) if is_trustworthy(view, unproven=unproven)]
 
     def _take(self, views: list[Generated], cameras: Cameras, record: Round) -> None:
         """Get ready to train on these views: in trials, where photos are set aside."""

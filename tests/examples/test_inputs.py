@@ -21,7 +21,9 @@ def test_a_generator_is_named(monkeypatch):
     assert isinstance(generator, RenderThenFix) and generator.settings["fixer"] == "classical"
     monkeypatch.setitem(GENERATORS, "toy", lambda *inputs: inputs)
     assert load_generator(flags, FixConfig(), DEVICE, "toy") == (flags, FixConfig(), DEVICE)
-    with pytest.raises(ValueError, match="no generator 'none': use render_then_fix, toy"):
+    with pytest.raises(
+        ValueError, match="no generator 'none': use render_then_fix, efficient_lvsm, toy"
+    ):
         load_generator(flags, FixConfig(), DEVICE, "none")
 
 

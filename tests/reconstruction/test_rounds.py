@@ -313,6 +313,7 @@ class NearestPhotos:
     """A generator that knows only photos and cameras: the two nearest photos, blended."""
 
     uses_references = True
+    starts_from_renders = False
 
     def __init__(self, fails_at: int | None = None):
         self.settings, self.calls, self.fails_at = {"generator": "nearest photos"}, 0, fails_at

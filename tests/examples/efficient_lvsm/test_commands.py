@@ -13,7 +13,7 @@ from tests.scenes.test_re10k import make_scene
 FOLDER = "examples/efficient_lvsm"
 CONFIG = ("--config", DEFAULTS)
 TINY = ("model.transformer.d=64", "model.transformer.d_head=32", "model.transformer.n_layer=2")
-TINY += ("model.image_tokenizer.image_size=16", "model.target_pose_tokenizer.image_size=16")
+TINY += ("model.image_tokenizer.image_size=32", "model.target_pose_tokenizer.image_size=32")
 TRAIN = (*TINY, "training.num_target_views=3", "training.batch_size_per_gpu=2")
 TRAIN += ("training.losses.perceptual_loss_weight=0", "training.use_compile=false")
 TRAIN += ("training.train_steps=2", "training.warmup=0", "training.num_workers=0")
@@ -40,7 +40,7 @@ def test_training_evaluation_and_pages(tmp_path, capture, run_script, backbones_
     flags = (*CONFIG, *TRAIN, "training.dataset_path=re10k", "training.checkpoint_dir=out/run")
     code, text = run_script(tmp_path, f"{FOLDER}/train.py", *flags)
     assert code == 0, text
-    assert "3 scenes at 16x16" in text
+    assert "3 scenes at 32x32" in text
     content = read(tmp_path / "out/run/lvsm-ckpt-last.pth")
     assert content is not None
     asked = ("inference.checkpoint_dir=out/run", "inference.dataset_path=re10k", "training.seed=1")
@@ -159,7 +159,11 @@ def test_wrong_inputs_are_one_sentence(tmp_path, capture, run_script):
     for script, flags, message in (
         ("train.py", (), "give --config FILE.yaml"),
         ("train.py", ("--config", "none.yaml"), "none.yaml holds no settings"),
-        ("train.py", (*CONFIG, "training.dataset_path=no"), "training.dataset_path=no does not"),
+        (
+            "train.py",
+            (*CONFIG, "training.dataset_path=none"),
+            "training.dataset_path=none does not",
+        ),
         ("train.py", (*CONFIG, "training.dataset_path=re10k"), "needs training.vgg19_path=FILE"),
         ("train.py", (*CONFIG, *TRAIN, "training.dataset_path=cut"), "000000.torch is truncated"),
         (

@@ -21,18 +21,17 @@ def weights():
 
 
 def test_matconvnet_and_checkpoints_are_taken_as_they_are(weights, tmp_path):
-    layers = np.empty(0, dtype=object)
-    kept = []
+    entries = []
     for layer in weights.features:
-        entry = {"name": f"layer{len(kept)}", "type": "relu"}
+        entry = {"name": f"layer{len(entries)}", "type": "relu"}
         if isinstance(layer, nn.Conv2d):
             cell = np.empty((1, 2), dtype=object)
             cell[0, 0] = layer.weight.permute(2, 3, 1, 0).numpy()
             cell[0, 1] = layer.bias[:, None].numpy()
             entry |= {"type": "conv", "weights": cell}
-        kept.append(entry)
-    layers = np.empty((1, len(kept)), dtype=object)
-    layers[0, :] = kept
+        entries.append(entry)
+    layers = np.empty((1, len(entries)), dtype=object)
+    layers[0, :] = entries
     savemat(tmp_path / "vgg.mat", {"layers": layers})
     state = weights.state_dict()
     inside = {f"loss_computer.perceptual_loss_module.vgg.{n}": t for n, t in state.items()}
