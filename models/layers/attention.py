@@ -2,6 +2,7 @@
 # in hand.
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:  # loading FlexAttention takes a third of what torch takes
     from torch.nn.attention.flex_attention import BlockMask
+
+BLOCK = 256  # queries of `blocked_attention`
 
 try:  # optional: needs a CUDA compiler to install
     from flash_attn import flash_attn_func
@@ -27,12 +30,19 @@ def compiled_flex():
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None = None, scale: float = 1.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | BlockMask | None = None,
+    scale: float = 1.0,
+    *,
+    small: bool = False,
 ) -> Tensor:
     """Attention of q [B,H,L,d] to k, v [B,H,M,d]: [B,H,L,d] in q's type.
 
     `mask` is True where a query sees a key ([L,M] or broadcastable to [B,H,L,M]), a FlexAttention
-    BlockMask (CUDA), or None where every query sees every key. Softmax is in float32 or better.
+    BlockMask (CUDA), or None where every query sees every key. Softmax is in float32 or better;
+    `small`: logits are of a few units, so that they may be rounded to q's type before it.
     """
     if mask is not None and not isinstance(mask, Tensor):
         return compiled_flex()(q, k, v, block_mask=mask, scale=scale)
@@ -41,7 +51,30 @@ def attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), softmax_scale=scale
         )
         return out.transpose(1, 2)
+    if small and mask is None and blocks_are_faster(q, k):
+        return blocked_attention(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def blocks_are_faster(q: Tensor, k: Tensor) -> bool:
+    """Whether `blocked_attention` is: bfloat16 on a CPU, whose own kernel multiplies it in float32,
+    without gradients, and keys enough."""
+    plain = not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad))
+    bf16 = q.device.type == "cpu" and q.dtype == k.dtype == torch.bfloat16
+    return plain and bf16 and k.shape[2] >= 2 * BLOCK and q.shape[2] >= BLOCK
+
+
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0) -> Tensor:
+    """`attention` of every query to every key, some queries of one head at a time, whose logits the
+    processor's cache holds."""
+    q, out = q * scale, q.new_empty(q.shape)
+    for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
+        keys = k[b, h].T
+        for start in range(0, q.shape[2], BLOCK):
+            part = slice(start, start + BLOCK)
+            weights = torch.mm(q[b, h, part], keys).softmax(-1)
+            torch.mm(weights, v[b, h], out=out[b, h, part])
+    return out
 
 
 def flash_is_faster(q: Tensor) -> bool:

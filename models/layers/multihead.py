@@ -113,5 +113,6 @@ class CrossAttention(MultiHead):
         [B,H,M,d]."""
         q = self.q(x.flatten(1, -2)).unflatten(-1, (self.heads, self.head_dim))
         q = self.qk_norm.queries(q, self.norm_parameters)
-        out = attention(q.to(keys.dtype).transpose(1, 2), keys, values)
+        q = q.to(keys.dtype).transpose(1, 2)
+        out = attention(q, keys, values, small=self.qk_norm.small)
         return self.proj(out.transpose(1, 2).flatten(-2)).view(x.shape)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,11 @@ from torch import Tensor
 
 class QKNorm(Protocol):
     """A way to normalise queries and keys; its parameters belong to the attention that uses it, so
-    that they have the attention's names in checkpoints."""
+    that they have the attention's names in checkpoints.
+
+    small: whether logits are of a few units only (`models.layers.attention.attention`)."""
+
+    small: ClassVar[bool]
 
     def create(self, heads: int, head_dim: int) -> dict[str, Tensor]:
         """First values of its parameters, by name."""
@@ -34,6 +38,7 @@ class ScaledDot:
     """No normalisation: queries times factor / sqrt(d). VAR without its norm takes 1/4."""
 
     factor: float = 1.0
+    small: ClassVar[bool] = False
 
     def create(self, heads: int, head_dim: int) -> dict[str, Tensor]:
         """None."""
@@ -54,6 +59,7 @@ class RMSNorm:
     for queries, one for keys); then the usual 1 / sqrt(d). LVSM's, with eps 1e-5."""
 
     eps: float = 1e-5
+    small: ClassVar[bool] = True
 
     def create(self, heads: int, head_dim: int) -> dict[str, Tensor]:
         """`q_weight` and `k_weight` [d], ones."""
@@ -80,6 +86,7 @@ class UnitNorm:
 
     start: float = 4.0
     most: float = 100.0
+    small: ClassVar[bool] = False
 
     def create(self, heads: int, head_dim: int) -> dict[str, Tensor]:
         """`log_temperature` [H]."""

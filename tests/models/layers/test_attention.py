@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from models.layers.attention import attention, plain_attention
+from models.layers.attention import attention, blocks_are_faster, plain_attention
 from models.layers.rope import rope_table, rotate
 
 
@@ -15,6 +15,18 @@ def test_attention_is_the_formula(masked):
         mask[:, 0] = True
     ours = attention(q, k, v, mask, scale=0.7)
     torch.testing.assert_close(ours, plain_attention(q, k, v, mask, 0.7), rtol=0, atol=1e-12)
+
+
+def test_blocks_of_queries_are_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 16, generator=generator).bfloat16() for n in (300, 520, 520))
+    assert blocks_are_faster(q, k) and not blocks_are_faster(q[:, :, :99], k)
+    exact = plain_attention(q.double(), k.double(), v.double(), None, 0.25)
+    ours = attention(q, k, v, scale=0.25, small=True)
+    theirs = attention(q, k, v, scale=0.25)
+    worst = [(out.double() - exact).abs().max().item() for out in (ours, theirs)]
+    assert worst[0] < 0.005 and worst[1] < 0.005
+    assert not blocks_are_faster(q.requires_grad_(), k) and not blocks_are_faster(k.float(), k)
 
 
 def test_tokens_that_see_nothing_extra_are_untouched_by_it():
