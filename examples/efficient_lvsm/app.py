@@ -283,7 +283,9 @@ def build_page(scenes: list[Shown], model: EfficientLVSM, most: int) -> gradio.B
             truth = gradio.Image(
                 label="Photo", interactive=False, elem_id="truth", height=HEIGHT, **png
             )
-            view = gradio.Image(label="Drawn", interactive=False, elem_id="view", height=HEIGHT, **png)
+            view = gradio.Image(
+                label="Drawn", interactive=False, elem_id="view", height=HEIGHT, **png
+            )
         photos = gradio.Gallery(
             label="Inputs", columns=6, object_fit="contain", height="auto", elem_id="photos"
         )

@@ -37,6 +37,7 @@ def make_flags(config: Config) -> Flags:
         data=make_data(config),
         model=make_model(config),
         losses=make_losses(config),
+        alignment=make_alignment(config),
         optimization=make_optimization(config),
         run=make_run(config),
     )
@@ -132,6 +133,27 @@ def make_losses(config: Config):
         perceptual=max(vgg, lpips),
         features="vgg19" if vgg > 0 else "lpips" if lpips > 0 else "none",
         vgg19=None if file is None else Path(file),
+    )
+
+
+def make_alignment(config: Config):
+    """The teacher of REPA, if it is enabled."""
+    from training.efficient_lvsm.flags import Alignment
+
+    own, path = config.section("model"), config["model.image_tokenizer.model_path"]
+    if not config["training.enable_repa"]:
+        return Alignment()
+    if own["image_tokenizer.type"] in (None, "none") or path is None:
+        raise ValueError(
+            "training.enable_repa needs model.image_tokenizer.type=dinov2 (or dinov3) and "
+            "model.image_tokenizer.model_path=FOLDER of it, as Hugging Face has it"
+        )
+    return Alignment(
+        repa=own["repa_config"],
+        teacher=Path(path),
+        repa_weight=config["training.losses.proj_loss_weight"],
+        repa_kind=config["training.losses.proj_loss_type"],
+        projector_dim=own["projector_dim"],
     )
 
 

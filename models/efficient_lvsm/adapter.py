@@ -24,6 +24,7 @@ RULES = [
     (r"attn\.proj\.", "attn.fc."),
     (r"attn\.([qk])_weight$", r"attn.\1_norm.weight"),
     (r"\.mlp\.", ".mlp.mlp."),
+    (r"^repa\.projectors\.([a-z]+)_(\d+)_(\d+)\.", r"repa_projector.\1.\2.\3."),  # in training
 ]
 # of losses; with its teacher and projectors of REPA
 DROPPED = ("loss_computer.", "repa_encoder.", "repa_projector.")

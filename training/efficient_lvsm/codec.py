@@ -15,12 +15,16 @@ class OriginalLayout:
 
     def load_weights(self, model: nn.Module, content: dict, file: Path) -> None:
         """Fill a model of the same sizes. Raises ValueError where the weights do not fit."""
-        own = LAYOUT.load(file, unwrap({"model": content["model"]})[0])
-        if own.config != model.config and own.state_dict().keys() != model.state_dict().keys():
-            raise ValueError(f"{file} is of another size: {own.config}")
+        state = unwrap({"model": content["model"]})[0]
+        weights = LAYOUT.load(file, state).state_dict()
+        projectors = {n: LAYOUT.foreign_name(n) for n in model.state_dict() if "repa." in n}
+        weights |= {n: state[foreign] for n, foreign in projectors.items() if foreign in state}
+        sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if {name: tensor.shape for name, tensor in weights.items()} != sizes:
+            raise ValueError(f"{file} is of another size, or of other --repa")
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
-                tensor.copy_(own.state_dict()[name])
+                tensor.copy_(weights[name])
 
     def encode(
         self, model: nn.Module, *, optimizer: dict, args: dict, epoch: int, step: int

@@ -17,10 +17,11 @@ from models.efficient_lvsm.model import initialize
 from runtime.seeds import mix_seeds
 from scenes.re10k import ChunkedScene, ProcessedScene, list_scenes
 from training.efficient_lvsm.codec import OriginalLayout
-from training.efficient_lvsm.flags import Data, Flags, Losses
-from training.efficient_lvsm.objective import Objective
+from training.efficient_lvsm.flags import Alignment, Data, Flags, Losses
+from training.efficient_lvsm.objective import Objective, Repa, parse_pairs
 from training.efficient_lvsm.samples import PosedPhotos, ProcessedPhotos, ViewSamples
 from training.efficient_lvsm.stage import ViewStage
+from training.efficient_lvsm.teachers import Teacher, load_teacher
 from training.efficient_lvsm.validation import HeldOut, ViewValidation
 from training.efficient_lvsm.vgg19 import load_vgg19
 from training.losses import Perceptual, load_perceptual
@@ -28,11 +29,14 @@ from training.run import Recipe, Run, plain_args, train
 
 log = logging.getLogger(__name__)
 
+REPA = ("repa", "repa_kind", "projector_dim")
+
 
 def train_views(flags: Flags) -> None:
     """Train, or go on. Raises ValueError and OSError, in a sentence, for what a user can mend."""
     check(flags)
     model = make_model(flags)
+    teacher = add_projectors(model, flags.alignment)
     size, patch = model.config.image_size, model.config.patch
     captures = find_captures(flags.data.captures)
     processed = [s for path in filter(None, flags.data.lists.split(",")) for s in list_scenes(path)]
@@ -56,6 +60,7 @@ def train_views(flags: Flags) -> None:
 
     def build(run: Run) -> ViewStage:
         weights = {"mse_weight": flags.losses.mse, "perceptual_weight": flags.losses.perceptual}
+        weights["repa_weight"] = flags.alignment.repa_weight
         perceptual = load_features(flags.losses, run.device, flags.optimization.backbones)
         objective = Objective(perceptual, **weights)
         inputs = flags.data.inputs_least, flags.data.inputs_most
@@ -63,16 +68,20 @@ def train_views(flags: Flags) -> None:
         network.recomputed = flags.model.recompute
         if flags.model.compile:
             network.encode, network.decode = map(torch.compile, (network.encode, network.decode))
-        return ViewStage(network, objective, inputs, run.dtype).to(run.device)
+        guide = None if teacher is None else teacher.to(run.device)
+        return ViewStage(network, objective, inputs, run.dtype, guide).to(run.device)
 
     recipe = Recipe(
         prefix="lvsm",
         codec=OriginalLayout(),
         data=data,
         build=build,
-        args=plain_args(flags.data, flags.model, flags.losses, flags.optimization, flags.run),
-        fixed=("preset", "image_size", "depth", "width", "head_dim", "patch"),
-        free=("load", "vgg19", "compile", "recompute"),
+        args=plain_args(
+            *(flags.data, flags.model, flags.losses, flags.alignment),
+            *(flags.optimization, flags.run),
+        ),
+        fixed=("preset", "image_size", "depth", "width", "head_dim", "patch", *REPA),
+        free=("load", "vgg19", "teacher", "compile", "recompute"),
         workers=flags.data.workers,
         project="efficient-lvsm",
         about=f"{len(captures) + len(processed)} scenes at {size}x{size}",
@@ -135,6 +144,25 @@ def make_model(flags: Flags) -> EfficientLVSM:
             f"--image_size={model.config.image_size} must be a multiple of {model.config.patch}"
         )
     return model
+
+
+def add_projectors(model: EfficientLVSM, own: Alignment) -> Teacher | None:
+    """The teacher, if one is asked for, and in the model (`repa`) projectors of its tokens.
+
+    ValueError or FileNotFoundError for flags that do not go together, and for no teacher."""
+    if not own.repa:
+        if own.teacher is not None:
+            raise ValueError(f"--teacher={own.teacher} needs --repa, such as 8-2")
+        return None
+    if own.teacher is None:
+        raise ValueError(f"--repa={own.repa} needs --teacher=FOLDER")
+    if own.projector_dim < 1:
+        raise ValueError(f"--projector_dim={own.projector_dim} must be at least 1")
+    pairs = parse_pairs(own.repa, model.config.depth)
+    teacher = load_teacher(own.teacher, {block for blocks in pairs.values() for block in blocks})
+    sizes = model.config.width, teacher.width, own.projector_dim
+    model.repa = Repa(pairs, *sizes, own.repa_kind)
+    return teacher
 
 
 def find_captures(text: str) -> list[Path]:

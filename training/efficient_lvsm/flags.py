@@ -105,12 +105,30 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """Tokens that are to resemble a frozen teacher's (REPA)."""
+
+    repa: str = ""
+    """Which: block of the teacher - layer of the network, both counted from 1, then i (of inputs)
+    or t (of targets) for one of them only: 8-2, 8-3t, 48-23 (pairs 4-2 and 8-3). Empty: none."""
+    teacher: Path | None = None
+    """Folder of DINOv2 or DINOv3 as Hugging Face has it: config.json, model.safetensors."""
+    repa_weight: float = 0.5
+    """Weight in the loss."""
+    repa_kind: Literal["sl1", "l2", "cos"] = "sl1"
+    """Smooth L1, squared difference, or negative cosine."""
+    projector_dim: int = 2048
+    """Channels inside the projectors, which learn with the network."""
+
+
+@dataclass(frozen=True)
 class Flags:
     """All groups."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     losses: Losses = field(default_factory=Losses)
+    alignment: Alignment = field(default_factory=Alignment)
     optimization: Optimization = field(default_factory=Optimization)
     run: Run = field(default_factory=Run)
 

@@ -9,7 +9,7 @@ import torch
 from models.checkpoints import registry
 from models.efficient_lvsm import EfficientLVSM, tiny
 from runtime.interrupts import Stopped
-from scenes import load, procedural
+from scenes import load
 from scenes.re10k import ProcessedScene, read_chunk, write_scene
 from tests.scenes.test_re10k import make_scene
 from tests.training.test_stopping import signal_in
@@ -22,13 +22,6 @@ from training.stage import Broken
 
 COMMON = ("--preset=tiny", "--features=none", "--views=6", "--targets=4", "--least=6", "--most=12")
 COMMON += ("--batch_size=4", "--tblr=3e-3", "--fp16=0", "--tclip=5", "--workers=0", "--device=cpu")
-
-
-@pytest.fixture(scope="module")
-def captures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("captures")
-    procedural.write(folder / "town", 5, n_views=96, width=64, height=64, progress=False)
-    return folder
 
 
 def run(captures, results, *more):
