@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:  # loading FlexAttention takes a third of what torch takes
     from torch.nn.attention.flex_attention import BlockMask
 
-BLOCK = 256  # queries of `blocked_attention`
+BLOCK = 256  # queries of `rounded_attention`
 
 try:  # optional: needs a CUDA compiler to install
     from flash_attn import flash_attn_func
@@ -51,22 +51,25 @@ def attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), softmax_scale=scale
         )
         return out.transpose(1, 2)
-    if small and mask is None and blocks_are_faster(q, k):
-        return blocked_attention(q, k, v, scale)
+    if small and mask is None and is_bf16_on_cpu(q, k):
+        return rounded_attention(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
-def blocks_are_faster(q: Tensor, k: Tensor) -> bool:
-    """Whether `blocked_attention` is: bfloat16 on a CPU, whose own kernel multiplies it in float32,
-    without gradients, and keys enough."""
-    plain = not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad))
-    bf16 = q.device.type == "cpu" and q.dtype == k.dtype == torch.bfloat16
-    return plain and bf16 and k.shape[2] >= 2 * BLOCK and q.shape[2] >= BLOCK
+def is_bf16_on_cpu(q: Tensor, k: Tensor) -> bool:
+    """Whether both are; torch's own kernel multiplies them in float32 there."""
+    return q.device.type == "cpu" and q.dtype == k.dtype == torch.bfloat16
 
 
-def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0) -> Tensor:
-    """`attention` of every query to every key, some queries of one head at a time, whose logits the
+def rounded_attention(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0) -> Tensor:
+    """`attention` of every query to every key whose logits are rounded to q's type.
+
+    Without gradients and with many keys some queries of one head at a time, whose logits the
     processor's cache holds."""
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if learns or k.shape[2] < 2 * BLOCK:
+        with torch.autocast(q.device.type, enabled=False):  # it would take the softmax for float32
+            return ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
     q, out = q * scale, q.new_empty(q.shape)
     for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
         keys = k[b, h].T

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.multihead import Attend, CrossAttention, SelfAttention, attend_all
+from models.layers.multihead import Attend, CrossAttention, SelfAttention
 
 # B batch, V view, L and M tokens, C channels, H heads, d channels a head
 EPS = 1e-6
@@ -149,7 +149,7 @@ class PreNormBlock(nn.Module):
         context: tuple[Tensor, Tensor] | None = None,
         *,
         rope: Tensor | None = None,
-        attend: Attend = attend_all,
+        attend: Attend | None = None,
     ) -> Tensor:
         """x [B,...,L,C] -> the same; `context`: keys and values [B,H,M,d] for `cross`, as its
         `project` or a `SlotCache` gives them."""

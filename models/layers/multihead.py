@@ -1,5 +1,6 @@
 # Multi-head attention: of tokens to themselves, whoever sees whom, and to a context.
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v [...,L,H,d] -> [...,L,H,d]: who sees whom, and from which cache, is the caller's."""
 
 
-def attend_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend_all(q: Tensor, k: Tensor, v: Tensor, *, small: bool = False) -> Tensor:
     """Every token of q [...,L,H,d] sees every one of k and v [...,M,H,d], samples apart: q's
-    shape."""
+    shape. small: as in `attention`."""
     flat = (t.flatten(0, -4).transpose(1, 2) for t in (q, k, v))
-    return attention(*flat).transpose(1, 2).reshape(q.shape)
+    return attention(*flat, small=small).transpose(1, 2).reshape(q.shape)
 
 
 class MultiHead(nn.Module):
@@ -67,8 +68,11 @@ class SelfAttention(MultiHead):
         self.proj = nn.Linear(width, width, bias=proj_bias)
         self.add_norm_parameters()
 
-    def forward(self, x: Tensor, rope: Tensor | None = None, attend: Attend = attend_all) -> Tensor:
-        """x [...,L,C] -> the same; rope [2,L,d/2] (see `rope_table`), None: no positions."""
+    def forward(
+        self, x: Tensor, rope: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
+        """x [...,L,C] -> the same; rope [2,L,d/2] (see `rope_table`), None: no positions. attend:
+        who sees whom (default: every token every one)."""
         bias = None
         if self.q_bias is not None:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
@@ -79,6 +83,8 @@ class SelfAttention(MultiHead):
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms in float32
+        if attend is None:
+            attend = partial(attend_all, small=self.qk_norm.small)
         return self.proj(attend(q, k, v).flatten(-2))
 
 

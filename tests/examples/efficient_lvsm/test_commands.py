@@ -120,7 +120,7 @@ def test_settings_become_flags(tmp_path):
 def test_a_teacher_needs_its_folder(tmp_path):
     base = (f"training.dataset_path={tmp_path}", "training.losses.perceptual_loss_weight=0")
     base += ("training.enable_repa=true", "model.image_tokenizer.type=dinov3")
-    with pytest.raises(ValueError, match="enable_repa needs model.image_tokenizer.type"):
+    with pytest.raises(ValueError, match="enable_repa needs"):
         make_flags(read_settings(*base))
     own = make_flags(read_settings(*base, "model.image_tokenizer.model_path=dino")).alignment
     assert (own.repa, str(own.teacher), own.repa_weight, own.repa_kind) == (
