@@ -14,6 +14,7 @@ from evaluation.metrics import Metrics
 from models.checkpoints.registry import load as load_checkpoint
 from models.efficient_lvsm import PRESETS, EfficientLVSM
 from models.efficient_lvsm.model import initialize
+from runtime.progress import ProgressBar
 from runtime.seeds import mix_seeds
 from scenes.re10k import ChunkedScene, ProcessedScene, list_scenes
 from training.efficient_lvsm.codec import OriginalLayout
@@ -29,6 +30,7 @@ from training.run import Recipe, Run, plain_args, train
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 20  # captures of which each is told about
 REPA = ("repa", "repa_kind", "projector_dim")
 
 
@@ -188,10 +190,15 @@ def load_captures(
 ) -> tuple[list[PosedPhotos | ProcessedPhotos], list[HeldOut]]:
     """Photos to train on, and all with those that are held out."""
     everything: list[PosedPhotos | ProcessedPhotos] = []
-    for path in captures:
+    remarks = logging.getLogger("scenes")
+    if len(captures) > MOST_TOLD:
+        log.info("%d captures: `python -m scenes CAPTURE` tells about one", len(captures))
+        remarks.setLevel(logging.WARNING)
+    for path in ProgressBar(captures, "captures", unit="capture", delay=3):
         scene = scenes.load(path, data_factor=own.data_factor, progress=False)
         every = range(len(scene))
         everything.append(PosedPhotos.from_scene(scene, every, size, patch, path.name))
+    remarks.setLevel(logging.NOTSET)
     everything += [ProcessedPhotos(s, tuple(range(len(s))), size, patch) for s in processed]
     train_on, held_out = [], []
     for whole in everything:
