@@ -79,8 +79,8 @@ def train_views(flags: Flags) -> None:
         data=data,
         build=build,
         args=plain_args(
-            *(flags.data, flags.model, flags.losses, flags.alignment),
-            *(flags.optimization, flags.run),
+            *(flags.data, flags.model, flags.losses, flags.optimization, flags.run),
+            *((flags.alignment,) if flags.alignment.repa else ()),
         ),
         fixed=("preset", "image_size", "depth", "width", "head_dim", "patch", *REPA),
         free=("load", "vgg19", "teacher", "compile", "recompute"),
