@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -187,9 +188,17 @@ class Session:
         tokens = [rays.shape[-1] * rays.shape[-2] // config.patch**2 for _, rays in inputs]
         if not self.caches:
             sizes = 1, config.heads, self.capacity * max(tokens), config.head_dim
-            self.caches = [
-                SlotCache.empty(*sizes, weight.device, weight.dtype) for _ in range(config.depth)
-            ]
+            try:
+                self.caches = [
+                    SlotCache.empty(*sizes, weight.device, weight.dtype)
+                    for _ in range(config.depth)
+                ]
+            except (RuntimeError, MemoryError):  # torch's, of a CPU and of a GPU
+                whole = 2 * config.depth * math.prod(sizes) * weight.element_size() / 2**30
+                raise ValueError(
+                    f"room for {self.capacity} photos takes {whole:.1f} GiB, more than there is: "
+                    "begin with a smaller capacity"
+                ) from None
         cache = self.caches[0]
         if cache.length + sum(tokens) > cache.capacity:
             raise ValueError(

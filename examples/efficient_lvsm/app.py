@@ -232,6 +232,8 @@ def build_page(scenes: list[Shown], model: EfficientLVSM, most: int) -> gradio.B
 
     def draw(visit: Visit) -> tuple:
         """What the page shows of a visit."""
+        if visit.scene is None:  # the first one could not be shown
+            return visit, None, None, [], "", "\n".join(visit.lines[::-1]), target, which
         view = enlarge(visit.render())
         truth = enlarge(to_uint8(visit.scene.photo(visit.target)))
         photos = [(to_uint8(visit.scene.photo(i)), f"photo {i}") for i in visit.photos]

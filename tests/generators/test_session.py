@@ -140,3 +140,10 @@ def test_memory_of_a_photo():
 
         model = EfficientLVSM(original()).bfloat16()
     assert Session(model).slot_bytes == 36 * 2**20
+
+
+def test_room_for_more_photos_than_memory_is_refused(model, cameras, photos):
+    session = begin(model, cameras, capacity=10**12)
+    with pytest.raises(ValueError, match=r"room for 1000000000000 photos takes \d+\.\d GiB"):
+        session.add_views(photos[:1], cameras[0])
+    assert not session.views
