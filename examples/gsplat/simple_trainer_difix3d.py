@@ -39,7 +39,8 @@ def main() -> None:
         warn_of_rounds(flags.rounds, "--eval_only" if flags.eval_only else "--no-fix")
     say_what_is_idle(flags, device)
     if not flags.disable_viewer:
-        from splats.view.show import LOCAL, check_port, show
+        from runtime.ports import LOCAL, check_port
+        from splats.view.show import show
 
         check_port(LOCAL, flags.port)
     if device.type == "cpu" and not flags.eval_only:

@@ -1,21 +1,18 @@
 # A page with the viewer, from files of splats.
 from __future__ import annotations
 
-import errno
 import logging
-import socket
 from pathlib import Path
 
 import torch
 import viser
 
+from runtime.ports import LOCAL, check_port
 from splats import files
 from splats.view.pictures import LARGEST, SMALLEST, choose_initial_view, measure_width
 from splats.view.viewer import Viewer
 
 log = logging.getLogger(__name__)
-
-LOCAL = "127.0.0.1"
 
 
 def show(
@@ -53,19 +50,3 @@ def show(
     )
     log.info("open http://%s:%d (Ctrl-C stops)", host, server.get_port())
     viewer.run()
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise OSError or ValueError, in one sentence, unless a server can listen there."""
-    if not 0 < port < 65536:
-        raise ValueError(f"--port {port} is not a port; choose one from 1 to 65535")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise OSError(f"port {port} is in use; choose another one with --port") from error
-            raise OSError(
-                f"cannot listen on --host {host} --port {port} ({error.strerror})"
-            ) from error
