@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -206,19 +207,20 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name} cannot be read ({error})") from None
 
 
-def list_scenes(path: Path) -> list[ProcessedScene | ChunkedScene]:
-    """The scenes of a list (full_list.txt), or of a folder of chunks *.torch.
+def list_scenes(path: Path, most: int | None = None) -> list[ProcessedScene | ChunkedScene]:
+    """The scenes of a list (full_list.txt), or of a folder of chunks *.torch; the first `most` of
+    them, without reading the others.
 
     ValueError or FileNotFoundError, naming the file, for what cannot be read."""
     path = Path(path)
     if not path.is_dir():
-        files = read_list(path)
+        files = read_list(path)[:most]
         return [ProcessedScene.read(f) for f in ProgressBar(files, "scenes", unit="scene", delay=3)]
     chunks = sorted(path.glob("*.torch"))
     if not chunks:
         raise FileNotFoundError(f"{path} has neither a list of scenes nor chunks *.torch")
     bar = ProgressBar(chunks, "chunks", unit="chunk", delay=3)
-    return [scene for chunk in bar for scene in ChunkedScene.read_all(chunk)]
+    return list(islice((scene for chunk in bar for scene in ChunkedScene.read_all(chunk)), most))
 
 
 def read_list(path: Path) -> list[Path]:
