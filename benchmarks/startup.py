@@ -27,6 +27,7 @@ COMMANDS = (
     ("VQVAE_train.py", "--help"),
     ("VAR_train.py", "--help"),
     ("VAE_train.py", "--help"),
+    ("examples/efficient_lvsm/app.py", "--help"),
 )
 ROOMS = (
     "evaluation",

@@ -11,7 +11,7 @@ from benchmarks.startup import COMMANDS, ROOMS
 from tests.conftest import ROOT
 
 NEVER = {"pycolmap", "cv2", "viser", "lpips", "torchmetrics", "matplotlib", "torchvision"}
-NEVER |= {"numba", "scipy", "wandb", "torch._dynamo", "gaussforge"}
+NEVER |= {"numba", "scipy", "wandb", "torch._dynamo", "gaussforge", "gradio"}
 SHOW = """
 import json, runpy, sys
 kind, name, *rest = json.loads(sys.argv[1])

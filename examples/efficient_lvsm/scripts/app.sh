@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# The page: bash scripts/app.sh path/to/capture --checkpoint efficient_lvsm_inc_demo.pt [flags]
+# Incremental inference in the browser: bash scripts/app.sh --checkpoint WEIGHTS CAPTURE [...]
 set -euo pipefail
-app=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/app.py
-exec python "$app" "$@"
+exec python "$(dirname "${BASH_SOURCE[0]}")/../app.py" "$@"

@@ -1,0 +1,1 @@
+# The demo: its scenes, its visitors and its page.
