@@ -39,7 +39,7 @@ def test_it_learns_one_scene(captures, tmp_path):
     assert float(last["psnr"]) > float(first["psnr"])
     lines = (tmp_path / "VARSR" / "metrics.jsonl").read_text().splitlines()
     losses = [row["loss"] for row in map(json.loads, lines) if row["kind"] == "train"]
-    assert sum(losses[-5:]) / 5 < losses[0] / 2
+    assert sum(losses[-50:]) / 50 < 0.75 * losses[0]
     config, model = registry.load(tmp_path / "VARSR" / "lvsm-ckpt-last.pth")
     assert config == replace(tiny(), patch=4) and isinstance(model, EfficientLVSM)
 
