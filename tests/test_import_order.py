@@ -16,12 +16,12 @@ import numpy, pycolmap, torch
 
 original = builtins.__import__
 
-def watch(name, globals=None, locals=None, names=(), level=0):
+def watch(name, globals=None, locals=None, fromlist=(), level=0):
     package = name.split(".")[0] if level == 0 else ""
     if package in ("numpy", "torch", "pycolmap") and globals:
         if os.path.abspath(globals.get("__file__", "")).startswith(sys.argv[1]):
             os._exit(package == "pycolmap")
-    return original(name, globals, locals, names, level)
+    return original(name, globals, locals, fromlist, level)
 
 for entry in sys.argv[2:]:
     name, *inner = entry.split(",")
