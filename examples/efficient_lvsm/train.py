@@ -146,7 +146,7 @@ def make_alignment(config: Config):
     if own["image_tokenizer.type"] in (None, "none") or path is None:
         raise ValueError(
             "training.enable_repa needs model.image_tokenizer.type=dinov2 (or dinov3) and "
-            "model.image_tokenizer.model_path=FOLDER of it, as Hugging Face has it"
+            "model.image_tokenizer.model_path=PATH of its folder or file"
         )
     return Alignment(
         repa=own["repa_config"],

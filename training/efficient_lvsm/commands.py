@@ -38,7 +38,7 @@ def train_views(flags: Flags) -> None:
     """Train, or go on. Raises ValueError and OSError, in a sentence, for what a user can mend."""
     check(flags)
     model = make_model(flags)
-    teacher = add_projectors(model, flags.alignment)
+    teacher = add_projectors(model, flags.alignment, flags.optimization.seed or 0)
     size, patch = model.config.image_size, model.config.patch
     captures = find_captures(flags.data.captures)
     processed = [s for path in filter(None, flags.data.lists.split(",")) for s in list_scenes(path)]
@@ -148,7 +148,7 @@ def make_model(flags: Flags) -> EfficientLVSM:
     return model
 
 
-def add_projectors(model: EfficientLVSM, own: Alignment) -> Teacher | None:
+def add_projectors(model: EfficientLVSM, own: Alignment, seed: int) -> Teacher | None:
     """The teacher, if one is asked for, and in the model (`repa`) projectors of its tokens.
 
     ValueError or FileNotFoundError for flags that do not go together, and for no teacher."""
@@ -157,11 +157,12 @@ def add_projectors(model: EfficientLVSM, own: Alignment) -> Teacher | None:
             raise ValueError(f"--teacher={own.teacher} needs --repa, such as 8-2")
         return None
     if own.teacher is None:
-        raise ValueError(f"--repa={own.repa} needs --teacher=FOLDER")
+        raise ValueError(f"--repa={own.repa} needs --teacher=PATH of DINOv2 or DINOv3")
     if own.projector_dim < 1:
         raise ValueError(f"--projector_dim={own.projector_dim} must be at least 1")
     pairs = parse_pairs(own.repa, model.config.depth)
     teacher = load_teacher(own.teacher, {block for blocks in pairs.values() for block in blocks})
+    torch.manual_seed(mix_seeds(seed, 9))
     sizes = model.config.width, teacher.width, own.projector_dim
     model.repa = Repa(pairs, *sizes, own.repa_kind)
     return teacher

@@ -112,7 +112,8 @@ class Alignment:
     """Which: block of the teacher - layer of the network, both counted from 1, then i (of inputs)
     or t (of targets) for one of them only: 8-2, 8-3t, 48-23 (pairs 4-2 and 8-3). Empty: none."""
     teacher: Path | None = None
-    """Folder of DINOv2 or DINOv3 as Hugging Face has it: config.json, model.safetensors."""
+    """DINOv2 or DINOv3: a folder as Hugging Face has it (config.json, model.safetensors), or a
+    published file, such as dinov2_vitb14_pretrain.pth."""
     repa_weight: float = 0.5
     """Weight in the loss."""
     repa_kind: Literal["sl1", "l2", "cos"] = "sl1"

@@ -29,7 +29,7 @@ def parse_pairs(name: str, depth: int) -> Pairs:
     blocks, _, rest = name.partition("-")
     layers = rest.rstrip("it")
     streams = {"i": ("input",), "t": ("target",), "": ("input", "target")}.get(rest[len(layers) :])
-    if streams is None or not (blocks.isdigit() and layers.isdigit()):
+    if streams is None or not (blocks.isdecimal() and layers.isdecimal()):
         raise ValueError(f"REPA's layers {name!r}: give them as 8-2, 8-3t or 48-23")
     if len(blocks) not in (1, len(layers)):
         raise ValueError(f"REPA's layers {name!r}: {len(blocks)} blocks for {len(layers)} layers")

@@ -1,10 +1,12 @@
-# REPA's teachers as Hugging Face lays them out, with random weights, and runs that learn from them.
+# REPA's teachers as Hugging Face lays them out and as they were published, with random weights, and
+# runs that learn from them.
 import json
 import signal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from models.checkpoints import registry
 from models.checkpoints.io import read
@@ -16,7 +18,8 @@ from training.efficient_lvsm.flags import parse
 from training.efficient_lvsm.stage import ViewStage
 from training.efficient_lvsm.teachers import load_teacher
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+PARTS = {"dinov2": ("query", "key", "value"), "dinov3_vit": ("q_proj", "k_proj", "v_proj")}
+SIZES = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def teachers(tmp_path_factory):
 def test_tokens_are_the_blocks_outputs(teachers, name, side, patch):
     folder, networks = teachers
     network, seen = networks[name].eval(), {}
-    layers = network.encoder.layer if name == "dinov2" else network.model.layer
+    layers = next(m for m in network.modules() if isinstance(m, torch.nn.ModuleList))
 
     def keep(module, inputs, output):
         seen[2] = output if isinstance(output, torch.Tensor) else output[0]
@@ -61,6 +64,60 @@ def test_tokens_are_the_blocks_outputs(teachers, name, side, patch):
     planes = tokens.transpose(1, 2).unflatten(2, (grid, grid))
     expected = F.interpolate(planes, (4, 3), mode="bicubic").flatten(2).transpose(1, 2)
     assert torch.allclose(smaller, expected, atol=1e-5)
+
+
+def publish(tensors, name):
+    """The tensors of a folder of the library as the published files have them."""
+    content = {}
+    for key, tensor in tensors.items():
+        key = key.removeprefix("embeddings.").replace("encoder.layer.", "blocks.")
+        for ours, published in (
+            ("position_embeddings", "pos_embed"),
+            ("patch_embeddings.projection", "patch_embed.proj"),
+            ("patch_embeddings", "patch_embed.proj"),
+            ("register_tokens", "storage_tokens"),
+            ("layernorm", "norm"),
+            ("attention.output.dense", "attn.proj"),
+            ("attention.attention", "attn"),
+            ("attention.o_proj", "attn.proj"),
+            ("attention.", "attn."),
+            ("up_proj", "fc1"),
+            ("down_proj", "fc2"),
+            ("layer_scale1.lambda1", "ls1.gamma"),
+            ("layer_scale2.lambda1", "ls2.gamma"),
+        ):
+            key = key.replace(ours, published)
+        content["blocks" + key[5:] if key.startswith("layer.") else key] = tensor
+    for block in range(SIZES["num_hidden_layers"]):
+        for part in ("weight", "bias"):
+            taken = [
+                content.pop(f"blocks.{block}.attn.{letter}.{part}", torch.ones(128))
+                for letter in PARTS[name]
+            ]
+            content[f"blocks.{block}.attn.qkv.{part}"] = torch.cat(taken)
+    if name == "dinov3_vit":
+        content["rope_embed.periods"] = torch.ones(16)
+        content |= {f"blocks.{b}.attn.qkv.bias_mask": torch.ones(384) for b in range(3)}
+    return content
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3_vit"])
+def test_published_files_are_read_too(teachers, tmp_path, name):
+    folder = teachers[0] / name
+    content = publish(load_file(folder / "model.safetensors"), name)
+    torch.save(content, tmp_path / "published.pth")
+    images = torch.rand(1, 3, 32, 32)
+    expected = load_teacher(folder, [1, 3])(images, [1, 3], (4, 4))
+    tokens = load_teacher(tmp_path / "published.pth", [1, 3])(images, [1, 3], (4, 4))
+    assert all(torch.equal(tokens[block], expected[block]) for block in (1, 3))
+    del content["blocks.0.mlp.fc1.weight"]
+    torch.save(content, tmp_path / "gated.pth")
+    with pytest.raises(ValueError, match=r"gated\.pth is none of the published files"):
+        load_teacher(tmp_path / "gated.pth", [1])
+    content["blocks.0.mlp.fc1.weight"] = content.pop("blocks.1.mlp.fc1.weight")
+    torch.save(content, tmp_path / "torn.pth")
+    with pytest.raises(ValueError, match=r"torn\.pth lacks weights, such as .*layer\.1\.mlp"):
+        load_teacher(tmp_path / "torn.pth", [2])
 
 
 def test_a_stopped_run_goes_on_bit_for_bit_with_its_projectors(
@@ -93,10 +150,12 @@ def test_mistakes_are_one_sentence(teachers, tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text((folder / "dinov2/config.json").read_text())
     for flags, message in (
-        (("--repa=2-1",), "--repa=2-1 needs --teacher=FOLDER"),
+        (("--repa=2-1",), "--repa=2-1 needs --teacher=PATH"),
         ((f"--teacher={folder / 'dinov2'}",), "needs --repa"),
         (("--repa=2-9", f"--teacher={folder / 'dinov2'}"), "the network has layers 1 to 2"),
-        (("--repa=9-1", f"--teacher={folder / 'dinov2'}"), "asks for block 9 of .*, which has 3"),
+        (("--repa=9-1", f"--teacher={folder / 'dinov2'}"), "block 9 of .*, which has 1 to 3"),
+        (("--repa=02-12", f"--teacher={folder / 'dinov2'}"), "asks for block 0 of"),
+        (("--repa=2-1", f"--teacher={tmp_path / 'absent.pth'}"), "has no config.json"),
         (("--repa=2-1", f"--teacher={tmp_path}"), r"has no config.json \(--teacher\)"),
         (("--repa=2-1", f"--teacher={tmp_path / 'bert'}"), "is a bert, not dinov2"),
         (("--repa=2-1", f"--teacher={tmp_path / 'bare'}"), "has no model.safetensors"),
