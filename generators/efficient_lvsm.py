@@ -76,6 +76,7 @@ class EfficientLVSMViews(RenderThenFix):
     depth say, as a fixed render is; without, it is taken as it is.
     """
 
+    title = "Efficient-LVSM"
     starts_from_renders = False
 
     def __init__(

@@ -88,12 +88,14 @@ class Generated:
 class Generator(Protocol):
     """Anything that makes views of a scene. One with networks may also have `to(device)`.
 
+    title: what the report calls its views.
     settings: what tells this generator from others, by flag name; a run records it.
     uses_references: whether views without any reference are an error of the user's.
     starts_from_renders: whether a view is what the splats show, mended: one that no photo could
         check is then trusted all the same.
     """
 
+    title: str
     settings: Mapping[str, object]
     uses_references: bool
     starts_from_renders: bool

@@ -62,6 +62,7 @@ class RenderThenFix:
     others, by flag name.
     """
 
+    title = "renders fixed"
     starts_from_renders = True
 
     def __init__(

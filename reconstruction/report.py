@@ -99,14 +99,16 @@ def publish(
     metrics: Metrics,
     video: str | None = None,
     generate: Callable[[Cameras], list[Generated]] | None = None,
+    made_by: str | None = None,
     rounds: Sequence[Round] = (),
     color_correction: str | None = None,
 ) -> None:
     """Measure the held-out views and write statistics, pictures and report; add to `history`.
 
     step: counted from zero. video: "interp" or "ellipse" to film such a path as well. generate:
-    makes a view for each camera, to be measured beside the renders. rounds: what became of the
-    fix-and-distil rounds. color_correction: as in `evaluate`.
+    makes a view for each camera, to be measured beside the renders. made_by: what the report calls
+    such views, if that is known. rounds: what became of the fix-and-distil rounds.
+    color_correction: as in `evaluate`.
     """
     evaluation = evaluate(
         splats,
@@ -126,7 +128,7 @@ def publish(
     report = build_report(evaluation, scene, config, folder, settings, history, metrics)
     if rounds:
         write_json(folder.rounds_stats(step), rounds_to_json(rounds))
-        report = add_rounds(report, evaluation, control, rounds, history)
+        report = add_rounds(report, evaluation, control, rounds, history, made_by)
     write_report(folder.report, report)
     shown = {metric.label: evaluation.stats.get(name) for name, metric in METRICS.items()}
     shown |= {labels.format_label(key, arrow=False): evaluation.stats.get(key) for key in CORRECTED}

@@ -82,6 +82,9 @@ def _check_settings(folder: ResultFolder, saved: dict, settings: dict[str, Any])
         raise ValueError(f"{folder.path} holds a damaged checkpoint; {ways}") from None
     # a run of an earlier version lacks settings, but none of its strategy
     old = {key: value for key, value in flatten(Config()).items() if "." not in key} | old
+    for values in (old, new):
+        if "fixer" in values:  # not said while there was no other generator
+            values.setdefault("generator", "render_then_fix")
     differing = [
         f"--{key} was {old.get(key)}, now {new.get(key)}"
         for key in dict.fromkeys((*new, *old))

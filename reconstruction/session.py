@@ -243,6 +243,7 @@ class Session:
             metrics=self.metrics,
             video=self.evaluation.render_traj_path if films else None,
             generate=self.generate if fixes else None,
+            made_by=None if self.generator is None else self.generator.title,
             rounds=rounds,
             color_correction=self.evaluation.choose_correction(trainer.config),
         )

@@ -47,7 +47,7 @@ def load_render_then_fix(flags: Flags, rounds: FixConfig, device: torch.device) 
         select_by=rounds.reference_by,
         use_ref=own.use_ref,
         confident=rounds.confident,
-        settings={"fixer": own.fixer, "use_ref": own.use_ref}
+        settings={"generator": "render_then_fix", "fixer": own.fixer, "use_ref": own.use_ref}
         | describe_options(own, options, fixer, device),
     )
 
@@ -58,8 +58,8 @@ def load_efficient_lvsm(flags: Flags, rounds: FixConfig, device: torch.device) -
     from generators.efficient_lvsm import SHIPPED, EfficientLVSMViews, load_model
 
     own = flags.fixing
-    given = [name for name, value in vars(own.options).items() if value not in (None, False)]
     defaults = type(own)()
+    given = [n for n, v in vars(own.options).items() if v != getattr(defaults.options, n)]
     given += [n for n in ("fixer", "tiling", "use_ref") if getattr(own, n) != getattr(defaults, n)]
     if given:
         raise ValueError(

@@ -43,24 +43,45 @@ class Control:
         return cls(stats, views, renders, minutes)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the report calls the generated views: as a way to the held-out views, as a picture,
+    before the names of their metrics, and where their time is told."""
+
+    way: str = "renders fixed"
+    picture: str = "fixed render"
+    prefix: str = "fixed"
+    time: str = "fixing the held-out renders"
+
+    @classmethod
+    def of(cls, title: str | None) -> Words:
+        """Those for a generator's title."""
+        if title in (None, cls.way):
+            return cls()
+        return cls(title, title, title, f"held-out views of {title}")
+
+
 def add_rounds(
     report: Report,
     evaluation: Evaluation,
     control: Control | None,
     rounds: Sequence[Round],
     history: History,
+    made_by: str | None = None,
 ) -> Report:
     """The report with the rounds' story: a line for each way, gains of each view, the rounds, the
-    time of each part."""
+    time of each part, and what the views were made by (a generator's title)."""
+    words = Words.of(made_by)
     return replace(
         report,
         title=report.title.replace("Reconstruction", "Fix and distil", 1),
-        summary=compare_ways(evaluation, control, rounds, history),
-        views=[collect_pictures(view, control) for view in evaluation.views],
+        summary=compare_ways(evaluation, control, rounds, history, words),
+        views=[collect_pictures(view, control, words) for view in evaluation.views],
         ranked_by="psnr" if control is None else "gain_psnr",
         tables={"Rounds": [describe_round(r) for r in rounds]},
-        gains=compute_gains(evaluation, control),
-        seconds=sum_times(evaluation, control, rounds, history),
+        gains=compute_gains(evaluation, control, words),
+        seconds=sum_times(evaluation, control, rounds, history, words),
+        facts={**report.facts, **({} if made_by is None else {"novel views": made_by})},
     )
 
 
@@ -69,8 +90,9 @@ def compare_ways(
     control: Control | None,
     rounds: Sequence[Round],
     history: History,
+    words: Words,
 ) -> list[dict[str, str | float | None]]:
-    """A line for each way to the held-out views: vanilla, distilled, and its renders fixed too.
+    """A line for each way to the held-out views: vanilla, distilled, and generated beside that.
 
     Gains are against the first line and positive where the way is better.
     """
@@ -95,27 +117,27 @@ def compare_ways(
     lines = [] if control is None else [line("vanilla", control.stats, "", control.minutes)]
     lines.append(line("distilled", stats, "", minutes))
     if stats.get("post_psnr") is not None:
-        lines.append(line("renders fixed", stats, "post_", minutes + evaluation.fixing / 60))
+        lines.append(line(words.way, stats, "post_", minutes + evaluation.fixing / 60))
         worth = judge_post(evaluation.agreement)
         lines = [row | {"worth it": worth if row is lines[-1] else ""} for row in lines]
     return lines
 
 
-def collect_pictures(view: HeldOutView, control: Control | None) -> ReportView:
+def collect_pictures(view: HeldOutView, control: Control | None, words: Words) -> ReportView:
     """A view's pictures in the order in which a reader wants them, and its numbers."""
     images, numbers, against = {"distilled": view.render}, dict(view.metrics), TRUTH
     if view.post is not None:
-        against = "fixed render"
+        against = words.picture
     if control is not None and view.name in control.renders:
         images, against = {"vanilla": control.renders[view.name]} | images, "distilled"
         base = control.views[view.name].get("psnr")
         if base is not None:
             numbers = {"gain_psnr": numbers["psnr"] - base} | numbers
-    others = {"fixed render": view.post, "reference": view.reference}
+    others = {words.picture: view.post, "reference": view.reference}
     if view.confidence is not None:
         others["confidence"] = np.repeat(to_uint8(view.confidence)[..., None], 3, 2)
     images |= {name: image for name, image in others.items() if image is not None}
-    numbers = {key.replace("post_", "fixed_"): value for key, value in numbers.items()}
+    numbers = {key.replace("post_", f"{words.prefix}_"): value for key, value in numbers.items()}
     return ReportView(view.name, images | {TRUTH: view.photo}, numbers, against)
 
 
@@ -137,7 +159,11 @@ def describe_round(r: Round) -> dict[str, str | float | int | None]:
 
 
 def sum_times(
-    evaluation: Evaluation, control: Control | None, rounds: Sequence[Round], history: History
+    evaluation: Evaluation,
+    control: Control | None,
+    rounds: Sequence[Round],
+    history: History,
+    words: Words,
 ) -> dict[str, float]:
     """Seconds of each part of the run."""
     parts = {"optimising": history.seconds - sum(r.seconds.get("trial", 0.0) for r in rounds)}
@@ -149,15 +175,17 @@ def sum_times(
     known = sum(value for name, value in parts.items() if name not in beside)
     parts["rest of the rounds"] = max(0.0, whole - known)
     if evaluation.fixing:
-        parts["fixing the held-out renders"] = evaluation.fixing
+        parts[words.time] = evaluation.fixing
     if control is not None and control.minutes is not None:
         parts["the run without fixing"] = 60 * control.minutes
     return {name: round(value, 2) for name, value in parts.items()}
 
 
-def compute_gains(evaluation: Evaluation, control: Control | None) -> dict[str, list[float]]:
+def compute_gains(
+    evaluation: Evaluation, control: Control | None, words: Words
+) -> dict[str, list[float]]:
     """How much better than without fixing each held-out view became, in dB."""
-    gains: dict[str, list[float]] = {"distilled": [], "renders fixed": []}
+    gains: dict[str, list[float]] = {"distilled": [], words.way: []}
     for view in evaluation.views:
         psnr = view.metrics.get("psnr")
         base = psnr if control is None else control.views.get(view.name, {}).get("psnr")
@@ -166,5 +194,5 @@ def compute_gains(evaluation: Evaluation, control: Control | None) -> dict[str, 
         if control is not None:
             gains["distilled"].append(psnr - base)
         if view.metrics.get("post_psnr") is not None:
-            gains["renders fixed"].append(view.metrics["post_psnr"] - base)
+            gains[words.way].append(view.metrics["post_psnr"] - base)
     return gains

@@ -66,7 +66,7 @@ class Rounds:
                 session.save_state()
             if record is not None and is_hopeless(record):
                 if step != self.steps[-1]:
-                    log.info("nothing to gain here: going on without fixing")
+                    log.info("nothing to gain here: going on with photos alone")
                 break
         session.train_until(self.trainer.config.max_steps)
 
@@ -107,7 +107,7 @@ class Rounds:
         record.seconds["round"] = time.perf_counter() - began
         record.memory = memory.measure_peak_gigabytes(trainer.device)
         log.info(
-            "round at step %d: %d views fixed, %d refused%s",
+            "round at step %d: %d views to train on, %d refused%s",
             *(state.done, record.views, record.refused),
             f" (refused: {record.why})" if record.why else "",
         )
@@ -177,9 +177,10 @@ class Rounds:
         record.references = sorted({name for view in views for name in view.references})
         record.seconds = dict(sum((Counter(view.seconds) for view in views), Counter()))
         if self.session.generator.uses_references and not record.references:
+            fixes = self.session.generator.starts_from_renders
             raise ValueError(
                 "no training photo sees what the novel views show: choose others (--targets, "
-                "--trajectory), or fix without references (--no-use_ref)"
+                "--trajectory)" + (", or fix without references (--no-use_ref)" if fixes else "")
             )
 
     def _choose_good(self, views: list[Generated], record: Round) -> list[int]:

@@ -32,7 +32,7 @@ def weights(model, tmp_path_factory):
     return path
 
 
-def test_views_without_and_beside_splats(scene, model):
+def test_views_without_and_beside_splats(scene, model, monkeypatch):
     references, cameras = References.from_scene(scene, (0, 1, 3, 7)), scene.cameras[[2, 4]]
     generator = EfficientLVSMViews(model, views=3)
     alone = generator.generate(references, cameras)
@@ -44,6 +44,11 @@ def test_views_without_and_beside_splats(scene, model):
         assert torch.allclose(a.image, b.image, atol=1e-5)
         assert b.pictures["render"].shape == b.image.shape
         assert (b.confidence <= 1).all() and (b.confidence < 1).any()
+    encoded = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda *inputs: encoded.append(1) or encode(*inputs))
+    generator.generate(references, scene.cameras[[2, 4] * 5], render=render)  # two batches
+    assert len(encoded) == 3  # each photo once
     with pytest.raises(ValueError, match="at least one photo"):
         generator.generate(References.from_scene(scene, ()), cameras)
 

@@ -15,7 +15,9 @@ import fixers
 from fixers.fixer import Needs
 from generators import Generated, RenderThenFix
 from generators.confidence import find_contradictions
+from generators.efficient_lvsm import EfficientLVSMViews
 from generators.guides import render_one
+from models.efficient_lvsm import EfficientLVSM, tiny
 from reconstruction import Config, EvaluationConfig, FixConfig, optimise
 from reconstruction.rendering import compute_support, render_view
 from reconstruction.rounds.gate import choose_aside, decide
@@ -312,6 +314,7 @@ def test_support_is_high_where_photos_agree_and_nothing_where_none_looks(scene, 
 class NearestPhotos:
     """A generator that knows only photos and cameras: the two nearest photos, blended."""
 
+    title = "nearest photos"
     uses_references = True
     starts_from_renders = False
 
@@ -360,6 +363,32 @@ def test_a_generator_without_renders_has_rounds_a_report_and_a_resume(scene, set
     again = generate(scene, settings, tmp_path / "stopped", NearestPhotos())
     for name, value in whole["splats"].items():
         assert torch.equal(value, again["splats"][name]), name
+
+
+def test_a_stopped_run_with_views_of_efficient_lvsm_goes_on(scene, settings, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = EfficientLVSM(tiny()).eval().requires_grad_(False)
+    kept = replace(FIX, gate="off", novel_views=2, post="never")
+    short = replace(settings, max_steps=100)
+
+    def run_to_end(folder):
+        views = EfficientLVSMViews(model, views=3)
+        optimise(scene, short, result_dir=folder, evaluation=SHOWN, generator=views, fixing=kept)
+        return torch.load(folder / "ckpts" / "ckpt_99_rank0.pt", weights_only=True)["splats"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    whole = run_to_end(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        steps = itertools.count()
+        step = Trainer.step
+        patch.setattr(Trainer, "step", lambda *a: stop() if next(steps) == 60 else step(*a))
+        run_to_end(tmp_path / "stopped")
+    assert (tmp_path / "stopped" / "resume.pt").exists()
+    again = run_to_end(tmp_path / "stopped")
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), name
 
 
 @pytest.mark.parametrize("stop", [44, 63, 75])
