@@ -30,24 +30,24 @@ def weights(tmp_path_factory):
 
 def test_views_of_efficient_lvsm_are_gated_like_fixed_renders(capture, tmp_path, trainer, weights):
     out = tmp_path / "out"
-    flags = ("--data_dir", capture, "--result_dir", out, "--test_every", 2, "--max_steps", 60)
-    flags += ("--fix_steps", 20, 40, "--eval_steps", 60, "--control", "--no-save_video")
+    flags = ("--data_dir", capture, "--result_dir", out, "--test_every", 2, "--max_steps", 40)
+    flags += ("--fix_steps", 20, 30, "--eval_steps", 40, "--no-save_video")
     own = ("--generator", "efficient_lvsm", "--generator_checkpoint", weights)
-    code, _, err = trainer("default", *flags, *own, "--generator_views", 3)
+    code, _, err = trainer("default", *flags, *own, "--generator_views", 3, "--control")
     assert code == 0, err
     settings = yaml.safe_load((out / "cfg.yml").read_text())
     assert settings["generator"] == "efficient_lvsm" and settings["generator_views"] == 3
     assert settings["generator_checkpoint"] == str(weights) and "fixer" not in settings
-    (record,) = json.loads((out / "stats/rounds_step0059.json").read_text())
+    (record,) = json.loads((out / "stats/rounds_step0039.json").read_text())
     assert record["verdict"] == "refused" and "--no-use_ref" not in record["why"]
     assert (out / "renders/novel/19/Fixed/0000.png").exists()
     fixed, alone = (
-        json.loads((folder / "stats/val_step0059.json").read_text())
+        json.loads((folder / "stats/val_step0039.json").read_text())
         for folder in (out, out / "vanilla")
     )
     assert fixed["psnr"] == alone["psnr"]
     ours, theirs = (
-        torch.load(folder / "ckpts/ckpt_59_rank0.pt", weights_only=True)["splats"]
+        torch.load(folder / "ckpts/ckpt_39_rank0.pt", weights_only=True)["splats"]
         for folder in (out, out / "vanilla")
     )
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())

@@ -368,12 +368,12 @@ def test_a_generator_without_renders_has_rounds_a_report_and_a_resume(scene, set
 def test_a_stopped_run_with_views_of_efficient_lvsm_goes_on(scene, settings, tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = EfficientLVSM(tiny()).eval().requires_grad_(False)
-    kept = replace(FIX, gate="off", novel_views=2, post="never")
+    ungated = replace(FIX, gate="off", novel_views=2, post="never")
     short = replace(settings, max_steps=100)
 
     def run_to_end(folder):
         views = EfficientLVSMViews(model, views=3)
-        optimise(scene, short, result_dir=folder, evaluation=SHOWN, generator=views, fixing=kept)
+        optimise(scene, short, result_dir=folder, evaluation=SHOWN, generator=views, fixing=ungated)
         return torch.load(folder / "ckpts" / "ckpt_99_rank0.pt", weights_only=True)["splats"]
 
     def stop(*_):
