@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.parity import efficient_lvsm, gsvar, lvsm
+from benchmarks.parity import archonview, efficient_lvsm, gsvar, lvsm
 from runtime.command import run_command
 from runtime.flags import parse_command
 
 SYSTEMS = {
+    "archonview": archonview.compare,
     "gsvar": gsvar.compare,
     "efficient_lvsm": efficient_lvsm.compare,
     "lvsm_decoder_only": lvsm.compare,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from models.archonview.adapter import SYSTEM as ARCHONVIEW
 from models.checkpoints import system as layout
 from models.checkpoints.io import read
 from models.checkpoints.system import System
@@ -16,7 +17,9 @@ from models.gsvar.loading import SYSTEM as GSVAR
 from models.lvsm.adapter import SYSTEM as LVSM
 from runtime.arguments import ArgumentError
 
-SYSTEMS: dict[str, System] = {system.format: system for system in (GSVAR, EFFICIENT_LVSM, LVSM)}
+SYSTEMS: dict[str, System] = {
+    system.format: system for system in (ARCHONVIEW, GSVAR, EFFICIENT_LVSM, LVSM)
+}
 
 
 def load(path: str | Path) -> tuple[Any, nn.Module]:

@@ -1,7 +1,7 @@
 # The original's checkpoints: its tensor names and layout <-> ours. Foreign names live here only.
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -11,48 +11,15 @@ from torch.nn.utils import parametrize
 from models.gsvar.config import GSVARConfig
 from models.gsvar.model import GSVAR
 from models.layers.lora import add_lora, merge_lora
+from models.var.names import TRANSFORMER_RULES, VQVAE_RULES, ZERO_BUFFER, count, is_buffer
 from models.var.scales import ScaleSchedule
 
 # ours -> the original's, first match of each rule in order; applied to whole names
-VQVAE_RULES = [
-    (r"^bridge\.levels\.(\d+)\.content\.", r"decoder.cond_layer.\1."),
-    (r"^bridge\.levels\.(\d+)\.weight\.", r"decoder.weight_cond_layer.\1."),
-    (r"^bridge\.pixels\.content\.", "decoder.pixel_cond_layer."),
-    (r"^bridge\.pixels\.weight\.", "decoder.pixel_weight_cond_layer."),
-    (r"^bridge\.blend\.conv_in\.", "decoder.blend_in_cond_layer."),
-    (r"^bridge\.blend\.block\.", "decoder.blend_res_cond_layer."),
-    (r"^bridge\.blend\.conv_mid\.", "decoder.blend_out_cond_layer.0."),
-    (r"^bridge\.blend\.conv_out\.", "decoder.blend_out_cond_layer.2."),
-    (r"^bridge\.reader\.", "decoder.reader_cond_layer."),  # ours alone
-    (r"^bridge\.change\.", "decoder.change_cond_layer."),  # ours alone
-    (r"^encoder\.levels\.(\d+)\.step\.", r"encoder.down.\1.downsample."),
-    (r"^decoder\.levels\.(\d+)\.step\.", r"decoder.up.\1.upsample."),
-    (r"^encoder\.levels\.", "encoder.down."),
-    (r"^decoder\.levels\.", "decoder.up."),
-    (r"\.blocks\.", ".block."),
-    (r"\.attentions\.", ".attn."),
-    (r"\.middle\.block(\d)\.", r".mid.block_\1."),
-    (r"\.middle\.attention\.", ".mid.attn_1."),
-    (r"(attn[_.]\d)\.proj\.", r"\1.proj_out."),
-    (r"\.shortcut\.", ".nin_shortcut."),
-    (r"^quantizer\.codebook\.", "quantize.embedding."),
-    (r"^quantizer\.phis\.", "quantize.quant_resi.qresi_ls."),
-]
-TRANSFORMER_RULES = [
+OWN_RULES = [
     (r"^prefix_position$", "pos_start"),
     (r"^prefix\.", "con_embedding."),
     (r"^label\.", "class_emb."),
-    (r"^scale_embedding\.", "lvl_embed."),
-    (r"^word\.", "word_embed."),
-    (r"^transformer\.shared_adaln\.", "shared_ada_lin."),
-    (r"^transformer\.", ""),
-    (r"\.attention\.qkv\.", ".attn.mat_qkv."),
-    (r"\.attention\.log_temperature$", ".attn.scale_mul_1H11"),
-    (r"\.attention\.", ".attn."),
-    (r"^(blocks\.\d+)\.mlp\.0\.", r"\1.ffn.fc1."),
-    (r"^(blocks\.\d+)\.mlp\.2\.", r"\1.ffn.fc2."),
-    (r"^(blocks\.\d+)\.adaln\.", r"\1.ada_lin."),
-    (r"^(blocks\.\d+)\.offset$", r"\1.ada_gss"),
+    *TRANSFORMER_RULES,
     (r"^head_adaln\.", "head_nm.ada_lin."),
     (r"^prior\.", "render_prior."),  # ours alone
     (r"^refiner_norm\.", "decoder_norm."),
@@ -65,8 +32,6 @@ TRANSFORMER_RULES = [
     (r"^refiner\.modulation\.", "diffloss.net.final_layer.adaLN_modulation.1."),
     (r"^refiner\.output\.", "diffloss.net.final_layer.linear."),
 ]
-BUFFERS = ("lvl_1L", "attn_bias_for_masking", "quantize.ema_vocab_hit_SV")  # follow from the sizes
-ZERO_BUFFER = "zero_k_bias"
 BRIDGE = "cond_"  # in every name of the bridge
 LORA = ".lora_"
 
@@ -89,7 +54,7 @@ class Original:
 def foreign_name(name: str) -> str:
     """The original's name of one of our tensors, without the file's outer layers."""
     inner = name.removeprefix("vqvae.")
-    for pattern, replacement in VQVAE_RULES if inner != name else TRANSFORMER_RULES:
+    for pattern, replacement in VQVAE_RULES if inner != name else OWN_RULES:
         inner = re.sub(pattern, replacement, inner)
     return inner
 
@@ -209,12 +174,6 @@ def known_sizes(original: Original) -> dict:
     return sizes
 
 
-def count(names: Iterable[str], pattern: str) -> int:
-    """How many numbers 0, 1, ... the pattern's group takes among the names."""
-    matches = (re.match(pattern, name) for name in names)
-    return 1 + max((int(m[1]) for m in matches if m), default=-1)
-
-
 def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
     """The sizes of a model in the original's layout, its VQ-VAE perhaps from another file."""
     return GSVARConfig(**known_sizes(replace(original, vqvae=dict(vqvae))))
@@ -244,11 +203,6 @@ def own_state(
             state[name] = tensor.reshape(mine.shape)
     misfits += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
     return state, misfits
-
-
-def is_buffer(name: str) -> bool:
-    """Whether a tensor follows from the sizes and is not needed."""
-    return name in BUFFERS or name.endswith(ZERO_BUFFER)
 
 
 def to_original(
