@@ -1,4 +1,5 @@
 # The original's checkpoints of ArchonView: its tensor names and layout <-> ours.
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,6 +35,7 @@ RULES = [
 ]
 OWN = ("null_embedding",)  # not in the original's files
 PARTS = ("var_wo_ddp", "vae_local")
+NOTE = "archonview"  # sizes in the trainer's config; in files of ours only
 
 
 def foreign_name(name: str) -> str:
@@ -93,8 +95,10 @@ class Layout:
         transformer, vqvae = (dict(content["trainer"].get(part) or {}) for part in PARTS)
         if not vqvae:
             raise ValueError(f"{path} holds no tokenizer (vae_local)")
+        noted = (content["trainer"].get("config") or {}).get(NOTE)
         try:
-            model = build(read_config(transformer, vqvae))
+            own = noted and ArchonViewConfig(**json.loads(noted))
+            model = build(own or read_config(transformer, vqvae))
         except (KeyError, ValueError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"{path}, a checkpoint of {TITLE}, does not fit: {what}") from None
@@ -148,7 +152,8 @@ class Layout:
             zeros = torch.zeros(model.config.width)
             transformer[f"blocks.{i}.attn.{ZERO_BUFFER}"] = zeros
         vqvae[BUFFERS[2]] = torch.zeros(len(lengths), model.config.vqvae.vocabulary)
-        return {"trainer": dict(zip(PARTS, (transformer, vqvae), strict=True))}
+        note = {NOTE: json.dumps(asdict(model.config))}
+        return {"trainer": {PARTS[0]: transformer, PARTS[1]: vqvae, "config": note}}
 
 
 def make_mask(lengths: tuple[int, ...]) -> Tensor:

@@ -33,7 +33,12 @@ class ArchonViewConfig:
     """Of the last block in training."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", ScaleSchedule.of(self.scales))
+        scales, vqvae = self.scales, self.vqvae  # as they are, or as JSON has them
+        grids = scales["grids"] if isinstance(scales, dict) else scales
+        object.__setattr__(self, "scales", ScaleSchedule.of(grids))
+        if isinstance(vqvae, dict):
+            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in vqvae.items()}
+            object.__setattr__(self, "vqvae", VQVAEConfig(**lists))
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not split into {self.heads} heads")
 
