@@ -81,6 +81,7 @@ def main(options: Options) -> None:
         options.capture,
         data_factor=options.data_factor,
         test_every=options.test_every,
+        split=None if options.targets == "test" or options.test_every is not None else "all",
         image_folder=options.image_folder,
     )
     cameras = choose_cameras(options, scene)
@@ -118,6 +119,12 @@ def write(images: list[Tensor], output: Path, options: Options, scene: Scene) ->
     from evaluation.video import write_video
 
     tested = options.targets == "test"
+    earlier = [*output.glob("views/*.png"), output / "views.mp4", output / "metrics.json"]
+    earlier = [path for path in earlier if path.exists()]
+    if earlier:
+        log.info("%s has the results of an earlier call, which are removed", output)
+        for path in earlier:
+            path.unlink()
     for i, image in enumerate(images):
         name = Path(scene.names[scene.split.test[i]]).stem if tested else f"{i:05d}"
         save_png(output / "views" / f"{name}.png", image)

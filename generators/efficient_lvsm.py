@@ -51,7 +51,7 @@ def load_model(
         raise ValueError(
             f"{checkpoint} is a checkpoint of {system_of(model).title}, not of Efficient-LVSM"
         )
-    stated = re.search(r"res(\d+)", Path(checkpoint or SHIPPED).name)
+    stated = re.search(r"res(\d{2,4})(?!\d)", Path(checkpoint or SHIPPED).name)
     if stated and int(stated[1]) != model.config.image_size:  # the tensors are the same
         log.info("%s: taken as trained on %s pixels, as its name says", checkpoint, stated[1])
         model.config = replace(model.config, image_size=int(stated[1]))

@@ -101,6 +101,8 @@ class Session:
                     f"a photo is {list(image.shape)}, its camera {size[0]}x{size[1]} pixels; give "
                     "[H,W,3] of the camera's size"
                 )
+            if not image.is_floating_point() or not (image.min() >= 0 and image.max() <= 1):
+                raise ValueError("photos are floats in [0,1]; divide 8-bit values by 255 first")
         if len(self.views) + len(images) > self.capacity:
             raise ValueError(
                 f"room for {self.capacity} photos, {len(self.views)} of them taken: no place for "
@@ -128,6 +130,7 @@ class Session:
     def remove(self, ids: Sequence[int]) -> None:
         """Take photos away, as if they had never been there. ValueError for an id that is not
         there."""
+        ids = list(dict.fromkeys(ids))
         missing = [i for i in ids if i not in self.views]
         if missing:
             raise ValueError(f"no photo {missing[0]} is there, but {list(self.views)}")

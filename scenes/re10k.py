@@ -143,10 +143,11 @@ class ProcessedScene:
 
     @staticmethod
     def find(metadata: Path, image: str) -> Path:
-        """A picture where the file says, or, of a folder that was moved, beside the metadata."""
+        """A picture beside the metadata, in a folder that may have been moved, or else where the
+        file says."""
         path = Path(image)
         beside = metadata.parent.parent / "images" / path.parent.name / path.name
-        return path if path.is_file() or not beside.is_file() else beside
+        return beside if beside.is_file() else path
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -238,13 +239,20 @@ def read_list(path: Path) -> list[Path]:
     return files
 
 
+def read_frames(values: Sequence) -> list[int]:
+    """Numbers of frames; ValueError for anything but whole numbers."""
+    if not all(type(value) is int for value in values):
+        raise ValueError("frames are whole numbers")
+    return list(values)
+
+
 def read_index(path: Path) -> dict[str, tuple[Sequence[int], Sequence[int]]]:
     """pixelSplat's index of an evaluation: context and target frames by scene. Scenes without any
     (null) are left out. ValueError, naming the file, for anything else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         index = {
-            str(key): (list(map(int, value["context"])), list(map(int, value["target"])))
+            str(key): (read_frames(value["context"]), read_frames(value["target"]))
             for key, value in content.items()
             if value is not None
         }

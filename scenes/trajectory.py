@@ -50,6 +50,8 @@ def read_trajectory(path: Path, scene: Scene, flag: str = "--trajectory") -> Cam
         raise ValueError(
             f"{path} holds no cameras: give a cameras.json of a result, or a transforms.json"
         ) from None
+    if len(own) and not (own.sizes > 0).all():
+        raise ValueError(f"{path} has cameras without pixels ({flag})")
     if not len(own) or not poses.isfinite().all():
         raise ValueError(f"{path} holds no cameras, or poses that are not finite ({flag})")
     return Cameras(world_to_camera(scene.transform @ poses), own.Ks, own.sizes)

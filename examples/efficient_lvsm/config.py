@@ -130,6 +130,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} cannot be read as YAML ({' '.join(str(error).split())})"
         ) from None
+    content = {} if content is None else content
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings, but {type(content).__name__}")
     return dict(flatten(content))

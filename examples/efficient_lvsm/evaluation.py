@@ -62,6 +62,11 @@ def choose_samples(
         if scene.name not in index:
             continue
         context, targets = index[scene.name]
+        if inputs > 1 and len(set(context)) < 2:
+            raise ValueError(
+                f"{scene.name} has the context {list(context)} in the index "
+                f"(inference.view_idx_file_path): {inputs} inputs need two frames"
+            )
         frames = evaluated_frames(context, targets, inputs)
         if max(frames) >= len(scene):
             raise ValueError(

@@ -3,6 +3,7 @@
 #   inference.checkpoint_dir=efficient_lvsm_res256.pt
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INDEX = '{"scene": {"context": [0, 9], "target": [4]}}'
 ABOUT = """
 Evaluate Efficient-LVSM: python inference.py --config configs/Efficient-LVSM.yaml
 inference.checkpoint_dir=WEIGHTS inference.dataset_path=full_list.txt; other settings of that file
@@ -49,7 +51,10 @@ def main() -> None:
     settings = make_settings(config)
     for name in ("dataset_path", "view_idx_file_path"):
         if not Path(own[name]).exists():
-            raise FileNotFoundError(f"inference.{name}={own[name]} does not exist")
+            raise FileNotFoundError(
+                f"inference.{name}={own[name]} does not exist"
+                + (f": get pixelSplat's, or write {INDEX}" if name == "view_idx_file_path" else "")
+            )
     index = read_index(Path(own["view_idx_file_path"]))
     with distributed.process_group(None) as device:
         device = choose_device(str(device))
@@ -58,9 +63,9 @@ def main() -> None:
         scenes = list_scenes(Path(own["dataset_path"]))
         samples = choose_samples(scenes, index, inputs, own["max_scenes"])
         first = distributed.rank() == 0
-        if first:
-            begin(settings, weights, inputs)
         dtype, backbones = choose_precision(config, device), config["training.backbones"]
+        if first:
+            begin(settings, weights, samples, str(dtype).removeprefix("torch."))
         evaluator = Evaluator(model, settings, dtype, backbones and Path(backbones))
         wait()
         todo = [s for s in samples if not (settings.out / s.folder / "metrics.json").exists()]
@@ -93,6 +98,8 @@ def make_settings(config: Config) -> Settings:
     for name in ("batch_size", "render_video_config.num_frames"):
         if own[name] < (2 if "frames" in name else 1):
             raise ValueError(f"inference.{name}={own[name]} is too small")
+    if own["max_scenes"] is not None and own["max_scenes"] < 1:
+        raise ValueError(f"inference.max_scenes={own['max_scenes']} must be at least 1")
     if config["training.num_input_views"] < 1:
         raise ValueError("training.num_input_views must be at least 1")
     if own["render_video"] and config["training.num_input_views"] < 2:
@@ -127,7 +134,17 @@ def load_weights(config: Config, device):
             f"inference.checkpoint_dir={path} does not exist: name weights, such as "
             "efficient_lvsm_res256.pt, or a folder of a training"
         )
-    return load_model(path, device=device, dtype="float32"), path
+    model = load_model(path, device=device, dtype="float32")
+    sizes = {
+        "model.transformer.d": model.config.width,
+        "model.transformer.n_layer": model.config.depth,
+        "model.image_tokenizer.patch_size": model.config.patch,
+        "model.image_tokenizer.image_size": model.config.image_size,
+    }
+    others = [f"{key}={config[key]} ({own})" for key, own in sizes.items() if config[key] != own]
+    if others:
+        log.info("the weights' sizes count, not the settings': %s", ", ".join(others))
+    return model, path
 
 
 def choose_precision(config: Config, device):
@@ -144,20 +161,41 @@ def choose_precision(config: Config, device):
     return choose_dtype(asked, device)
 
 
-def begin(settings: Settings, weights: Path, inputs: int) -> None:
+def begin(settings: Settings, weights: Path, samples: list[Sample], dtype: str) -> None:
     """The folder of the results. ValueError where it has those of other settings."""
     from runtime.files import make_writable_folder, write_json
 
     make_writable_folder(settings.out)
-    file, asked = settings.out / "settings.json", {"weights": weights.name, "inputs": inputs}
+    frames = {s.folder: [s.scene.name, s.inputs, s.targets] for s in samples}
+    asked = {
+        "weights": hash_file(weights),
+        "inputs": len(samples[0].inputs),
+        "scenes": hashlib.sha256(json.dumps(frames).encode()).hexdigest()[:16],
+        "dtype": dtype,
+    }
     asked |= {name: getattr(settings, name) for name in ("exact", "resize", "metrics", "video")}
-    if file.exists() and (before := json.loads(file.read_text())) != asked:
+    file, before = settings.out / "settings.json", asked
+    if file.exists():
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ValueError(f"{file} is damaged: remove the folder, or name another") from None
+    if before != asked:
         name = next(n for n in asked if before.get(n) != asked[n])
         raise ValueError(
             f"{settings.out} has results of {name} {before.get(name)}, not {asked[name]}: name "
             "another inference.inference_out_dir"
         )
     write_json(file, asked)
+
+
+def hash_file(path: Path) -> str:
+    """What tells a file's content from another's."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def report(samples: list[Sample], settings: Settings, config: Config) -> None:

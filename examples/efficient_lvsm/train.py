@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,39 @@ training.efficient_lvsm --help` is the same training with flags.
 """
 SCHEDULES = {"constant": "constant", "cosine": "cos", "linear": "lin00"}
 PRECISIONS = {"fp16": 1, "bf16": 2}
+# flags of the training -> the settings they come from
+SETTINGS = {
+    "exp_name": "training.checkpoint_dir",
+    "tlr": "training.lr",
+    "tblr": "training.lr",
+    "batch_size": "training.batch_size_per_gpu",
+    "ac": "training.grad_accum_steps",
+    "ep": "training.train_epochs",
+    "steps": "training.train_steps",
+    "tclip": "training.grad_clip_norm",
+    "tskip": "training.allowed_gradnorm_factor",
+    "views": "training.num_input_views + num_target_views",
+    "targets": "training.num_target_views",
+    "inputs_least": "training.num_input_views",
+    "inputs_most": "training.num_input_views",
+    "least": "training.view_selector.min_frame_dist",
+    "most": "training.view_selector.max_frame_dist",
+    "load": "training.resume_ckpt",
+    "width": "model.transformer.d",
+    "depth": "model.transformer.n_layer",
+    "head_dim": "model.transformer.d_head",
+    "patch": "model.image_tokenizer.patch_size",
+    "image_size": "model.image_tokenizer.image_size",
+    "vgg19": "training.vgg19_path",
+    "backbones": "training.backbones",
+    "repa": "model.repa_config",
+    "teacher": "model.image_tokenizer.model_path",
+    "projector_dim": "model.projector_dim",
+    "log_every": "training.print_every",
+    "eval_freq": "training.checkpoint_every_epoch",
+    "test_every": "training.test_every",
+    "warmup": "training.warmup",
+}
 
 
 def make_flags(config: Config) -> Flags:
@@ -193,6 +227,9 @@ def make_run(config: Config):
     own = config.section("training")
     folder = Path(own["checkpoint_dir"])
     hours, often = own["train_time"], own["checkpoint_every_time"]
+    for name in ("train_time", "checkpoint_every_time", "checkpoint_every_epoch"):
+        if own[name] is not None and own[name] <= 0:
+            raise ValueError(f"training.{name}={own[name]} must be more than 0")
     if own["use_wandb"]:
         log_in(Path(own["api_key_path"]))
     return Run(
@@ -231,7 +268,15 @@ def main() -> None:
 
     from training.efficient_lvsm.commands import train_views
 
-    train_views(flags)
+    try:
+        train_views(flags)
+    except ValueError as error:
+        raise ValueError(name_settings(str(error))) from None
+
+
+def name_settings(text: str) -> str:
+    """A message about flags, about the settings that they are made from."""
+    return re.sub(r"--(\w+)", lambda flag: SETTINGS.get(flag[1], flag[0]), text)
 
 
 if __name__ == "__main__":

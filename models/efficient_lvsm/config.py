@@ -9,7 +9,7 @@ class EfficientLVSMConfig:
     """Every size of an Efficient-LVSM (arXiv 2602.06478). The defaults are the original's, of 256
     and of 512 pixels alike.
 
-    Raises ValueError where the width does not split into heads.
+    Raises ValueError for a size below 1, and where the width does not split into heads.
     """
 
     depth: int = 12
@@ -25,6 +25,9 @@ class EfficientLVSMConfig:
     """Side of the square pictures that it was trained on; others of as many pixels do."""
 
     def __post_init__(self) -> None:
+        for name in ("depth", "width", "head_dim", "patch", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         if self.width % self.head_dim:
             raise ValueError(f"width {self.width} does not split into heads of {self.head_dim}")
 

@@ -167,6 +167,11 @@ class ViewSamples:
         self.least, self.most, self.repeats = least, most, repeats
         if targets >= views:
             raise ValueError(f"{targets} targets need more than {views} views")
+        if max(least, views) >= most:
+            raise ValueError(
+                f"--views={views} photos are at least {max(least, views)} frames apart, more than "
+                f"--most={most} allows"
+            )
         lengths = [len(scene) for scene in self.scenes]
         rng = random.Random(0)
         if all(select_frames(n, views, rng, least, most) is None for n in lengths):
