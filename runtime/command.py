@@ -74,7 +74,7 @@ def _explain(error: Exception) -> str | None:
     lacks_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if lacks_memory or "not enough memory" in str(error) or "can't allocate memory" in str(error):
         return (
-            "the memory is not enough; use smaller photos (--data_factor), fewer of them at a time, "
-            f"or fewer Gaussians (mcmc with --strategy.cap-max) [{error}]"
+            "the memory is not enough; use smaller photos (--data_factor), fewer at a time, or "
+            f"fewer Gaussians (mcmc with --strategy.cap-max) [{error}]"
         )
     return None

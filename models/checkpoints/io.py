@@ -38,7 +38,7 @@ def read(path: str | Path) -> tuple[Mapping, dict[str, str]]:
             raise ValueError(f"{path} is damaged or no safetensors file ({e})") from None
     content, removed = unwrap(read_whole(path))
     if removed:
-        log.info("%s: %s around its weights is left out", path, " and ".join(removed))
+        log.info("%s: its weights are read without the %s around them", path, " and ".join(removed))
     return content, {}
 
 

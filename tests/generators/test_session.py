@@ -129,9 +129,17 @@ def test_what_cannot_work_is_one_sentence(model, cameras, photos):
 
 def test_a_view_that_is_not_finite_is_an_error(model, cameras, photos):
     session = begin(model, cameras)
-    session.add_views([photos[0] * float("nan")], cameras[0])
+    for wrong in (photos[0] * float("nan"), 255 * photos[0], (255 * photos[0]).byte()):
+        with pytest.raises(ValueError, match=r"photos are floats in \[0,1\]"):
+            session.add_views([wrong], cameras[0])
+    session.add_views(photos[:1], cameras[0])
+    with torch.inference_mode():
+        session.caches[0].values.fill_(float("nan"))  # what broken weights would make
     with pytest.raises(FloatingPointError):
         session.render(cameras[1])
+    (first,) = session.views
+    session.remove([first, first])
+    assert not session.views
 
 
 def test_memory_of_a_photo():

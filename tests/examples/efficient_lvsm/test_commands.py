@@ -12,6 +12,7 @@ from tests.scenes.test_re10k import make_scene
 
 FOLDER = "examples/efficient_lvsm"
 CONFIG = ("--config", DEFAULTS)
+INDEX = "inference.view_idx_file_path=index.json"
 TINY = ("model.transformer.d=64", "model.transformer.d_head=32", "model.transformer.n_layer=2")
 TINY += ("model.image_tokenizer.image_size=32", "model.target_pose_tokenizer.image_size=32")
 TRAIN = (*TINY, "training.num_target_views=3", "training.batch_size_per_gpu=2")
@@ -75,9 +76,22 @@ def test_training_evaluation_and_pages(tmp_path, capture, run_script, backbones_
     assert code == 0 and "1 of 2 scenes are done already" in text
     assert (folders[1] / "metrics.json").exists()
     assert (folders[0] / "metrics.json").stat().st_mtime_ns == time
-    flags = (*CONFIG, *asked, "training.num_input_views=3")
-    code, text = run_script(tmp_path, f"{FOLDER}/inference.py", *flags)
-    assert code == 2 and "eval has results of inputs 2, not 3" in text
+    # ... nor with other weights of the same name, or another index
+    changed = (tmp_path / "index.json").read_text().replace("10, 20", "11, 20")
+    (tmp_path / "other.json").write_text(changed)
+    other = "inference.view_idx_file_path=other.json"
+    weights = tmp_path / "out" / "run" / "lvsm-ckpt-best.pth"
+    for more, message in (
+        (("training.num_input_views=3",), "eval has results of inputs 2, not 3"),
+        ((other,), "eval has results of scenes "),
+        ((), "eval has results of weights "),
+    ):
+        if not more:
+            content = torch.load(weights)
+            next(iter(content["model"].values())).add_(1)
+            torch.save(content, weights)
+        code, text = run_script(tmp_path, f"{FOLDER}/inference.py", *CONFIG, *asked, *more)
+        assert code == 2 and message in text, text
     code, text = run_script(tmp_path, f"{FOLDER}/utils/generate_html.py", "eval", "--output", "x")
     assert code == 2 and "--output x" in text
 
@@ -178,6 +192,12 @@ def test_wrong_inputs_are_one_sentence(tmp_path, capture, run_script):
         ),
         ("train.py", (*CONFIG, "training.dataset_path=re10k"), "needs training.vgg19_path=FILE"),
         ("train.py", (*CONFIG, *TRAIN, "training.dataset_path=cut"), "000000.torch is truncated"),
+        (
+            "train.py",
+            (*CONFIG, *TRAIN, "training.dataset_path=re10k", "training.lr=-1"),
+            "training.lr=-1",
+        ),
+        ("inference.py", (*CONFIG, *paths, "inference.max_scenes=0", INDEX), "must be at least 1"),
         (
             "inference.py",
             (*CONFIG, *paths, "inference.view_idx_file_path=far.json"),
