@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evaluation.backbones.network import load_lpips
-from evaluation.metrics import PSNR_CAP
+from evaluation.metrics import measure_psnr
 
 SIGMA, RADIUS = 1.5, 5  # of the Gaussian window, in pixels; scikit-image cuts it at 3.5 sigma
 C1, C2 = 0.01**2, 0.03**2
@@ -34,16 +34,15 @@ class ReferenceMetrics:
         if self.network is not None:
             lpips = self.network(prediction[None], truth[None], normalize=True).item()
         return {
-            "psnr": min(measure_psnr(prediction, truth), PSNR_CAP),
+            "psnr": measure_clamped_psnr(prediction, truth),
             "ssim": measure_ssim(prediction, truth),
             "lpips": lpips,
         }
 
 
-def measure_psnr(prediction: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of pictures [3,H,W] clamped to [0,1]; infinite where they are equal."""
-    error = (prediction.clamp(0, 1) - truth.clamp(0, 1)).square().mean()
-    return -10 * torch.log10(error).item()
+def measure_clamped_psnr(prediction: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of pictures [3,H,W] clamped to [0,1], at most PSNR_CAP."""
+    return measure_psnr(prediction.clamp(0, 1)[None], truth.clamp(0, 1)[None])
 
 
 def measure_ssim(prediction: Tensor, truth: Tensor) -> float:

@@ -193,9 +193,9 @@ class ChunkedScene:
 
 
 def make_Ks(values: Tensor) -> Tensor:
-    """[F,3,3] of fx, fy, cx, cy [F,4]."""
-    Ks = torch.eye(3).repeat(len(values), 1, 1)
-    Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2] = values.unbind(1)
+    """[...,3,3] of fx, fy, cx, cy [...,4]."""
+    Ks = torch.eye(3, dtype=values.dtype).repeat(*values.shape[:-1], 1, 1)
+    Ks[..., 0, 0], Ks[..., 1, 1], Ks[..., 0, 2], Ks[..., 1, 2] = values.unbind(-1)
     return Ks
 
 

@@ -18,13 +18,14 @@ from benchmarks.parity.comparison import (
     picture,
     read_arrays,
 )
-from evaluation.reference_metrics import measure_psnr, measure_ssim
+from evaluation.reference_metrics import measure_clamped_psnr, measure_ssim
 from models.efficient_lvsm import EfficientLVSM
 from models.efficient_lvsm.adapter import LAYOUT
 from models.efficient_lvsm.model import join
 from models.layers.patches import patchify
 from models.layers.rays import pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
+from scenes.re10k import make_Ks
 from splats.paths import interpolate_pairs
 from training.efficient_lvsm.losses import (
     Similarity,
@@ -57,18 +58,11 @@ class Views:
         meta = json.loads((folder / "meta.json").read_text())
         height, width = meta["wide" if scene == "wide" else "square"]
         camtoworlds = torch.from_numpy(cameras[f"{scene}_c2w_normalised"])
-        Ks = make_intrinsics(torch.from_numpy(cameras[f"{scene}_fxfycxcy"]))
+        Ks = make_Ks(torch.from_numpy(cameras[f"{scene}_fxfycxcy"]))
         rays = plucker(*pixel_rays(camtoworlds, Ks, (width, height)))
         names = (f"{scene}.image.{i}" for i in range(VIEWS))
         photos = torch.stack([picture(name, (height, width)) for name in names])
         return cls(2 * photos[None] - 1, rays[None], camtoworlds, Ks)
-
-
-def make_intrinsics(values: Tensor) -> Tensor:
-    """[...,3,3] of focal lengths and principal points [...,4]."""
-    Ks = torch.eye(3, dtype=values.dtype).repeat(*values.shape[:-1], 1, 1)
-    Ks[..., 0, 0], Ks[..., 1, 1], Ks[..., 0, 2], Ks[..., 1, 2] = values.unbind(-1)
-    return Ks
 
 
 def load_model(folder: Path) -> EfficientLVSM:
@@ -212,7 +206,7 @@ def compare_choices(folder: Path, table: Comparison) -> None:
         ours = torch.tensor(evaluated_frames((1, 9), (3, 4, 7), inputs))
         table.tokens(f"choices: evaluation, {inputs} inputs", ours, theirs[name])
     theirs = read_arrays(folder, "preprocess")
-    Ks = make_intrinsics(torch.from_numpy(theirs["frames_fxfycxcy"]))[[1, 9, 3, 4, 7]]
+    Ks = make_Ks(torch.from_numpy(theirs["frames_fxfycxcy"]))[[1, 9, 3, 4, 7]]
     with Image.open(folder / "frame.png") as image:
         for name, square in (("crop", True), ("full", False)):
             ready = [prepare_photo(image, K, meta["image_size"], square=square) for K in Ks]
@@ -278,7 +272,7 @@ def compare_metrics(folder: Path, table: Comparison) -> None:
         error = noise(f"metric.error.{i}", (3, height, width))
         blurred = F.avg_pool2d(truth[None], 5, stride=1, padding=2)[0]
         for end, answer in (("", truth + deviation * error), ("_blur", blurred)):
-            for name, measure in (("psnr", measure_psnr), ("ssim", measure_ssim)):
+            for name, measure in (("psnr", measure_clamped_psnr), ("ssim", measure_ssim)):
                 value = torch.tensor(measure(answer, truth))
                 table.number(f"metrics: {name}{end} {i}", value, theirs[f"{name}{end}"][i])
 

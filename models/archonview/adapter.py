@@ -18,7 +18,8 @@ from models.var.names import (
     VQVAE_RULES,
     ZERO_BUFFER,
     count,
-    is_buffer,
+    read_vqvae_sizes,
+    rename_state,
 )
 from models.var.scales import ScaleSchedule
 from models.vqvae.config import VQVAEConfig
@@ -50,10 +51,6 @@ def read_config(transformer: Mapping[str, Tensor], vqvae: Mapping[str, Tensor]) 
     """The sizes that the tensors tell. KeyError for one that is missing."""
     width = transformer["emb_linear.weight"].shape[0]
     lengths = torch.bincount(transformer["lvl_1L"].flatten()).tolist()
-    levels = count(vqvae, r"encoder\.down\.(\d+)\.")
-    channels = [vqvae[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)]
-    first = vqvae["encoder.conv_in.weight"].shape[0]
-    vocabulary, latent = vqvae["quantize.embedding.weight"].shape
     depth = count(transformer, r"blocks\.(\d+)\.")
     return ArchonViewConfig(
         depth=depth,
@@ -62,11 +59,7 @@ def read_config(transformer: Mapping[str, Tensor], vqvae: Mapping[str, Tensor]) 
         embedding=transformer["emb_linear.weight"].shape[1],
         scales=ScaleSchedule.of([1, *(round(n**0.5) for n in lengths[1:])]),
         vqvae=VQVAEConfig(
-            width=first,
-            multipliers=tuple(c // first for c in channels),
-            res_blocks=count(vqvae, r"encoder\.down\.0\.block\.(\d+)\."),
-            latent_channels=latent,
-            vocabulary=vocabulary,
+            **read_vqvae_sizes(vqvae),
             phis=count(vqvae, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
             phi_on_last=True,
         ),
@@ -102,22 +95,8 @@ class Layout:
         except (KeyError, ValueError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"{path}, a checkpoint of {TITLE}, does not fit: {what}") from None
-        theirs = {name: t for name, t in transformer.items() if not is_buffer(name)}
-        theirs |= {f"vqvae/{name}": t for name, t in vqvae.items() if not is_buffer(name)}
-        state, misfits = {}, []
-        for name, mine in model.state_dict().items():
-            if name in OWN:
-                state[name] = torch.zeros(mine.shape)
-                continue
-            foreign = foreign_name(name)
-            tensor = theirs.pop(f"vqvae/{foreign}" if name.startswith("vqvae.") else foreign, None)
-            if tensor is None:
-                misfits.append(f"{foreign} is missing")
-            elif tensor.numel() != mine.numel():
-                misfits.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
-            else:
-                state[name] = tensor.reshape(mine.shape)
-        misfits += [f"{name.removeprefix('vqvae/')} is unexpected" for name in theirs]
+        state, misfits = rename_state(model, transformer, vqvae, foreign_name, OWN)
+        state |= {name: torch.zeros(model.state_dict()[name].shape) for name in OWN}
         fill(model, state, misfits, path, foreign_name)
         return model.eval().requires_grad_(False)
 

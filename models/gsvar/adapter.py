@@ -11,7 +11,14 @@ from torch.nn.utils import parametrize
 from models.gsvar.config import GSVARConfig
 from models.gsvar.model import GSVAR
 from models.layers.lora import add_lora, merge_lora
-from models.var.names import TRANSFORMER_RULES, VQVAE_RULES, ZERO_BUFFER, count, is_buffer
+from models.var.names import (
+    TRANSFORMER_RULES,
+    VQVAE_RULES,
+    ZERO_BUFFER,
+    count,
+    read_vqvae_sizes,
+    rename_state,
+)
 from models.var.scales import ScaleSchedule
 
 # ours -> the original's, first match of each rule in order; applied to whole names
@@ -147,20 +154,15 @@ def patch_nums(tensors: Mapping[str, Tensor], original: Original) -> str:
 def vqvae_sizes(tensors: Mapping[str, Tensor]) -> dict:
     """GSVARConfig's fields that a VQ-VAE's tensors tell."""
     try:
-        width = tensors["encoder.conv_in.weight"].shape[0]
-        levels = count(tensors, r"encoder\.down\.(\d+)\.")
-        channels = [
-            tensors[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)
-        ]
-        vocabulary, latent = tensors["quantize.embedding.weight"].shape
+        sizes = read_vqvae_sizes(tensors)
     except KeyError as e:
         raise ValueError(f"the VQ-VAE's tensor {e.args[0]} is missing") from None
     return {
-        "vqvae_width": width,
-        "vqvae_multipliers": tuple(c // width for c in channels),
-        "vqvae_blocks": count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
-        "latent_channels": latent,
-        "vocabulary": vocabulary,
+        "vqvae_width": sizes["width"],
+        "vqvae_multipliers": sizes["multipliers"],
+        "vqvae_blocks": sizes["res_blocks"],
+        "latent_channels": sizes["latent_channels"],
+        "vocabulary": sizes["vocabulary"],
     }
 
 
@@ -182,27 +184,8 @@ def config_of(original: Original, vqvae: Mapping[str, Tensor]) -> GSVARConfig:
 def own_state(
     model: GSVAR, transformer: Mapping[str, Tensor], vqvae: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The original's tensors under our names and shapes, and the misfits: missing, unexpected,
-    misshapen."""
-    left = {name: tensor for name, tensor in transformer.items() if not is_buffer(name)}
-    left |= {"vqvae/" + name: tensor for name, tensor in vqvae.items() if not is_buffer(name)}
-    misfits = [
-        f"{name} is not zero"
-        for name, tensor in transformer.items()
-        if name.endswith(ZERO_BUFFER) and tensor.any()
-    ]
-    state = {}
-    for name, mine in model.state_dict().items():
-        foreign = foreign_name(name)
-        tensor = left.pop("vqvae/" + foreign if name.startswith("vqvae.") else foreign, None)
-        if tensor is None:
-            misfits.append(f"{foreign} is missing")
-        elif tensor.squeeze().shape != mine.squeeze().shape:
-            misfits.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
-        else:
-            state[name] = tensor.reshape(mine.shape)
-    misfits += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
-    return state, misfits
+    """The original's tensors under our names and shapes, and the misfits (`rename_state`)."""
+    return rename_state(model, transformer, vqvae, foreign_name)
 
 
 def to_original(

@@ -1,7 +1,9 @@
 # The names that VAR's code, and all that is built on it, give to the tokenizer's and the
 # transformer's tensors. Foreign names live here and in the systems' adapters only.
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from torch import Tensor, nn
 
 # ours -> theirs, first match of each rule in order; applied to whole names
 VQVAE_RULES = [
@@ -54,3 +56,52 @@ def count(names: Iterable[str], pattern: str) -> int:
     """How many numbers 0, 1, ... the pattern's group takes among the names."""
     matches = (re.match(pattern, name) for name in names)
     return 1 + max((int(m[1]) for m in matches if m), default=-1)
+
+
+def read_vqvae_sizes(tensors: Mapping[str, Tensor]) -> dict:
+    """VQVAEConfig's fields that a tokenizer's tensors tell. KeyError for a tensor that is
+    missing."""
+    width = tensors["encoder.conv_in.weight"].shape[0]
+    levels = count(tensors, r"encoder\.down\.(\d+)\.")
+    channels = [tensors[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)]
+    vocabulary, latent = tensors["quantize.embedding.weight"].shape
+    return {
+        "width": width,
+        "multipliers": tuple(c // width for c in channels),
+        "res_blocks": count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+        "latent_channels": latent,
+        "vocabulary": vocabulary,
+    }
+
+
+def rename_state(
+    model: nn.Module,
+    transformer: Mapping[str, Tensor],
+    vqvae: Mapping[str, Tensor],
+    foreign_name: Callable[[str], str],
+    own: Collection[str] = (),
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's tensors under our names and shapes, and the misfits: missing, unexpected, misshapen.
+
+    own: the model's tensors that such files do not have."""
+    left = {name: tensor for name, tensor in transformer.items() if not is_buffer(name)}
+    left |= {"vqvae/" + name: tensor for name, tensor in vqvae.items() if not is_buffer(name)}
+    misfits = [
+        f"{name} is not zero"
+        for name, tensor in transformer.items()
+        if name.endswith(ZERO_BUFFER) and tensor.any()
+    ]
+    state = {}
+    for name, mine in model.state_dict().items():
+        if name in own:
+            continue
+        foreign = foreign_name(name)
+        tensor = left.pop("vqvae/" + foreign if name.startswith("vqvae.") else foreign, None)
+        if tensor is None:
+            misfits.append(f"{foreign} is missing")
+        elif tensor.squeeze().shape != mine.squeeze().shape:
+            misfits.append(f"{foreign} is {list(tensor.shape)} instead of {list(mine.shape)}")
+        else:
+            state[name] = tensor.reshape(mine.shape)
+    misfits += [f"{name.removeprefix('vqvae/')} is unexpected" for name in left]
+    return state, misfits

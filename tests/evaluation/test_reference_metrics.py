@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from evaluation.metrics import PSNR_CAP
-from evaluation.reference_metrics import ReferenceMetrics, measure_psnr, measure_ssim
+from evaluation.reference_metrics import ReferenceMetrics, measure_clamped_psnr, measure_ssim
 
 
 def test_equal_pictures_and_values_outside():
@@ -14,7 +14,7 @@ def test_equal_pictures_and_values_outside():
     wrong = truth.clone()
     wrong[truth > 0.5] += 9
     # PSNR clamps what SSIM sees
-    assert measure_psnr(wrong, truth) == measure_psnr(wrong.clamp(0, 1), truth)
+    assert measure_clamped_psnr(wrong, truth) == measure_clamped_psnr(wrong.clamp(0, 1), truth)
     assert measure_ssim(wrong, truth) < measure_ssim(wrong.clamp(0, 1), truth)
     with pytest.raises(ValueError, match="pictures are 32x10; SSIM needs 11"):
         measure_ssim(truth[:, :10], truth[:, :10])

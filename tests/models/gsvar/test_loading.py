@@ -93,7 +93,7 @@ def test_names_and_shapes_are_the_originals(depth):
         }
         assert ours == theirs
         written = {k for k, v in keys.items() if v["kind"] != "param"}
-        assert all(adapter.is_buffer(name) for name in written)
+        assert all(is_buffer(name) for name in written)
 
 
 def test_a_varsr_file_with_its_mask_and_more_labels_takes_the_tokenizer_from_another(
