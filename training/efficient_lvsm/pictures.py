@@ -7,6 +7,13 @@ from PIL import Image
 from torch import Tensor
 
 
+def prepare_square(image: Image.Image, K: Tensor, size: int, patch: int) -> tuple[Tensor, Tensor]:
+    """A square [3,S,S] in [0,1] from the middle of a photo, whose shorter side becomes `size`, and
+    its K [3,3]; otherwise as `prepare_photo`, whose squares of portraits are smaller."""
+    height = max(size, size * image.height // image.width)
+    return prepare_photo(image, K, height, patch)
+
+
 def prepare_photo(
     image: Image.Image, K: Tensor, size: int, patch: int = 8, *, square: bool = True
 ) -> tuple[Tensor, Tensor]:

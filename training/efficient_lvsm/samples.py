@@ -14,7 +14,7 @@ from models.layers.rays import Plucker, pixel_rays, plucker
 from scenes.normalize import compute_mean_pose_normalization, transform_viewmats
 from scenes.re10k import ChunkedScene, ProcessedScene
 from scenes.scene import Scene
-from training.efficient_lvsm.pictures import prepare_photo
+from training.efficient_lvsm.pictures import prepare_photo, prepare_square
 from training.efficient_lvsm.selection import select_frames, select_targets
 from training.stage import Broken
 
@@ -41,11 +41,7 @@ class PosedPhotos:
         photos, Ks = [], []
         for view in views:
             image = Image.fromarray(np.asarray(scene.images[view])[..., :3])
-            if image.height > image.width:  # its shorter side becomes `size`
-                scale = size * image.height // image.width
-                photo, K = prepare_photo(image, scene.cameras.Ks[view].cpu(), scale, patch)
-            else:
-                photo, K = prepare_photo(image, scene.cameras.Ks[view].cpu(), size, patch)
+            photo, K = prepare_square(image, scene.cameras.Ks[view].cpu(), size, patch)
             photos.append((photo * 255).round().byte())
             Ks.append(K)
         poses = np.linalg.inv(scene.cameras.viewmats[list(views)].double().cpu().numpy())

@@ -14,7 +14,7 @@ from torch import Tensor
 import scenes
 from scenes.cameras import Cameras
 from scenes.re10k import ChunkedScene, ProcessedScene, list_scenes
-from training.efficient_lvsm.pictures import prepare_photo
+from training.efficient_lvsm.pictures import prepare_square
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def middle(count: int, window: int | None) -> list[int]:
 
 def crop(image: Image.Image, K: Tensor, size: int, patch: int) -> tuple[Tensor, Tensor]:
     """The square in the middle [S,S,3] of a photo, its shorter side `size`, and its K."""
-    height = size * max(image.height, image.width) // image.width  # more than `size` if portrait
-    photo, K = prepare_photo(image, K, max(size, height), patch)
+    photo, K = prepare_square(image, K, size, patch)
     return photo.permute(1, 2, 0), K
 
 

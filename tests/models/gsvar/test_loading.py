@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from models.gsvar import GSVARConfig, adapter, loading, original_d16, original_d24
+from models.var.names import is_buffer
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared"
